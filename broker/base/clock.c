@@ -1,0 +1,55 @@
+/* Time and identifiers made of it; see clock.h. */
+#include "base/clock.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "base/assert.h"
+
+static int64_t read_clock(clockid_t id)
+{
+    struct timespec ts;
+
+    ASSERT(clock_gettime(id, &ts) == 0);
+    return (int64_t)ts.tv_sec * CLOCK_S + ts.tv_nsec;
+}
+
+int64_t clock_now_ns(void)
+{
+    return read_clock(CLOCK_MONOTONIC);
+}
+
+int64_t clock_wall_ns(void)
+{
+    return read_clock(CLOCK_REALTIME);
+}
+
+void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
+{
+    int64_t us = wall_ns / 1000 - (wall_ns % 1000 < 0);
+    int64_t frac = us % 1000000;
+    time_t s = (time_t)(us / 1000000 - (frac < 0));
+    struct tm tm;
+
+    if (frac < 0)
+        frac += 1000000;
+    (void)gmtime_r(&s, &tm); /* fails only for years that an int64 of nanoseconds cannot reach */
+    (void)snprintf(out, CLOCK_RFC3339_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", (tm.tm_year + 1900) % 10000,
+                   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)frac);
+}
+
+void clock_uuid7(char out[CLOCK_UUID_SIZE])
+{
+    uint64_t ms = (uint64_t)(clock_wall_ns() / CLOCK_MS);
+    uint8_t b[16];
+
+    ASSERT(getrandom(b, sizeof b, 0) == (ssize_t)sizeof b);
+    for (int i = 0; i < 6; i++)
+        b[i] = (uint8_t)(ms >> (40 - 8 * i));
+    b[6] = (uint8_t)(0x70 | (b[6] & 0x0f));
+    b[8] = (uint8_t)(0x80 | (b[8] & 0x3f));
+    (void)snprintf(out, CLOCK_UUID_SIZE, "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
+                   b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+}

@@ -1,0 +1,44 @@
+/* Names and key tokens; see name.h. */
+#include "base/name.h"
+
+#include <openssl/sha.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "base/base32.h"
+
+static bool legal_char(unsigned char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+}
+
+bool name_is_legal(const char *s, size_t len)
+{
+    if (len == 0 || len > NAME_MAX_LEN)
+        return false;
+    for (size_t i = 0; i < len; i++)
+        if (!legal_char((unsigned char)s[i]))
+            return false;
+    return true;
+}
+
+bool name_is_public(const char *s, size_t len)
+{
+    return name_is_legal(s, len) && s[0] != '_';
+}
+
+size_t name_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE])
+{
+    uint8_t digest[SHA256_DIGEST_LENGTH];
+    size_t n;
+
+    if (name_is_legal(id, len)) {
+        memcpy(out, id, len);
+        out[len] = '\0';
+        return len;
+    }
+    SHA256(id, len, digest);
+    out[0] = '~';
+    n = base32_encode(digest, 10, out + 1, NAME_TOKEN_SIZE - 1, BASE32_LOWER);
+    return n + 1;
+}

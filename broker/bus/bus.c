@@ -1,0 +1,536 @@
+/* The two links, open calls and subscriptions; see bus.h. */
+#include "bus/bus.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "bus/link.h"
+
+enum { MAX_CALLS = 1 << 16 };
+
+/* One open call. Owned by the table until it completes, then by the lane. */
+struct call {
+    struct lane_item item;
+    struct bus_call how;
+    int64_t deadline_ns;
+    int link, code;
+    uint32_t slot;
+    natsMsg *answer;
+};
+
+struct subscription {
+    struct subscription *next;
+    uint64_t id;
+    char *subject, *queue;
+    bus_msg_fn fn;
+    void *arg;
+    struct bus *bus;
+    natsSubscription *sub; /* link thread of BUS_LIVE only */
+};
+
+struct side { /* what a link's hooks need to know */
+    struct bus *bus;
+    int index;
+    struct link *link;
+    char inbox[64];
+    natsSubscription *inbox_sub; /* link thread only */
+};
+
+struct bus {
+    struct bus_options options;
+    struct side sides[BUS_N_LINKS];
+
+    pthread_mutex_t lock; /* guards all below */
+    struct call **calls;  /* by slot */
+    uint32_t *free_slots;
+    uint32_t n_free, n_slots;
+    uint32_t generation; /* part of the reply subject, so that a late answer never meets a new call */
+    uint32_t *generations;
+    struct subscription *subs;
+    struct subscription *dead; /* unsubscribed; kept until the end, because a callback may still run */
+    uint64_t next_sub;
+};
+
+static const char *const link_names[] = {"bulk", "live"};
+
+/* ---- open calls ---------------------------------------------------------------------------------------------------- */
+
+static void run_call(struct lane_item *item)
+{
+    struct call *c = (struct call *)item;
+
+    c->how.fn(c->how.arg, c->code, c->code ? NULL : (const struct bus_msg *)c->answer);
+    natsMsg_Destroy(c->answer);
+    free(c);
+}
+
+/* Take the call out of the table and hand it to its lane; the lock is held, so that bus_cancel() leaves nothing behind. */
+static void complete_locked(struct bus *b, struct call *c, int code, natsMsg *answer)
+{
+    b->calls[c->slot] = NULL;
+    b->free_slots[b->n_free++] = c->slot;
+    c->code = code;
+    c->answer = answer;
+    lane_push(c->how.lane, &c->item);
+}
+
+static void complete_where(struct bus *b, bool (*match)(const struct call *c, const void *arg), const void *arg, int code)
+{
+    pthread_mutex_lock(&b->lock);
+    for (uint32_t i = 0; i < b->n_slots; i++)
+        if (b->calls[i] && match(b->calls[i], arg))
+            complete_locked(b, b->calls[i], code, NULL);
+    pthread_mutex_unlock(&b->lock);
+}
+
+static bool is_of_link(const struct call *c, const void *arg)
+{
+    return c->link == *(const int *)arg;
+}
+
+static bool is_late(const struct call *c, const void *arg)
+{
+    return c->deadline_ns <= *(const int64_t *)arg;
+}
+
+static bool is_of_owner(const struct call *c, const void *arg)
+{
+    return c->how.owner == arg;
+}
+
+/* A NATS status message "503" says that nobody listens (ADR-4). */
+static int answer_code(natsMsg *msg)
+{
+    const char *status = NULL;
+
+    if (natsMsg_GetDataLength(msg) == 0 && natsMsgHeader_Get(msg, "Status", &status) == NATS_OK &&
+        strcmp(status, "503") == 0)
+        return MUSTER_ENOTFOUND;
+    return 0;
+}
+
+static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
+{
+    struct side *side = arg;
+    struct bus *b = side->bus;
+    const char *token = strrchr(natsMsg_GetSubject(msg), '.');
+    unsigned long id = token ? strtoul(token + 1, NULL, 10) : 0;
+    uint32_t slot = (uint32_t)(id % MAX_CALLS), generation = (uint32_t)(id / MAX_CALLS);
+    struct call *c;
+
+    (void)nc;
+    (void)sub;
+    link_count_received(side->link);
+    pthread_mutex_lock(&b->lock);
+    c = slot < b->n_slots && b->generations[slot] == generation ? b->calls[slot] : NULL;
+    if (c) {
+        int code = answer_code(msg);
+
+        if (code) {
+            natsMsg_Destroy(msg);
+            msg = NULL;
+        }
+        complete_locked(b, c, code, msg);
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (!c)
+        natsMsg_Destroy(msg); /* late: its call was completed by its deadline */
+}
+
+static bool grow_slots(struct bus *b)
+{
+    uint32_t n = b->n_slots ? b->n_slots * 2 : 256;
+    struct call **calls = n <= MAX_CALLS ? calloc(n, sizeof(struct call *)) : NULL;
+    uint32_t *slots = calls ? calloc(n, sizeof *slots) : NULL;
+    uint32_t *generations = slots ? calloc(n, sizeof *generations) : NULL;
+
+    if (!generations) {
+        free(calls);
+        free(slots);
+        return false;
+    }
+    if (b->n_slots) {
+        memcpy(calls, b->calls, b->n_slots * sizeof(struct call *));
+        memcpy(generations, b->generations, b->n_slots * sizeof *generations);
+    }
+    free(b->calls);
+    free(b->free_slots);
+    free(b->generations);
+    b->calls = calls;
+    b->free_slots = slots;
+    b->generations = generations;
+    for (uint32_t i = n; i > b->n_slots; i--)
+        b->free_slots[b->n_free++] = i - 1;
+    b->n_slots = n;
+    return true;
+}
+
+/* Give the call a slot; *ret_id is the last token of its reply subject. */
+static int open_call(struct bus *b, struct call *c, unsigned long *ret_id)
+{
+    int err = 0;
+
+    pthread_mutex_lock(&b->lock);
+    if (!b->n_free && !grow_slots(b)) {
+        err = MUSTER_EAGAIN;
+    } else {
+        c->slot = b->free_slots[--b->n_free];
+        b->calls[c->slot] = c;
+        b->generations[c->slot] = ++b->generation;
+        *ret_id = (unsigned long)b->generation * MAX_CALLS + c->slot;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return err;
+}
+
+/* Undo open_call(). False when somebody completed it meanwhile: it belongs to its lane then. */
+static bool withdraw_call(struct bus *b, struct call *c, uint32_t slot)
+{
+    bool mine;
+
+    pthread_mutex_lock(&b->lock);
+    mine = b->calls[slot] == c;
+    if (mine) {
+        b->calls[slot] = NULL;
+        b->free_slots[b->n_free++] = slot;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return mine;
+}
+
+/* ---- messages out -------------------------------------------------------------------------------------------------- */
+
+static int make_msg(const struct bus_out *out, const char *reply, natsMsg **ret_msg, size_t *ret_bytes)
+{
+    natsMsg *msg = NULL;
+    natsStatus s = natsMsg_Create(&msg, out->subject, reply, out->payload.data, (int)out->payload.len);
+    size_t n = out->payload.len + strlen(out->subject) + 64;
+    char fence[24];
+
+    for (uint32_t i = 0; s == NATS_OK && i < out->n_headers; i++) {
+        s = natsMsgHeader_Set(msg, out->headers[i].name, out->headers[i].value);
+        n += strlen(out->headers[i].name) + strlen(out->headers[i].value) + 4;
+    }
+    if (s == NATS_OK && out->fence >= 0) {
+        (void)snprintf(fence, sizeof fence, "%lld", (long long)out->fence);
+        s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", fence);
+    }
+    if (s != NATS_OK) {
+        natsMsg_Destroy(msg);
+        return s == NATS_NO_MEMORY ? MUSTER_ENOMEM : MUSTER_EINVAL;
+    }
+    *ret_msg = msg;
+    *ret_bytes = n;
+    return 0;
+}
+
+static int send_with_reply(struct bus *b, int link, const struct bus_out *out, const char *reply)
+{
+    natsMsg *msg;
+    size_t n_bytes;
+    int err = bus_is_up(b, link) ? make_msg(out, reply, &msg, &n_bytes) : MUSTER_ELINK;
+
+    if (err)
+        return err;
+    err = link_send(b->sides[link].link, msg, n_bytes);
+    if (err)
+        natsMsg_Destroy(msg);
+    return err;
+}
+
+int bus_send(struct bus *b, int link, const struct bus_out *out)
+{
+    return send_with_reply(b, link, out, out->reply);
+}
+
+int bus_request(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
+{
+    struct call *c = calloc(1, sizeof *c);
+    char reply[96];
+    unsigned long id;
+    uint32_t slot;
+    int err;
+
+    if (!c)
+        return MUSTER_ENOMEM;
+    *c = (struct call){.item = {.run = run_call}, .how = *how, .link = link};
+    c->deadline_ns = clock_now_ns() + how->timeout_ns;
+    err = open_call(b, c, &id);
+    if (err) {
+        free(c);
+        return err;
+    }
+    slot = (uint32_t)(id % MAX_CALLS);
+    (void)snprintf(reply, sizeof reply, "%s.%lu", b->sides[link].inbox, id);
+    err = send_with_reply(b, link, out, reply);
+    if (!err || !withdraw_call(b, c, slot))
+        return 0;
+    free(c);
+    return err;
+}
+
+void bus_cancel(struct bus *b, const void *owner)
+{
+    complete_where(b, is_of_owner, owner, MUSTER_ELINK);
+}
+
+/* ---- subscriptions ------------------------------------------------------------------------------------------------- */
+
+static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
+{
+    struct subscription *s = arg;
+
+    (void)nc;
+    (void)sub;
+    link_count_received(s->bus->sides[BUS_LIVE].link);
+    s->fn(s->arg, (struct bus_msg *)msg);
+}
+
+static natsStatus attach(natsConnection *nc, const char *subject, const char *queue, natsMsgHandler fn, void *arg,
+                         natsSubscription **ret_sub)
+{
+    natsStatus s = queue ? natsConnection_QueueSubscribe(ret_sub, nc, subject, queue, fn, arg)
+                         : natsConnection_Subscribe(ret_sub, nc, subject, fn, arg);
+
+    /* Our bounds rule: the library would drop in silence. */
+    return s == NATS_OK ? natsSubscription_SetPendingLimits(*ret_sub, -1, -1) : s;
+}
+
+static void attach_subscription(void *arg, natsConnection *nc)
+{
+    struct subscription *s = arg;
+
+    if (!s->sub && attach(nc, s->subject, s->queue, on_message, s, &s->sub) != NATS_OK)
+        log_error("bus", "cannot subscribe to %s: %s", s->subject, nats_GetLastError(NULL));
+}
+
+static natsStatus on_connected(void *arg, natsConnection *nc)
+{
+    struct side *side = arg;
+    struct bus *b = side->bus;
+    char pattern[80];
+    natsStatus s;
+
+    natsSubscription_Destroy(side->inbox_sub);
+    side->inbox_sub = NULL;
+    (void)snprintf(pattern, sizeof pattern, "%s.*", side->inbox);
+    s = attach(nc, pattern, NULL, on_inbox, side, &side->inbox_sub);
+    if (s != NATS_OK || side->index != BUS_LIVE)
+        return s;
+    pthread_mutex_lock(&b->lock);
+    for (struct subscription *sub = b->subs; sub; sub = sub->next) {
+        natsSubscription_Destroy(sub->sub);
+        sub->sub = NULL;
+        attach_subscription(sub, nc);
+    }
+    pthread_mutex_unlock(&b->lock);
+    return NATS_OK;
+}
+
+int bus_subscribe(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn, void *arg, uint64_t *ret_id)
+{
+    struct subscription *s = calloc(1, sizeof *s);
+
+    if (!s)
+        return MUSTER_ENOMEM;
+    *s = (struct subscription){.subject = strdup(subject), .queue = queue ? strdup(queue) : NULL, .fn = fn, .arg = arg, .bus = b};
+    if (!s->subject || (queue && !s->queue)) {
+        free(s->subject);
+        free(s);
+        return MUSTER_ENOMEM;
+    }
+    pthread_mutex_lock(&b->lock);
+    s->id = ++b->next_sub;
+    s->next = b->subs;
+    b->subs = s;
+    *ret_id = s->id;
+    pthread_mutex_unlock(&b->lock);
+    link_do(b->sides[BUS_LIVE].link, attach_subscription, s);
+    return 0;
+}
+
+static void free_subscriptions(struct subscription *s)
+{
+    while (s) {
+        struct subscription *next = s->next;
+
+        natsSubscription_Destroy(s->sub);
+        free(s->subject);
+        free(s->queue);
+        free(s);
+        s = next;
+    }
+}
+
+static void detach_subscription(void *arg, natsConnection *nc)
+{
+    struct subscription *s = arg;
+
+    (void)nc;
+    natsSubscription_Destroy(s->sub);
+    s->sub = NULL;
+}
+
+void bus_unsubscribe(struct bus *b, uint64_t id)
+{
+    struct subscription **at, *s = NULL;
+
+    pthread_mutex_lock(&b->lock);
+    for (at = &b->subs; *at && (*at)->id != id; at = &(*at)->next)
+        ;
+    if (*at) {
+        s = *at;
+        *at = s->next;
+        s->next = b->dead;
+        b->dead = s;
+    }
+    pthread_mutex_unlock(&b->lock);
+    if (s)
+        link_do(b->sides[BUS_LIVE].link, detach_subscription, s);
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------- */
+
+static void on_state(void *arg, bool up, const char *reason)
+{
+    struct side *side = arg;
+
+    if (!up)
+        complete_where(side->bus, is_of_link, &side->index, MUSTER_ELINK);
+    side->bus->options.on_link(side->bus->options.arg, side->index, up, reason);
+}
+
+static void on_writable(void *arg)
+{
+    struct side *side = arg;
+
+    side->bus->options.on_writable(side->bus->options.arg, side->index);
+}
+
+static void on_tick(void *arg, int64_t now_ns)
+{
+    struct side *side = arg;
+
+    if (side->index == BUS_LIVE)
+        complete_where(side->bus, is_late, &now_ns, MUSTER_ETIME);
+}
+
+static int open_side(struct bus *b, int index)
+{
+    struct side *side = &b->sides[index];
+    struct link_hooks hooks = {on_connected, on_state, on_writable, on_tick, side};
+    char uuid[CLOCK_UUID_SIZE];
+
+    clock_uuid7(uuid);
+    side->bus = b;
+    side->index = index;
+    (void)snprintf(side->inbox, sizeof side->inbox, "_INBOX.%s", uuid);
+    return link_open(&b->options, link_names[index], &hooks, &side->link);
+}
+
+int bus_open(const struct bus_options *options, struct bus **ret_bus)
+{
+    struct bus *b = calloc(1, sizeof *b);
+    int err = b ? 0 : MUSTER_ENOMEM;
+
+    if (err)
+        return err;
+    b->options = *options;
+    ASSERT(pthread_mutex_init(&b->lock, NULL) == 0);
+    if (nats_Open(-1) != NATS_OK || nats_SetMessageDeliveryPoolSize(2) != NATS_OK)
+        err = MUSTER_ENOMEM;
+    for (int i = 0; !err && i < BUS_N_LINKS; i++)
+        err = open_side(b, i);
+    if (err) {
+        bus_close(b, 0);
+        return err;
+    }
+    *ret_bus = b;
+    return 0;
+}
+
+void bus_close(struct bus *b, int64_t timeout_ns)
+{
+    if (!b)
+        return;
+    for (int i = 0; i < BUS_N_LINKS; i++) {
+        if (b->sides[i].link)
+            link_drain(b->sides[i].link, timeout_ns);
+        link_close(b->sides[i].link);
+        natsSubscription_Destroy(b->sides[i].inbox_sub);
+    }
+    nats_Close(); /* joins the library's threads: no callback runs after this */
+    free_subscriptions(b->subs);
+    free_subscriptions(b->dead);
+    free(b->calls);
+    free(b->free_slots);
+    free(b->generations);
+    (void)pthread_mutex_destroy(&b->lock);
+    free(b);
+}
+
+bool bus_is_up(const struct bus *b, int link)
+{
+    return link_is_up(b->sides[link].link);
+}
+
+void bus_counters(const struct bus *b, int link, struct bus_counters *ret)
+{
+    link_counters(b->sides[link].link, ret);
+}
+
+/* ---- messages in --------------------------------------------------------------------------------------------------- */
+
+static natsMsg *nats(const struct bus_msg *msg)
+{
+    return (natsMsg *)msg;
+}
+
+const char *bus_msg_subject(const struct bus_msg *msg)
+{
+    return natsMsg_GetSubject(nats(msg));
+}
+
+const char *bus_msg_reply(const struct bus_msg *msg)
+{
+    const char *reply = natsMsg_GetReply(nats(msg));
+
+    return reply && *reply ? reply : NULL;
+}
+
+struct muster_bytes bus_msg_data(const struct bus_msg *msg)
+{
+    return (struct muster_bytes){natsMsg_GetData(nats(msg)), (size_t)natsMsg_GetDataLength(nats(msg))};
+}
+
+const char *bus_msg_header(const struct bus_msg *msg, const char *name)
+{
+    const char *value = NULL;
+
+    return natsMsgHeader_Get(nats(msg), name, &value) == NATS_OK ? value : NULL;
+}
+
+uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n)
+{
+    const char **keys = NULL;
+    int n_keys = 0;
+    uint32_t i;
+
+    if (natsMsgHeader_Keys(nats(msg), &keys, &n_keys) != NATS_OK)
+        return 0;
+    for (i = 0; i < (uint32_t)n_keys && i < n; i++)
+        out[i] = (struct muster_header){keys[i], bus_msg_header(msg, keys[i])};
+    free((void *)keys);
+    return i;
+}
+
+void bus_msg_free(struct bus_msg *msg)
+{
+    natsMsg_Destroy(nats(msg));
+}

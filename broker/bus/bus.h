@@ -1,0 +1,88 @@
+/*
+ * bus/bus.h - the broker's two NATS links: BUS_BULK for what streams into JetStream, BUS_LIVE for requests, answers and notices,
+ * so that an answer never queues behind megabytes of backlog.
+ *
+ * Shape    Each link is one connection, one bounded outbox and one thread that alone calls into the NATS library (link.c). Nothing
+ *          here blocks its caller. A link that is away is connected again with jitter, for ever; subscriptions come back with it.
+ * Threads  Any, where not said otherwise. Subscription functions run on threads of the NATS library and may only take the message
+ *          and push it on; completions of calls run on the lane that made them.
+ * Errors   MUSTER_ELINK: the link is away. MUSTER_EAGAIN: the outbox is full; on_writable follows.
+ */
+#ifndef MUSTER_BUS_BUS_H
+#define MUSTER_BUS_BUS_H
+
+#include <muster/plugin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/lane.h"
+
+enum { BUS_BULK, BUS_LIVE, BUS_N_LINKS };
+
+struct bus;
+struct bus_msg; /* a received message; owned by who got it, released by bus_msg_free() */
+
+struct bus_options {
+    const char *const *urls;
+    size_t n_urls;
+    const char *name;                      /* of the connections, for people */
+    const char *creds;                     /* path, or NULL */
+    const char *user, *password;           /* of a static server, or NULL */
+    const char *tls_ca, *tls_cert, *tls_key;
+    uint32_t max_out_msgs;                 /* an outbox's bounds */
+    size_t max_out_bytes;
+    void (*on_link)(void *arg, int link, bool up, const char *reason); /* on the link's thread; must not block */
+    void (*on_writable)(void *arg, int link);                          /* likewise */
+    void *arg;
+};
+
+struct bus_counters { /* of one link; monotonic but for waiting */
+    uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects;
+    uint64_t waiting_msgs, waiting_bytes;
+};
+
+int bus_open(const struct bus_options *options, struct bus **ret_bus);
+/* Send what is queued (at most timeout_ns), then close. Calls still open complete with MUSTER_ELINK. */
+void bus_close(struct bus *bus, int64_t timeout_ns);
+bool bus_is_up(const struct bus *bus, int link);
+void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
+
+struct bus_out {
+    const char *subject, *reply; /* reply may be NULL */
+    const struct muster_header *headers;
+    uint32_t n_headers;
+    struct muster_bytes payload;
+    int64_t fence; /* >= 0: header Nats-Expected-Last-Sequence; -1: none */
+};
+/* Copy and queue a message. */
+int bus_send(struct bus *bus, int link, const struct bus_out *out);
+
+/* msg is NULL unless code is 0; borrowed. code: 0, MUSTER_ETIME, MUSTER_ELINK, MUSTER_ENOTFOUND (nobody listens). */
+typedef void (*bus_reply_fn)(void *arg, int code, const struct bus_msg *msg);
+struct bus_call {
+    struct lane *lane; /* where fn runs */
+    const void *owner; /* for bus_cancel() */
+    int64_t timeout_ns;
+    bus_reply_fn fn;
+    void *arg;
+};
+/* Send and wait for one answer. On success fn runs exactly once; on failure not at all. out->reply is ignored. */
+int bus_request(struct bus *bus, int link, const struct bus_out *out, const struct bus_call *call);
+/* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. */
+void bus_cancel(struct bus *bus, const void *owner);
+
+typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
+/* Subscribe on BUS_LIVE, now and after each reconnect. queue NULL: plain. */
+int bus_subscribe(struct bus *bus, const char *subject, const char *queue, bus_msg_fn fn, void *arg, uint64_t *ret_id);
+void bus_unsubscribe(struct bus *bus, uint64_t id);
+
+const char *bus_msg_subject(const struct bus_msg *msg);
+const char *bus_msg_reply(const struct bus_msg *msg); /* NULL when there is none */
+struct muster_bytes bus_msg_data(const struct bus_msg *msg);
+const char *bus_msg_header(const struct bus_msg *msg, const char *name); /* NULL when it is not there */
+/* Up to n headers, borrowed from the message; returns how many were written. One reader at a time. */
+uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n);
+void bus_msg_free(struct bus_msg *msg);
+
+#endif

@@ -1,0 +1,463 @@
+/* One NATS connection, its outbox and its thread; see link.h. */
+#include "bus/link.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+
+enum {
+    TICK_MS = 100,
+    BUFFERED_MAX = 1 << 20, /* in the library's write buffer before more is taken from the outbox */
+    SEND_BATCH = 512,
+};
+static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S;
+
+struct out {
+    natsMsg *msg; /* NULL: run fn instead */
+    size_t n_bytes;
+    void (*fn)(void *arg, natsConnection *nc);
+    void *arg;
+};
+
+struct link {
+    char name[32];
+    struct link_hooks hooks;
+    natsOptions *opts;
+    pthread_t thread;
+    int wake_fd;
+    atomic_bool stop, up, closed;
+
+    /* The poll set as the library wants it: set by its callbacks from any of its threads. */
+    atomic_int fd;
+    atomic_bool want_read, want_write;
+
+    natsConnection *nc; /* link thread only */
+    int64_t backoff_ns, retry_at_ns, next_tick_ns;
+    char last_error[256];
+
+    pthread_mutex_t lock; /* guards the outbox */
+    pthread_cond_t drained;
+    struct out *ring;
+    uint32_t cap, head, n;
+    size_t n_bytes, max_bytes;
+    bool starved; /* somebody was refused and waits for on_writable */
+
+    _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects;
+};
+
+static void wake(struct link *l)
+{
+    uint64_t one = 1;
+
+    (void)!write(l->wake_fd, &one, sizeof one); /* fails only when it is already awake */
+}
+
+/* ---- what the library calls ------------------------------------------------------------------------------------- */
+
+static natsStatus on_attach(void **user, void *loop, natsConnection *nc, natsSock fd)
+{
+    struct link *l = loop;
+
+    (void)nc;
+    *user = l;
+    atomic_store(&l->fd, (int)fd);
+    atomic_store(&l->want_read, true);
+    atomic_store(&l->want_write, false);
+    return NATS_OK;
+}
+
+static natsStatus on_read(void *user, bool add)
+{
+    struct link *l = user;
+
+    atomic_store(&l->want_read, add);
+    return NATS_OK;
+}
+
+static natsStatus on_write(void *user, bool add)
+{
+    struct link *l = user;
+
+    atomic_store(&l->want_write, add);
+    if (add && !pthread_equal(pthread_self(), l->thread))
+        wake(l); /* the library's ping timer wrote */
+    return NATS_OK;
+}
+
+static natsStatus on_detach(void *user)
+{
+    struct link *l = user;
+
+    atomic_store(&l->fd, -1);
+    atomic_store(&l->want_read, false);
+    atomic_store(&l->want_write, false);
+    return NATS_OK;
+}
+
+static void on_closed(natsConnection *nc, void *arg)
+{
+    struct link *l = arg;
+
+    (void)nc;
+    atomic_store(&l->closed, true);
+    wake(l);
+}
+
+static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus err, void *arg)
+{
+    struct link *l = arg;
+    const char *text = NULL;
+
+    (void)sub;
+    (void)natsConnection_GetLastError(nc, &text); /* text stays NULL when there is none */
+    log_warn("bus", "%s link: %s%s%s", l->name, natsStatus_GetText(err), text ? ": " : "", text ? text : "");
+}
+
+/* ---- the outbox --------------------------------------------------------------------------------------------------- */
+
+static bool outbox_take(struct link *l, struct out *ret_out)
+{
+    bool got, tell = false;
+
+    pthread_mutex_lock(&l->lock);
+    got = l->n > 0;
+    if (got) {
+        *ret_out = l->ring[l->head];
+        l->head = (l->head + 1) % l->cap;
+        l->n--;
+        l->n_bytes -= ret_out->n_bytes;
+        tell = l->starved && l->n <= l->cap / 2 && l->n_bytes <= l->max_bytes / 2;
+        if (tell)
+            l->starved = false;
+        if (!l->n)
+            pthread_cond_broadcast(&l->drained);
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (tell)
+        l->hooks.on_writable(l->hooks.arg);
+    return got;
+}
+
+static int outbox_put(struct link *l, const struct out *out)
+{
+    int err = 0;
+    bool was_empty;
+
+    pthread_mutex_lock(&l->lock);
+    was_empty = l->n == 0;
+    if (l->n == l->cap || (l->n && l->n_bytes + out->n_bytes > l->max_bytes)) {
+        l->starved = true;
+        err = MUSTER_EAGAIN;
+    } else {
+        l->ring[(l->head + l->n) % l->cap] = *out;
+        l->n++;
+        l->n_bytes += out->n_bytes;
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (!err && was_empty)
+        wake(l);
+    return err;
+}
+
+/* What waited for a connection that is gone is not sent on the next: its senders have been told MUSTER_ELINK. */
+static void outbox_discard(struct link *l)
+{
+    struct out out;
+
+    while (outbox_take(l, &out)) {
+        if (!out.msg)
+            continue; /* subscriptions are made anew by on_connected */
+        natsMsg_Destroy(out.msg);
+        atomic_fetch_add(&l->dropped_away, 1);
+    }
+}
+
+static void send_one(struct link *l, struct out *out)
+{
+    natsStatus s;
+
+    if (!out->msg) {
+        out->fn(out->arg, l->nc);
+        return;
+    }
+    s = natsConnection_PublishMsg(l->nc, out->msg);
+    natsMsg_Destroy(out->msg);
+    if (s != NATS_OK) {
+        atomic_fetch_add(&l->dropped_away, 1);
+        log_warn("bus", "%s link: a message was not sent: %s", l->name, natsStatus_GetText(s));
+        return;
+    }
+    atomic_fetch_add_explicit(&l->sent_msgs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->sent_bytes, out->n_bytes, memory_order_relaxed);
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------------------------- */
+
+static void set_down(struct link *l, const char *reason)
+{
+    bool was_up = atomic_exchange(&l->up, false);
+
+    if (l->nc) {
+        natsConnection_Destroy(l->nc);
+        l->nc = NULL;
+    }
+    (void)on_detach(l);
+    outbox_discard(l);
+    if (was_up || strcmp(l->last_error, reason) != 0)
+        l->hooks.on_state(l->hooks.arg, false, reason);
+    (void)snprintf(l->last_error, sizeof l->last_error, "%s", reason);
+    l->retry_at_ns = clock_now_ns() + l->backoff_ns / 2 + random() % (l->backoff_ns / 2);
+    l->backoff_ns = l->backoff_ns * 2 > backoff_max_ns ? backoff_max_ns : l->backoff_ns * 2;
+}
+
+static void try_connect(struct link *l)
+{
+    natsConnection *nc = NULL;
+    natsStatus s;
+
+    atomic_store(&l->closed, false);
+    s = natsConnection_Connect(&nc, l->opts);
+    l->nc = nc;
+    if (s == NATS_OK)
+        s = l->hooks.on_connected(l->hooks.arg, nc);
+    if (s != NATS_OK) {
+        const char *text = nats_GetLastError(NULL);
+
+        set_down(l, text && *text ? text : natsStatus_GetText(s));
+        return;
+    }
+    l->backoff_ns = backoff_min_ns;
+    l->last_error[0] = '\0';
+    atomic_fetch_add(&l->connects, 1);
+    atomic_store(&l->up, true);
+    l->hooks.on_state(l->hooks.arg, true, "");
+}
+
+/* Hand messages to the library until its buffer is full, then let it write. */
+static void pump_out(struct link *l)
+{
+    struct out out;
+
+    for (int i = 0; i < SEND_BATCH && natsConnection_Buffered(l->nc) < BUFFERED_MAX; i++) {
+        if (!outbox_take(l, &out))
+            break;
+        send_one(l, &out);
+    }
+    if (atomic_load(&l->want_write))
+        natsConnection_ProcessWriteEvent(l->nc);
+}
+
+static bool outbox_is_empty(struct link *l)
+{
+    bool empty;
+
+    pthread_mutex_lock(&l->lock);
+    empty = l->n == 0;
+    pthread_mutex_unlock(&l->lock);
+    return empty;
+}
+
+static void wait_and_read(struct link *l)
+{
+    int fd = atomic_load(&l->fd);
+    short events = (short)((atomic_load(&l->want_read) ? POLLIN : 0) | (atomic_load(&l->want_write) ? POLLOUT : 0));
+    struct pollfd fds[2] = {{.fd = l->wake_fd, .events = POLLIN}, {.fd = events ? fd : -1, .events = events}};
+    bool full = atomic_load(&l->want_write) && l->nc && natsConnection_Buffered(l->nc) >= BUFFERED_MAX;
+    uint64_t count;
+
+    (void)poll(fds, 2, l->nc && !full && !outbox_is_empty(l) ? 0 : TICK_MS); /* EINTR is a short wait */
+    if (fds[0].revents)
+        (void)!read(l->wake_fd, &count, sizeof count); /* non-blocking; only resets it */
+    if (l->nc && fds[1].revents & (POLLIN | POLLERR | POLLHUP))
+        natsConnection_ProcessReadEvent(l->nc);
+}
+
+static void tick(struct link *l)
+{
+    int64_t now = clock_now_ns();
+
+    if (now < l->next_tick_ns)
+        return;
+    l->next_tick_ns = now + TICK_MS * CLOCK_MS;
+    l->hooks.on_tick(l->hooks.arg, now);
+}
+
+static void *run(void *arg)
+{
+    struct link *l = arg;
+
+    (void)pthread_setname_np(pthread_self(), l->name); /* cosmetic */
+    while (!atomic_load(&l->stop)) {
+        if (l->nc && atomic_load(&l->closed)) {
+            const char *text = NULL;
+
+            (void)natsConnection_GetLastError(l->nc, &text); /* text stays NULL when there is none */
+            set_down(l, text && *text ? text : "the server closed the connection");
+        } else if (!l->nc && clock_now_ns() >= l->retry_at_ns) {
+            try_connect(l);
+        }
+        if (l->nc)
+            pump_out(l);
+        wait_and_read(l);
+        tick(l);
+    }
+    set_down(l, "the broker stops");
+    return NULL;
+}
+
+/* ---- life ---------------------------------------------------------------------------------------------------------- */
+
+static natsStatus set_identity(natsOptions *opts, const struct bus_options *o)
+{
+    natsStatus s = NATS_OK;
+
+    if (o->creds)
+        s = natsOptions_SetUserCredentialsFromFiles(opts, o->creds, NULL);
+    if (s == NATS_OK && o->user)
+        s = natsOptions_SetUserInfo(opts, o->user, o->password ? o->password : "");
+    if (s == NATS_OK && o->tls_ca)
+        s = natsOptions_SetSecure(opts, true);
+    if (s == NATS_OK && o->tls_ca)
+        s = natsOptions_LoadCATrustedCertificates(opts, o->tls_ca);
+    if (s == NATS_OK && o->tls_cert)
+        s = natsOptions_LoadCertificatesChain(opts, o->tls_cert, o->tls_key);
+    return s;
+}
+
+static natsStatus make_options(struct link *l, const struct bus_options *o)
+{
+    natsStatus s = natsOptions_Create(&l->opts);
+
+    if (s == NATS_OK)
+        s = natsOptions_SetServers(l->opts, (const char **)o->urls, (int)o->n_urls);
+    if (s == NATS_OK)
+        s = natsOptions_SetName(l->opts, o->name);
+    if (s == NATS_OK)
+        s = natsOptions_SetAllowReconnect(l->opts, false);
+    if (s == NATS_OK)
+        s = natsOptions_SetTimeout(l->opts, 2000);
+    if (s == NATS_OK)
+        s = natsOptions_SetPingInterval(l->opts, 2000);
+    if (s == NATS_OK)
+        s = natsOptions_SetMaxPingsOut(l->opts, 2);
+    if (s == NATS_OK)
+        s = natsOptions_SetIOBufSize(l->opts, 256 * 1024);
+    if (s == NATS_OK)
+        s = natsOptions_SetClosedCB(l->opts, on_closed, l);
+    if (s == NATS_OK)
+        s = natsOptions_SetErrorHandler(l->opts, on_error, l);
+    if (s == NATS_OK)
+        s = natsOptions_UseGlobalMessageDelivery(l->opts, true);
+    if (s == NATS_OK)
+        s = natsOptions_SetSendAsap(l->opts, true); /* in event-loop mode: ask to be told to write, start no flusher */
+    if (s == NATS_OK)
+        s = natsOptions_SetEventLoop(l->opts, l, on_attach, on_read, on_write, on_detach);
+    return s == NATS_OK ? set_identity(l->opts, o) : s;
+}
+
+int link_open(const struct bus_options *o, const char *name, const struct link_hooks *hooks, struct link **ret_link)
+{
+    struct link *l = calloc(1, sizeof *l);
+
+    if (!l)
+        return MUSTER_ENOMEM;
+    (void)snprintf(l->name, sizeof l->name, "%s", name);
+    l->hooks = *hooks;
+    l->backoff_ns = backoff_min_ns;
+    l->cap = o->max_out_msgs;
+    l->max_bytes = o->max_out_bytes;
+    atomic_store(&l->fd, -1);
+    ASSERT(pthread_mutex_init(&l->lock, NULL) == 0 && pthread_cond_init(&l->drained, NULL) == 0);
+    l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    l->ring = calloc(l->cap, sizeof *l->ring);
+    if (l->wake_fd >= 0 && l->ring && make_options(l, o) == NATS_OK &&
+        pthread_create(&l->thread, NULL, run, l) == 0) {
+        *ret_link = l;
+        return 0;
+    }
+    log_error("bus", "%s link: cannot be set up: %s", name, nats_GetLastError(NULL));
+    natsOptions_Destroy(l->opts);
+    free(l->ring);
+    if (l->wake_fd >= 0)
+        (void)close(l->wake_fd);
+    free(l);
+    return MUSTER_EINVAL;
+}
+
+void link_drain(struct link *l, int64_t timeout_ns)
+{
+    int64_t until = clock_wall_ns() + timeout_ns;
+    struct timespec ts = {.tv_sec = until / CLOCK_S, .tv_nsec = until % CLOCK_S};
+
+    pthread_mutex_lock(&l->lock);
+    while (l->n && atomic_load(&l->up))
+        if (pthread_cond_timedwait(&l->drained, &l->lock, &ts) == ETIMEDOUT)
+            break;
+    pthread_mutex_unlock(&l->lock);
+}
+
+void link_close(struct link *l)
+{
+    if (!l)
+        return;
+    atomic_store(&l->stop, true);
+    wake(l);
+    (void)pthread_join(l->thread, NULL);
+    natsOptions_Destroy(l->opts);
+    (void)close(l->wake_fd);
+    free(l->ring);
+    (void)pthread_cond_destroy(&l->drained);
+    (void)pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+bool link_is_up(const struct link *l)
+{
+    return atomic_load(&l->up);
+}
+
+int link_send(struct link *l, natsMsg *msg, size_t n_bytes)
+{
+    int err = link_is_up(l) ? outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes}) : MUSTER_ELINK;
+
+    if (err == MUSTER_EAGAIN)
+        atomic_fetch_add(&l->refused_full, 1);
+    return err;
+}
+
+void link_do(struct link *l, void (*fn)(void *arg, natsConnection *nc), void *arg)
+{
+    if (link_is_up(l))
+        (void)outbox_put(l, &(struct out){.fn = fn, .arg = arg}); /* full: the caller checks and tries at the next tick */
+}
+
+void link_count_received(struct link *l)
+{
+    atomic_fetch_add_explicit(&l->received_msgs, 1, memory_order_relaxed);
+}
+
+void link_counters(const struct link *cl, struct bus_counters *ret)
+{
+    struct link *l = (struct link *)cl; /* the lock is the only thing that changes */
+
+    *ret = (struct bus_counters){.sent_msgs = atomic_load(&l->sent_msgs),
+                                 .sent_bytes = atomic_load(&l->sent_bytes),
+                                 .received_msgs = atomic_load(&l->received_msgs),
+                                 .dropped_away = atomic_load(&l->dropped_away),
+                                 .refused_full = atomic_load(&l->refused_full),
+                                 .connects = atomic_load(&l->connects)};
+    pthread_mutex_lock(&l->lock);
+    ret->waiting_msgs = l->n;
+    ret->waiting_bytes = l->n_bytes;
+    pthread_mutex_unlock(&l->lock);
+}

@@ -1,0 +1,37 @@
+/*
+ * bus/link.h - one NATS connection, its outbox and its thread; private to bus/.
+ *
+ * The library runs in its external-event-loop mode: it writes only when told, so that a burst goes out in one write(2) and a single
+ * message at once; its own mode has a flusher that sleeps 1 ms, or a write for every message. The loop is a poll(2) of two
+ * descriptors. The library's reconnect is off: a lost connection is destroyed and made anew here, which has no half-states.
+ */
+#ifndef MUSTER_BUS_LINK_H
+#define MUSTER_BUS_LINK_H
+
+#include <nats/nats.h>
+
+#include "bus/bus.h"
+
+struct link;
+
+struct link_hooks {
+    /* Subscribe what belongs on this link. On the link's thread, before it is up. */
+    natsStatus (*on_connected)(void *arg, natsConnection *nc);
+    void (*on_state)(void *arg, bool up, const char *reason);
+    void (*on_writable)(void *arg);
+    void (*on_tick)(void *arg, int64_t now_ns); /* every 100 ms */
+    void *arg;
+};
+
+int link_open(const struct bus_options *options, const char *name, const struct link_hooks *hooks, struct link **ret_link);
+void link_drain(struct link *link, int64_t timeout_ns); /* wait until the outbox is empty, the link away or the time over */
+void link_close(struct link *link);
+bool link_is_up(const struct link *link);
+void link_counters(const struct link *link, struct bus_counters *ret);
+void link_count_received(struct link *link);
+/* Queue msg, which the link owns from then on; on failure it stays the caller's. */
+int link_send(struct link *link, natsMsg *msg, size_t n_bytes);
+/* Run fn(arg, nc) on the link's thread while it is connected; dropped when it is not. For subscribe and unsubscribe. */
+void link_do(struct link *link, void (*fn)(void *arg, natsConnection *nc), void *arg);
+
+#endif

@@ -1,0 +1,29 @@
+/*
+ * cli/database.h - how subcommands reach PostgreSQL and tell what went wrong there.
+ *
+ * Shape    One blocking connection a command. search_path is pg_catalog alone, so that nothing a
+ *          user made in a schema of his own can stand in for a function or an operator of ours:
+ *          tables are named in full.
+ * Errors   CLI_DONE or CLI_FAILED; whoever returns CLI_FAILED has told the reason on stderr.
+ */
+#ifndef MUSTER_CLI_DATABASE_H
+#define MUSTER_CLI_DATABASE_H
+
+#include "cli/cli.h"
+#include "sql/admin.h"
+
+#define DATABASE_ADMIN_DSN "MUSTER_POSTGRES_ADMIN_DSN"
+/* RFC 3339 with microseconds, of a timestamptz column. */
+#define DATABASE_TIME(column)                                                                      \
+    "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+
+/* Connect with MUSTER_POSTGRES_ADMIN_DSN where it is set, else with the configuration's DSN. */
+int database_open(const struct cli *cli, const char *command, struct sql_admin **ret_admin);
+/* Connect with MUSTER_POSTGRES_ADMIN_DSN only. */
+int database_open_admin(const char *command, struct sql_admin **ret_admin);
+/* Tell the failure err of the last statement, with what to do about it. Returns CLI_FAILED. */
+int database_fail(const struct sql_admin *admin, const char *command, int err);
+/* Commit when code is CLI_DONE, else roll back. Returns the code that is true then. */
+int database_end(struct sql_admin *admin, const char *command, int code);
+
+#endif

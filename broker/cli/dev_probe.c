@@ -1,0 +1,72 @@
+/* Questions to local servers; see dev_probe.h. */
+#include "cli/dev_probe.h"
+
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+static int dial(int port)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
+    struct timeval second = {.tv_sec = 1};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    if (fd < 0)
+        return -1;
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &second, sizeof second) == 0 &&
+        setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &second, sizeof second) == 0 &&
+        connect(fd, (struct sockaddr *)&address, sizeof address) == 0)
+        return fd;
+    (void)close(fd);
+    return -1;
+}
+
+/* Read until the end, the bound or a second without a byte; NUL-terminated. */
+static size_t read_text(int fd, char *text, size_t size, size_t enough)
+{
+    size_t len = 0;
+    ssize_t n;
+
+    while (len < enough && len < size - 1 && (n = recv(fd, text + len, size - 1 - len, 0)) > 0)
+        len += (size_t)n;
+    text[len] = '\0';
+    return len;
+}
+
+bool dev_probe_nats(int port)
+{
+    char text[64];
+    int fd = dial(port);
+    bool greets;
+
+    if (fd < 0)
+        return false;
+    greets = read_text(fd, text, sizeof text, 5) >= 5 && memcmp(text, "INFO ", 5) == 0;
+    (void)close(fd);
+    return greets;
+}
+
+bool dev_probe_http(int port, const char *path, char *text, size_t size)
+{
+    char request[128], answer[4096] = "";
+    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
+    int fd = dial(port);
+    const char *body;
+
+    text[0] = '\0';
+    if (fd < 0)
+        return false;
+    if (send(fd, request, (size_t)n, MSG_NOSIGNAL) == n)
+        (void)read_text(fd, answer, sizeof answer, sizeof answer);
+    (void)close(fd);
+    body = strstr(answer, "\r\n\r\n");
+    if (body)
+        snprintf(text, size, "%s", body + 4);
+    return strncmp(answer, "HTTP/1.", 7) == 0 && strncmp(answer + 8, " 200", 4) == 0;
+}

@@ -1,0 +1,466 @@
+/*
+ * cli/nats_config.c - `muster nats-config`: a folder from which nats-server runs, and the
+ * credentials of the brokers.
+ *
+ * DIR/nats-server.conf is written anew by every run and takes local.conf in, which is the user's
+ * and never touched. What identifies somebody (keys, passwords, creds) is made once and kept.
+ * Running it again is therefore always safe.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <muster/plugin.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/name.h"
+#include "cli/cli.h"
+#include "cli/keydir.h"
+#include "cli/static_users.h"
+#include "config/config.h"
+
+#define COMMAND "nats-config"
+#define DEFAULT_LISTEN "127.0.0.1:4222"
+
+enum {
+    CREDS_MAX = 64 << 10,
+    /* A body of 1,000,000 bytes and 32 KiB of headers (INTERFACE 3), and room for the headers that
+       brokers add. */
+    MAX_PAYLOAD = 1100000,
+};
+
+struct args {
+    const char *dir, *listen, *http, *store;
+    bool is_static;
+};
+
+/* ---- arguments ---- */
+
+static int parse_args(int argc, char **argv, struct args *a)
+{
+    enum { DIR_, LISTEN, HTTP, STORE, STATIC };
+    static const struct option options[] = {
+        {"dir", required_argument, NULL, DIR_},  {"listen", required_argument, NULL, LISTEN},
+        {"http", required_argument, NULL, HTTP}, {"store", required_argument, NULL, STORE},
+        {"static", no_argument, NULL, STATIC},   {0},
+    };
+    int opt;
+
+    optind = 0; /* as the first call of this process; another subcommand may have parsed before */
+    opterr = 0;
+    while ((opt = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        switch (opt) {
+        case DIR_:
+            a->dir = optarg;
+            break;
+        case LISTEN:
+            a->listen = optarg;
+            break;
+        case HTTP:
+            a->http = optarg;
+            break;
+        case STORE:
+            a->store = optarg;
+            break;
+        case STATIC:
+            a->is_static = true;
+            break;
+        default:
+            return cli_fail(
+                CLI_USAGE, COMMAND, "%s%s; see `muster nats-config --help`", argv[optind - 1],
+                opt == ':' ? " came without its value" : " came, which it does not take");
+        }
+    }
+    if (optind < argc)
+        return cli_fail(CLI_USAGE, COMMAND, "unexpected argument %s; expected options only",
+                        argv[optind]);
+    if (!a->dir || !*a->dir)
+        return cli_fail(
+            CLI_USAGE, COMMAND,
+            "--dir is missing: the folder to write nats-server.conf, keys and creds into");
+    return CLI_DONE;
+}
+
+/* Only characters that mean nothing in the configuration language. A bare port is refused: it would
+ * listen everywhere. */
+static bool host_is_legal(const char *host, size_t len)
+{
+    static const char name[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_";
+
+    if (len > 2 && host[0] == '[' && host[len - 1] == ']')
+        return strspn(host + 1, "0123456789abcdefABCDEF:.") == len - 2;
+    return len > 0 && strspn(host, name) == len;
+}
+
+static bool address_is_legal(const char *address)
+{
+    const char *colon = strrchr(address, ':');
+    char *end;
+
+    if (!colon || !host_is_legal(address, (size_t)(colon - address)) || colon[1] < '0' ||
+        colon[1] > '9')
+        return false;
+    errno = 0;
+    long port = strtol(colon + 1, &end, 10);
+    return !errno && !*end && port >= 1 && port <= 65535;
+}
+
+/* A line break would end a line of the settings, and a control character has no place in a path of
+ * the configuration. */
+static bool path_is_legal(const char *path)
+{
+    for (const char *p = path; *p; p++)
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return false;
+    return true;
+}
+
+static int take_address(const char *value, const char *option, char out[SETTINGS_VALUE_SIZE])
+{
+    if (!value)
+        return CLI_DONE;
+    if (!address_is_legal(value) || strlen(value) >= SETTINGS_VALUE_SIZE)
+        return cli_fail(CLI_USAGE, COMMAND,
+                        "%s: %s is no address; expected HOST:PORT, for example 127.0.0.1:4222",
+                        option, value);
+    memcpy(out, value, strlen(value) + 1);
+    return CLI_DONE;
+}
+
+/* Absolute, because the server reads a relative store_dir from its own working folder. */
+static int take_store(const char *value, const char *dir, char out[SETTINGS_VALUE_SIZE])
+{
+    char cwd[PATH_MAX] = "";
+    int n;
+
+    if (!value && out[0])
+        return CLI_DONE;
+    if (value && *value == '/')
+        n = snprintf(out, SETTINGS_VALUE_SIZE, "%s", value);
+    else if (value && *value && getcwd(cwd, sizeof cwd))
+        n = snprintf(out, SETTINGS_VALUE_SIZE, "%s/%s", cwd, value);
+    else
+        n = snprintf(out, SETTINGS_VALUE_SIZE, "%s/jetstream", dir);
+    if (n < 0 || n >= SETTINGS_VALUE_SIZE || !path_is_legal(out))
+        return cli_fail(CLI_USAGE, COMMAND,
+                        "--store: expected a path of less than %d bytes without control characters",
+                        SETTINGS_VALUE_SIZE);
+    return CLI_DONE;
+}
+
+/* ---- settings: what an earlier run was told, changed by what this one is told ---- */
+
+static int check_kept(const struct cli *cli, const struct args *a, const struct settings *s)
+{
+    if (a->is_static && !s->is_static)
+        return cli_fail(
+            CLI_FAILED, COMMAND,
+            "--static: %s is in operator mode, and agents may have its creds; use another --dir",
+            a->dir);
+    if (strcmp(s->root, cli->config->broker.root) != 0)
+        return cli_fail(CLI_FAILED, COMMAND,
+                        "%s is made for the root token %s, the configuration says %s: set "
+                        "broker.root (or MUSTER_ROOT) "
+                        "to %s, or use another --dir",
+                        a->dir, s->root, cli->config->broker.root, s->root);
+    return CLI_DONE;
+}
+
+static int make_settings(const struct cli *cli, const struct args *a, const char *dir,
+                         struct settings *s)
+{
+    struct buf keys = {0};
+    struct file_error err;
+    int code;
+
+    file_join(&keys, dir, "keys");
+    code = buf_failed(&keys) ? MUSTER_ENOMEM : settings_read(keys.data, s, &err);
+    buf_done(&keys);
+    if (code && code != MUSTER_ENOTFOUND)
+        return cli_fail(CLI_FAILED, COMMAND, "%s", err.text);
+    if (code) {
+        *s = (struct settings){.is_static = a->is_static, .listen = DEFAULT_LISTEN};
+        (void)snprintf(s->root, sizeof s->root, "%s",
+                       cli->config->broker.root); /* a legal name fits */
+    }
+    s->subscriptions = cli->config->limits.subscriptions;
+    code = code ? CLI_DONE : check_kept(cli, a, s);
+    if (code == CLI_DONE)
+        code = take_address(a->listen, "--listen", s->listen);
+    if (a->http && !*a->http)
+        s->http[0] = '\0'; /* --http "" takes a port away that an earlier run opened */
+    else if (code == CLI_DONE)
+        code = take_address(a->http, "--http", s->http);
+    return code == CLI_DONE ? take_store(a->store, dir, s->store) : code;
+}
+
+/* ---- the server's configuration ---- */
+
+static void put_quoted(struct buf *b, const char *s)
+{
+    buf_putc(b, '"');
+    for (; *s; s++) {
+        if (*s == '"' || *s == '\\')
+            buf_putc(b, '\\');
+        buf_putc(b, *s);
+    }
+    buf_putc(b, '"');
+}
+
+/* The limit holds for the brokers' connections too: a user without a JWT has none of its own. */
+static void put_static_accounts(struct buf *b, const struct settings *s,
+                                const char *system_password)
+{
+    buf_printf(
+        b,
+        "\naccounts: {\n  MST: {\n    jetstream: enabled\n    limits: {max_subscriptions: %" PRId64
+        "}\n"
+        "    include \"agents.conf\"\n  }\n  SYS: {users: [{user: \"system\", password: "
+        "\"%s\"}]}\n}\n"
+        "system_account: SYS\n",
+        s->subscriptions, system_password);
+}
+
+/* local.conf comes last, so that what it says wins. With passwords inside the file is its owner's
+ * alone. */
+static int write_server_conf(const char *dir, const struct settings *s, const char *system_password,
+                             struct file_error *err)
+{
+    struct buf path = {0}, b = {0};
+    int code;
+
+    buf_put_lit(&b, "# Written by `muster nats-config`, anew by each run. Settings of your own "
+                    "(TLS, cluster) go into local.conf,\n"
+                    "# which is kept. No websocket listener: those of the packaged servers have "
+                    "known vulnerabilities.\n"
+                    "listen: ");
+    put_quoted(&b, s->listen);
+    if (s->http[0]) {
+        buf_put_lit(&b, "\nhttp: ");
+        put_quoted(&b, s->http);
+    }
+    buf_printf(&b,
+               "\nmax_payload: %d\n# A dead peer is noticed after 10 to 15 "
+               "seconds.\nping_interval: \"5s\"\nping_max: 2\n"
+               "jetstream: {store_dir: ",
+               MAX_PAYLOAD);
+    put_quoted(&b, s->store);
+    buf_put_lit(&b, "}\n");
+    if (s->is_static)
+        put_static_accounts(&b, s, system_password);
+    else
+        buf_put_lit(&b, "include \"accounts.conf\"\n");
+    buf_put_lit(&b, "include \"local.conf\"\n");
+    file_join(&path, dir, "nats-server.conf");
+    code = buf_failed(&path)
+               ? MUSTER_ENOMEM
+               : file_write(path.data, s->is_static ? FILE_SECRET : FILE_PUBLIC, &b, err);
+    buf_done(&path);
+    jwt_wipe(&b);
+    return code;
+}
+
+static int make_local_conf(const char *dir, struct file_error *err)
+{
+    struct buf path = {0}, text = {0};
+    int code = 0;
+
+    file_join(&path, dir, "local.conf");
+    buf_put_lit(&text, "# Yours: read last by nats-server.conf, never changed by Muster. After a "
+                       "change: nats-server --signal reload\n");
+    if (buf_failed(&path))
+        code = MUSTER_ENOMEM;
+    else if (!file_exists(path.data))
+        code = file_write(path.data, FILE_PUBLIC, &text, err);
+    buf_done(&path);
+    buf_done(&text);
+    return code;
+}
+
+/* ---- credentials of brokers and system: kept when they fit the keys ---- */
+
+/* Creds that another account signed, or that have ended, let nobody in: those are made anew. */
+static bool creds_fit(const char *path, const struct nkey *account)
+{
+    struct buf text = {0};
+    struct file_error err;
+    struct nkey key = {0};
+    struct jwt_claims claims;
+    const char *jwt;
+    size_t len;
+    bool fit = file_read(path, CREDS_MAX, &text, &err) == 0 &&
+               jwt_read_creds(text.data, &jwt, &len, &key) == 0 &&
+               jwt_decode(jwt, len, &claims) == 0 && strcmp(claims.issuer, account->text) == 0 &&
+               strcmp(claims.subject, key.text) == 0 && strcmp(claims.type, "user") == 0 &&
+               (!claims.expires || claims.expires > clock_wall_ns() / CLOCK_S);
+
+    nkey_wipe(&key);
+    jwt_wipe(&text);
+    return fit;
+}
+
+static int write_creds(const char *path, const char *user, const struct nkey *account,
+                       struct file_error *err)
+{
+    struct buf jwt = {0}, creds = {0};
+    struct nkey key = {0};
+    int code = nkey_generate(NKEY_USER, &key);
+
+    if (!code)
+        code = jwt_user(account, &(struct jwt_user){.name = user, .key = key.text}, &jwt);
+    if (code) {
+        (void)snprintf(err->text, sizeof err->text, "%s: no memory, or OpenSSL could not sign",
+                       path);
+    } else {
+        jwt_put_creds(&creds, jwt.data, &key);
+        code = file_write(path, FILE_SECRET, &creds, err);
+    }
+    nkey_wipe(&key);
+    buf_done(&jwt);
+    jwt_wipe(&creds);
+    return code;
+}
+
+static int make_creds(const char *dir, const char *user, const struct nkey *account,
+                      struct file_error *err)
+{
+    struct buf path = {0};
+    int code = 0;
+
+    buf_printf(&path, "%s/%s.creds", dir, user);
+    if (buf_failed(&path))
+        code = MUSTER_ENOMEM;
+    else if (!creds_fit(path.data, account))
+        code = write_creds(path.data, user, account, err);
+    buf_done(&path);
+    return code;
+}
+
+static int make_operator_form(const char *dir, const struct keydir *keys, struct file_error *err)
+{
+    int code = keydir_write_accounts(keys, err);
+
+    if (!code)
+        code = make_creds(dir, "broker", &keys->account, err);
+    if (!code)
+        code = make_creds(dir, "system", &keys->system, err);
+    return code ? code : write_server_conf(dir, &keys->settings, NULL, err);
+}
+
+static bool password_is_legal(const char *s)
+{
+    size_t len = strspn(s, "abcdefghijklmnopqrstuvwxyz234567");
+
+    return len == STATIC_PASSWORD_SIZE - 1 && (!s[len] || (s[len] == '\n' && !s[len + 1]));
+}
+
+/* Read DIR/<user>.pass, or make it. */
+static int make_password(const char *dir, const char *user, char out[STATIC_PASSWORD_SIZE],
+                         struct file_error *err)
+{
+    struct buf path = {0}, text = {0};
+    int code;
+
+    buf_printf(&path, "%s/%s.pass", dir, user);
+    code = buf_failed(&path) ? MUSTER_ENOMEM : file_read(path.data, CREDS_MAX, &text, err);
+    if (code == MUSTER_ENOTFOUND) {
+        code = static_password(out) ? 0 : MUSTER_EINVAL;
+        buf_printf(&text, "%s\n", out);
+        if (!code)
+            code = file_write(path.data, FILE_SECRET, &text, err);
+    }
+    if (!code && !password_is_legal(text.data)) {
+        (void)snprintf(err->text, sizeof err->text,
+                       "%s: not a password made here; remove it and run this again", path.data);
+        code = MUSTER_EINVAL;
+    }
+    if (!code) {
+        memcpy(out, text.data, STATIC_PASSWORD_SIZE - 1);
+        out[STATIC_PASSWORD_SIZE - 1] = '\0';
+    }
+    buf_done(&path);
+    jwt_wipe(&text);
+    return code;
+}
+
+static int make_static_form(const char *dir, const struct keydir *keys, struct file_error *err)
+{
+    struct static_user broker = {.user = "broker", .role = -1};
+    char system_password[STATIC_PASSWORD_SIZE];
+    struct buf path = {0};
+    int code = make_password(dir, "broker", broker.password, err);
+
+    keydir_beside(keys, "agents.conf", &path);
+    if (!code)
+        code = buf_failed(&path) ? MUSTER_ENOMEM : static_users_edit(path.data, &broker, 1, err);
+    if (!code)
+        code = make_password(dir, "system", system_password, err);
+    if (!code)
+        code = write_server_conf(dir, &keys->settings, system_password, err);
+    buf_done(&path);
+    return code;
+}
+
+/* ---- the command ---- */
+
+static void print_next(const char *dir, const struct settings *s)
+{
+    printf("%s/nats-server.conf is written. Start it:\n  nats-server -c %s/nats-server.conf\n"
+           "and tell the brokers in muster.yaml:\n  nats:\n    urls: [\"nats://%s\"]\n",
+           dir, dir, s->listen);
+    if (s->is_static)
+        printf("    user: broker\n    password_file: %s/broker.pass\n    system_user: system\n"
+               "    system_password_file: %s/system.pass\n",
+               dir, dir);
+    else
+        printf("    creds: %s/broker.creds\n    system_creds: %s/system.creds\n", dir, dir);
+    printf("    keys: %s/keys\nA server that runs already takes it up on SIGHUP (nats-server "
+           "--signal reload).\n",
+           dir);
+}
+
+static int run(const struct cli *cli, const struct args *a, const char *dir)
+{
+    struct settings settings = {0};
+    struct keydir *keys = NULL;
+    struct buf path = {0};
+    struct file_error err = {"out of memory"};
+    int code = make_settings(cli, a, dir, &settings);
+
+    if (code != CLI_DONE)
+        return code;
+    file_join(&path, dir, "keys");
+    code = buf_failed(&path) ? MUSTER_ENOMEM : keydir_create(path.data, &settings, &keys, &err);
+    buf_done(&path);
+    if (!code)
+        code = make_local_conf(dir, &err);
+    if (!code)
+        code = (settings.is_static ? make_static_form : make_operator_form)(dir, keys, &err);
+    keydir_close(keys);
+    if (code)
+        return cli_fail(CLI_FAILED, COMMAND, "%s", err.text);
+    print_next(dir, &settings);
+    return CLI_DONE;
+}
+
+int cmd_nats_config(const struct cli *cli, int argc, char **argv)
+{
+    struct args args = {0};
+    struct file_error err;
+    char dir[PATH_MAX];
+    int code = parse_args(argc, argv, &args);
+
+    if (code != CLI_DONE)
+        return code;
+    if (!path_is_legal(args.dir))
+        return cli_fail(CLI_USAGE, COMMAND, "--dir: expected a path without control characters");
+    if (file_make_folder(args.dir, 0755, &err))
+        return cli_fail(CLI_FAILED, COMMAND, "%s", err.text);
+    if (!realpath(args.dir, dir))
+        return cli_fail(CLI_FAILED, COMMAND, "%s: %s", args.dir, strerror(errno));
+    return run(cli, &args, dir);
+}

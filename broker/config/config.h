@@ -1,0 +1,88 @@
+/*
+ * config/config.h - the broker's configuration: one YAML file (INTERFACE 7), then the environment, typed and checked.
+ *
+ * Shape    config_load() reads and checks the host's own part. A plugin's `config:` map is kept with the positions of its keys
+ *          and is bound to the plugin's option table by config_bind() once the plugin is loaded.
+ * Errors   One text in struct config_error, `file:line:column: path.to.key: what came, and what was expected`. Unknown keys
+ *          come with near names. Anchors, aliases, tabs and duplicate keys are refused where they stand.
+ * Memory   Everything hangs on struct config and is freed by config_free(). Strings are borrowed from it.
+ *          A string option whose key ends in _file is a path and, like the host's own paths, seen from the file's folder.
+ * Secrets  Passwords in URLs and connection strings and options marked MUSTER_O_SECRET are shown nowhere.
+ * Threads  A loaded configuration may be read from any thread; config_bind() and config_print() are called by one at a time.
+ */
+#ifndef MUSTER_CONFIG_CONFIG_H
+#define MUSTER_CONFIG_CONFIG_H
+
+#include <muster/plugin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+struct config_node; /* a parsed YAML value with its position; private to config/ */
+struct config_tree; /* the whole file and the memory of its values; private to config/ */
+
+struct config_error {
+    char text[1024];
+};
+
+enum { CONFIG_ISOLATION_NONE, CONFIG_ISOLATION_PROCESS };
+
+struct config_plugin {
+    const char *name;     /* of a built-in, found in the plugin directory; NULL when path is given */
+    const char *path;     /* of a plugin file; NULL when name is given */
+    const char *instance; /* defaults to the name (for a path: the file's name without .so) */
+    int64_t lanes;        /* (1) .. 64 */
+    int32_t isolation;    /* CONFIG_ISOLATION_*; not given: none for a name, process for a path */
+    bool required;                    /* (true): /readyz waits for it */
+    const struct config_node *config; /* its `config:` map, NULL when there is none */
+    const struct config_node *entry;  /* the whole entry, for messages */
+    const struct muster_plugin *plugin; /* what it was bound to, for config_print(); NULL before config_bind() */
+};
+
+struct config {
+    const char *file; /* as given, for messages; NULL: defaults and environment alone */
+    struct {
+        const char *id, *http, *admin, *root; /* id "auto": made at start from host name, pid and time */
+        bool log_json;
+        int32_t log_level; /* MUSTER_LOG_* */
+    } broker;
+    struct {
+        const char *const *urls;
+        size_t n_urls;
+        const char *creds, *system_creds, *keys;                               /* paths; NULL when not set */
+        const char *user, *password_file, *system_user, *system_password_file; /* a static server */
+        const char *tls_ca, *tls_cert, *tls_key;
+    } nats;
+    struct {
+        const char *dsn;
+        int64_t pool;
+    } postgres;
+    struct {
+        int64_t subscriptions, watches;
+    } limits;
+    struct config_plugin *plugins;
+    size_t n_plugins;
+    struct config_tree *tree; /* owns every string above */
+};
+
+/* Read file (NULL: defaults and environment alone). Relative paths in it are relative to the file's folder. The MUSTER_*
+ * variables of INTERFACE 7 win over the file; relative paths in them are relative to the working directory.
+ * 0, or MUSTER_EINVAL / MUSTER_ENOMEM with *err filled. */
+int config_load(const char *file, struct config **ret_config, struct config_error *err);
+void config_free(struct config *config);
+
+/* Check plugin p's map against the option table and write the values into out (option.offset; plugin.config_size bytes,
+ * zeroed by the caller). Strings, lists and maps are borrowed from the configuration. */
+int config_bind(const struct config *config, const struct config_plugin *p, const struct muster_plugin *plugin, void *out,
+                struct config_error *err);
+/* Position of key in p's map as "file:line:column"; false when the key was not given. A dotted key stands in inner maps. */
+bool config_position(const struct config *config, const struct config_plugin *p, const char *key, char out[256]);
+/* The effective configuration as YAML, defaults filled in, secrets hidden; for --print-config. The settings of a plugin come
+ * with their defaults once it was bound, until then as they stand in the file. */
+void config_print(const struct config *config, struct buf *out);
+/* The JSON Schema of a plugin's option table, for schemas/plugins/<name>.json. */
+void config_schema(const struct muster_plugin *plugin, struct buf *out);
+
+#endif

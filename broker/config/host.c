@@ -1,0 +1,215 @@
+/*
+ * The host's option tables and config_load(); see host.h and config.h.
+ *
+ * The tables say everything about a key once: its type, default and bounds are used for reading, for
+ * messages and for printing. struct config is the flat view of it that the rest of the broker sees.
+ */
+#include "config/host.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/source.h"
+#include "config/yaml.h"
+
+/* An option of the host, and one of an entry of `plugins`; what they do not set follows in the table. */
+#define HOST(kind, name, member, text)                                                                     \
+    .key = name, .help = text, .type = MUSTER_T_##kind, .offset = offsetof(struct config_host, member)
+#define ENTRY(kind, name, member, text)                                                                    \
+    .key = name, .help = text, .type = kind, .offset = offsetof(struct host_plugin, member)
+
+static const struct muster_option plugin_options[] = {
+    {ENTRY(MUSTER_T_STRING, "name", name, "A built-in plugin.")},
+    {ENTRY(MUSTER_T_STRING, "path", path, "The file of another plugin."), .flags = CONFIG_O_PATH},
+    {ENTRY(MUSTER_T_STRING, "instance", instance,
+           "What this instance is called; by default like the plugin.")},
+    {ENTRY(MUSTER_T_INT, "lanes", lanes, "Instances that share the tenants."), .def = "1", .min = 1,
+     .max = 64},
+    {ENTRY(MUSTER_T_ENUM, "isolation", isolation,
+           "In the broker (none, for built-ins) or in a child (process)."),
+     .choices = "none|process"},
+    {ENTRY(MUSTER_T_BOOL, "required", required, "Whether /readyz waits for it."), .def = "true"},
+    {ENTRY(CONFIG_T_NODE, "config", config, "The plugin's own settings.")},
+};
+
+/* The order is that of --print-config. */
+static const struct muster_option host_options[] = {
+    {HOST(STRING, "broker.id", broker.id, "Which broker this is, for people; auto: made at start."),
+     .def = "auto"},
+    {HOST(STRING, "broker.http", broker.http, "Where agents and metrics are served, host:port."),
+     .def = "127.0.0.1:7422"},
+    {HOST(STRING, "broker.admin", broker.admin, "Where the operator is served, host:port."),
+     .def = "127.0.0.1:7423"},
+    {HOST(STRING, "broker.root", broker.root, "First token of every subject."), .def = "mst"},
+    {HOST(ENUM, "broker.log.format", broker.log.format, "Lines for people or for machines."),
+     .choices = "text|json", .def = "text"},
+    {HOST(ENUM, "broker.log.level", broker.log.level, "The least that is logged."),
+     .choices = "error|warn|info|debug", .def = "info"},
+
+    {HOST(LIST, "nats.urls", nats.urls, "Servers, nats://host:port or tls://host:port."),
+     .def = "nats://127.0.0.1:4222", .min = 1, .max = 64},
+    {HOST(STRING, "nats.creds", nats.creds, "Credentials of the broker (operator mode)."),
+     .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.system_creds", nats.system_creds, "Credentials in the system account."),
+     .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.keys", nats.keys, "Folder of signing keys (operator mode)."),
+     .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.user", nats.user, "User of the broker (static server).")},
+    {HOST(STRING, "nats.password_file", nats.password_file, "File with the password of user.")},
+    {HOST(STRING, "nats.system_user", nats.system_user, "User in the system account (static server).")},
+    {HOST(STRING, "nats.system_password_file", nats.system_password_file, "File with its password.")},
+    {HOST(STRING, "nats.tls.ca", nats.tls.ca, "Certificates to trust."), .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.tls.cert", nats.tls.cert, "The broker's own certificate."), .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.tls.key", nats.tls.key, "The key of cert."), .flags = CONFIG_O_PATH},
+
+    {HOST(STRING, "postgres.dsn", postgres.dsn, "Connection string; keep the password in ~/.pgpass."),
+     .def = "postgresql://muster_broker@127.0.0.1/muster"},
+    {HOST(INT, "postgres.pool", postgres.pool, "Connections for statements, a lane."), .def = "4", .min = 1,
+     .max = 64},
+
+    {HOST(INT, "limits.subscriptions", limits.subscriptions, "Of one agent's connection."), .def = "500",
+     .min = 1, .max = 1000000},
+    {HOST(INT, "limits.watches", limits.watches, "Of one tenant."), .def = "1000", .min = 1,
+     .max = 1000000},
+
+    {.key = "plugins",
+     .help = "What runs in this broker.",
+     .type = CONFIG_T_ENTRIES,
+     .offset = offsetof(struct config_host, plugins),
+     .fields = plugin_options,
+     .n_fields = sizeof plugin_options / sizeof *plugin_options,
+     .entry_size = sizeof(struct host_plugin)},
+};
+
+struct config_table host_table(void)
+{
+    return CONFIG_TABLE(host_options);
+}
+
+/* Entries of the table and nodes of the list are in step: the table was bound from that list. */
+static int copy_plugins(struct config *c, struct config_tree *tree)
+{
+    const struct host_plugin *from = tree->host->plugins.entries;
+    const struct config_node *list = node_get(tree->root, "plugins");
+    const struct config_node *at = list ? list->first : NULL;
+
+    c->n_plugins = tree->host->plugins.n;
+    c->plugins = tree_alloc(tree, c->n_plugins, sizeof *c->plugins);
+    if (!c->plugins)
+        return MUSTER_ENOMEM;
+    for (size_t i = 0; i < c->n_plugins; i++, at = at->next)
+        c->plugins[i] = (struct config_plugin){
+            .name = from[i].name,
+            .path = from[i].path,
+            .instance = from[i].instance,
+            .lanes = from[i].lanes,
+            .isolation = from[i].isolation,
+            .required = from[i].required,
+            .config = from[i].config,
+            .entry = at,
+        };
+    return 0;
+}
+
+static void copy_values(struct config *c, const struct config_host *h)
+{
+    c->broker.id = h->broker.id;
+    c->broker.http = h->broker.http;
+    c->broker.admin = h->broker.admin;
+    c->broker.root = h->broker.root;
+    c->broker.log_json = h->broker.log.format == 1;
+    c->broker.log_level = h->broker.log.level;
+    c->nats.urls = h->nats.urls.items;
+    c->nats.n_urls = h->nats.urls.n;
+    c->nats.creds = h->nats.creds;
+    c->nats.system_creds = h->nats.system_creds;
+    c->nats.keys = h->nats.keys;
+    c->nats.user = h->nats.user;
+    c->nats.password_file = h->nats.password_file;
+    c->nats.system_user = h->nats.system_user;
+    c->nats.system_password_file = h->nats.system_password_file;
+    c->nats.tls_ca = h->nats.tls.ca;
+    c->nats.tls_cert = h->nats.tls.cert;
+    c->nats.tls_key = h->nats.tls.key;
+    c->postgres.dsn = h->postgres.dsn;
+    c->postgres.pool = h->postgres.pool;
+    c->limits.subscriptions = h->limits.subscriptions;
+    c->limits.watches = h->limits.watches;
+}
+
+/* From here on the tree belongs to the configuration. */
+static int make_config(struct config_tree *tree, struct config **ret_config)
+{
+    struct config *c = calloc(1, sizeof *c);
+
+    if (!c)
+        return MUSTER_ENOMEM;
+    c->file = tree->file;
+    copy_values(c, tree->host);
+    if (copy_plugins(c, tree)) {
+        free(c);
+        return MUSTER_ENOMEM;
+    }
+    c->tree = tree;
+    *ret_config = c;
+    return 0;
+}
+
+/* From text to a checked struct config_host. */
+static int load_host(struct config_tree *tree, const char *data, size_t len, struct config_error *err)
+{
+    struct host_load l = {.scope = {.tree = tree, .prefix = "", .err = err}};
+    struct config_table table = host_table();
+    int failed;
+
+    l.host = tree_alloc(tree, 1, sizeof *l.host);
+    if (!l.host)
+        return config_no_memory(err);
+    failed = yaml_read(&l.scope, data ? data : "", len);
+    if (!failed)
+        failed = config_bind_table(&l.scope, &table, tree->root, l.host);
+    if (!failed)
+        failed = environment_apply(&l);
+    if (!failed)
+        failed = host_check(&l);
+    tree->host = l.host; /* kept for config_print() */
+    return failed;
+}
+
+int config_load_text(const char *file, const char *data, size_t len, struct config **ret_config,
+                     struct config_error *err)
+{
+    struct config_tree *tree = tree_new(file);
+    int failed;
+
+    if (!tree)
+        return config_no_memory(err);
+    failed = load_host(tree, data, len, err);
+    if (!failed && make_config(tree, ret_config))
+        failed = config_no_memory(err);
+    if (failed)
+        tree_free(tree);
+    return failed;
+}
+
+/* Reading comes before there is a tree: the place is only for messages. */
+int config_load(const char *file, struct config **ret_config, struct config_error *err)
+{
+    struct config_tree place = {.file = (char *)file};
+    struct config_scope scope = {.tree = &place, .prefix = "", .err = err};
+    struct buf text = {0};
+    int failed = file ? source_read(&scope, &text) : 0;
+
+    if (!failed)
+        failed = config_load_text(file, text.data, text.len, ret_config, err);
+    buf_done(&text);
+    return failed;
+}
+
+void config_free(struct config *config)
+{
+    if (!config)
+        return;
+    tree_free(config->tree);
+    free(config);
+}

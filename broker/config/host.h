@@ -1,0 +1,68 @@
+/*
+ * config/host.h - the host's own part of the configuration: its option table and the struct it is bound to.
+ *
+ * Order    The file is bound to struct config_host, the environment is laid over it, what the types cannot say is checked, and
+ *          struct config is made from it. --print-config prints struct config_host by the same table.
+ */
+#ifndef MUSTER_CONFIG_HOST_H
+#define MUSTER_CONFIG_HOST_H
+
+#include "config/options.h"
+
+struct host_plugin {
+    const char *name, *path, *instance;
+    int64_t lanes;
+    int32_t isolation; /* CONFIG_ISOLATION_*, the order of the choices */
+    int32_t required;
+    const struct config_node *config;
+};
+
+struct config_host {
+    struct {
+        const char *id, *http, *admin, *root;
+        struct {
+            int32_t format; /* 0 text, 1 json */
+            int32_t level;  /* MUSTER_LOG_*, the order of the choices */
+        } log;
+    } broker;
+    struct {
+        struct muster_list urls;
+        const char *creds, *system_creds, *keys;
+        const char *user, *password_file, *system_user, *system_password_file;
+        struct {
+            const char *ca, *cert, *key;
+        } tls;
+    } nats;
+    struct {
+        const char *dsn;
+        int64_t pool;
+    } postgres;
+    struct {
+        int64_t subscriptions, watches;
+    } limits;
+    struct muster_map plugins; /* of struct host_plugin */
+};
+
+/* What is known while a configuration is loaded. */
+struct host_load {
+    struct config_scope scope;
+    struct config_host *host;
+    uint32_t from_environment; /* bit i: variable i of environment.c was used */
+};
+
+/* The top-level table. */
+struct config_table host_table(void);
+
+/* Load from memory instead of a file; file is its name for messages. data NULL: no file. */
+int config_load_text(const char *file, const char *data, size_t len, struct config **ret_config,
+                     struct config_error *err);
+
+/* Lay the MUSTER_* variables over the file. An empty variable counts as not set. */
+int environment_apply(struct host_load *l);
+/* The variable that gave the value of path ("nats.urls"); NULL: the file or a default did. */
+const char *environment_of(const struct host_load *l, const char *path);
+
+/* Check what option tables cannot say, and fill in the defaults that depend on other values. */
+int host_check(struct host_load *l);
+
+#endif

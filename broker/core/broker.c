@@ -1,0 +1,492 @@
+/* The broker and its life; see broker.h. */
+#include "core/broker.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "core/admin.h"
+#include "core/dispatch.h"
+#include "core/health.h"
+#include "core/instance.h"
+#include "core/loader.h"
+#include "core/streams.h"
+#include "core/watch.h"
+#include "metrics/metrics.h"
+#include "tenant/tenant.h"
+
+enum { OUTBOX_MSGS = 32768, CHECK_PERIOD_MS = 60000 };
+static const size_t outbox_bytes = 64u << 20;
+
+struct broker {
+    const struct config *config;
+    char id[96];
+    char *password; /* of a static server, read from its file; wiped at the end */
+    struct metrics *metrics;
+    struct health *health;
+    struct health_component *link_health[BUS_N_LINKS], *postgres_health;
+    struct tenants *tenants;
+    struct bus *bus;
+    struct lane *lane; /* the core lane: registry, streams, watch */
+    struct streams *streams;
+    struct dispatch *dispatch;
+    struct watch *watch;
+    struct admin *admin;
+    uv_timer_t check_timer;
+    bool lane_open; /* what lives on the core lane was started */
+    struct instance **instances;
+    size_t n_instances;
+    atomic_bool link_up[BUS_N_LINKS];
+    pthread_mutex_t tell_lock; /* guards telling: held while instances are told from other threads */
+    bool telling;              /* false once they are being freed */
+    atomic_int exit_code;
+};
+
+/* ---- what the others ask ------------------------------------------------------------------------------------------------------ */
+
+const struct config *broker_config(const struct broker *b)
+{
+    return b->config;
+}
+
+const char *broker_id(const struct broker *b)
+{
+    return b->id;
+}
+
+const char *broker_root(const struct broker *b)
+{
+    return b->config->broker.root;
+}
+
+struct bus *broker_bus(const struct broker *b)
+{
+    return b->bus;
+}
+
+struct health *broker_health(const struct broker *b)
+{
+    return b->health;
+}
+
+struct metrics *broker_metrics(const struct broker *b)
+{
+    return b->metrics;
+}
+
+struct tenants *broker_tenants(const struct broker *b)
+{
+    return b->tenants;
+}
+
+struct lane *broker_lane(const struct broker *b)
+{
+    return b->lane;
+}
+
+struct dispatch *broker_dispatch(const struct broker *b)
+{
+    return b->dispatch;
+}
+
+struct instance *const *broker_instances(const struct broker *b, size_t *ret_n)
+{
+    *ret_n = b->n_instances;
+    return b->instances;
+}
+
+int broker_exit_code(const struct broker *b)
+{
+    return atomic_load(&b->exit_code);
+}
+
+bool broker_is_ready(struct broker *b, char *why, size_t size)
+{
+    struct buf line = {0};
+    bool ready = health_is_ready(b->health);
+
+    health_put_line(b->health, &line);
+    (void)snprintf(why, size, "%s", line.data ? line.data : "");
+    buf_done(&line);
+    return ready;
+}
+
+/* ---- links ---------------------------------------------------------------------------------------------------------------------- */
+
+struct link_change {
+    struct lane_item item;
+    struct broker *broker;
+};
+
+static void check_streams(struct lane_item *item)
+{
+    struct link_change *change = (struct link_change *)item;
+
+    if (change->broker->streams)
+        streams_check(change->broker->streams);
+    free(change);
+}
+
+static void drop_change(struct lane_item *item)
+{
+    free(item);
+}
+
+static void ask_for_check(struct broker *b)
+{
+    struct link_change *change = malloc(sizeof *change);
+
+    if (!change)
+        return; /* the minute's check makes it good */
+    *change = (struct link_change){.item = {.run = check_streams, .drop = drop_change}, .broker = b};
+    lane_push(b->lane, &change->item);
+}
+
+/* Plugins hear of one NATS: it is there when both links are. On a link's thread. */
+static void on_link(void *arg, int link, bool up, const char *reason)
+{
+    struct broker *b = arg;
+    bool both;
+
+    atomic_store(&b->link_up[link], up);
+    both = atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]);
+    if (up)
+        health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
+    else
+        health_set(b->link_health[link], MUSTER_HEALTH_DOWN, "nats_away", "NATS is away: %s", reason);
+    pthread_mutex_lock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances && b->telling && (both || !up); i++)
+        instance_tell_link(b->instances[i], both);
+    pthread_mutex_unlock(&b->tell_lock);
+    if (both)
+        ask_for_check(b);
+}
+
+static void on_writable(void *arg, int link)
+{
+    struct broker *b = arg;
+
+    (void)link;
+    pthread_mutex_lock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances && b->telling; i++)
+        instance_tell_writable(b->instances[i]);
+    pthread_mutex_unlock(&b->tell_lock);
+}
+
+static int read_password(struct broker *b)
+{
+    const char *path = b->config->nats.password_file;
+    char line[512];
+    FILE *f;
+
+    if (!path)
+        return 0;
+    f = fopen(path, "re");
+    if (!f || !fgets(line, sizeof line, f)) {
+        log_error("bus", "nats.password_file: %s cannot be read", path);
+        if (f)
+            (void)fclose(f);
+        return MUSTER_EINVAL;
+    }
+    (void)fclose(f);
+    line[strcspn(line, "\r\n")] = '\0';
+    b->password = strdup(line);
+    explicit_bzero(line, sizeof line);
+    return b->password ? 0 : MUSTER_ENOMEM;
+}
+
+static int open_bus(struct broker *b)
+{
+    const struct config *c = b->config;
+    char name[128];
+    struct bus_options options = {.urls = c->nats.urls,
+                                  .n_urls = c->nats.n_urls,
+                                  .name = name,
+                                  .creds = c->nats.creds,
+                                  .user = c->nats.user,
+                                  .tls_ca = c->nats.tls_ca,
+                                  .tls_cert = c->nats.tls_cert,
+                                  .tls_key = c->nats.tls_key,
+                                  .max_out_msgs = OUTBOX_MSGS,
+                                  .max_out_bytes = outbox_bytes,
+                                  .on_link = on_link,
+                                  .on_writable = on_writable,
+                                  .arg = b};
+    int err = read_password(b);
+
+    (void)snprintf(name, sizeof name, "muster %s", b->id);
+    options.password = b->password;
+    return err ? err : bus_open(&options, &b->bus);
+}
+
+/* ---- the core lane -------------------------------------------------------------------------------------------------------------- */
+
+static void on_postgres(void *arg, bool up, const char *reason)
+{
+    struct broker *b = arg;
+
+    if (up)
+        health_set(b->postgres_health, MUSTER_HEALTH_OK, "ok", "following muster.tenants and muster.tables");
+    else
+        health_set(b->postgres_health, MUSTER_HEALTH_DOWN, "postgres_away", "%s", reason);
+}
+
+static void on_tenants(void *arg, unsigned int what)
+{
+    struct broker *b = arg;
+
+    pthread_mutex_lock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances && b->telling; i++)
+        instance_tell_tables(b->instances[i]);
+    pthread_mutex_unlock(&b->tell_lock);
+    if (what & TENANTS_CHANGED)
+        streams_check(b->streams);
+}
+
+/* A stream that lets agents forge: no other way than to stop. */
+static void on_danger(void *arg, const char *why)
+{
+    struct broker *b = arg;
+
+    log_error("streams", "%s", why);
+    atomic_store(&b->exit_code, 1);
+    (void)kill(getpid(), SIGTERM); /* main() drains and ends with the exit code */
+}
+
+static void on_check(uv_timer_t *timer)
+{
+    struct broker *b = timer->data;
+
+    streams_check(b->streams);
+}
+
+static int open_lane(void *arg)
+{
+    struct broker *b = arg;
+    struct tenants_source source = {
+        .loop = lane_loop(b->lane), .dsn = b->config->postgres.dsn, .broker_id = b->id, .on_link = on_postgres, .arg = b};
+    int err = streams_new(b, on_danger, b, &b->streams);
+
+    if (!err)
+        err = tenants_on_change(b->tenants, on_tenants, b);
+    if (!err && b->config->postgres.dsn)
+        err = tenants_open(b->tenants, &source);
+    if (err) {
+        log_error("core", "postgres.dsn: cannot be used (error %d)", err);
+        return err;
+    }
+    ASSERT(uv_timer_init(lane_loop(b->lane), &b->check_timer) == 0);
+    b->check_timer.data = b;
+    ASSERT(uv_timer_start(&b->check_timer, on_check, CHECK_PERIOD_MS, CHECK_PERIOD_MS) == 0);
+    b->lane_open = true;
+    streams_check(b->streams);
+    return 0;
+}
+
+static int close_lane(void *arg)
+{
+    struct broker *b = arg;
+
+    bus_cancel(b->bus, b->streams);
+    tenants_close(b->tenants);
+    uv_close((uv_handle_t *)&b->check_timer, NULL);
+    return 0;
+}
+
+/* ---- plugins -------------------------------------------------------------------------------------------------------------------- */
+
+static int add_instance(struct broker *b, const struct muster_plugin *plugin, const struct config_plugin *how, uint32_t lane)
+{
+    struct instance **more = realloc(b->instances, (b->n_instances + 1) * sizeof(struct instance *));
+    int err;
+
+    if (!more)
+        return MUSTER_ENOMEM;
+    b->instances = more;
+    err = instance_new(b, plugin, how, lane, &more[b->n_instances]);
+    if (!err)
+        b->n_instances++;
+    return err;
+}
+
+/* A plugin that is not required may be missing; what it said stays in /readyz. */
+static int load_plugin(struct broker *b, const struct config_plugin *how)
+{
+    const struct muster_plugin *plugin;
+    char why[LOADER_WHY_SIZE];
+    int err = loader_load(how, &plugin, why);
+
+    if (err) {
+        log_error("loader", "plugins.%s: %s", how->instance, why);
+        return err;
+    }
+    for (uint32_t lane = 0; !err && lane < (uint32_t)how->lanes; lane++)
+        err = add_instance(b, plugin, how, lane);
+    return err;
+}
+
+static int load_plugins(struct broker *b)
+{
+    for (size_t i = 0; i < b->config->n_plugins; i++) {
+        const struct config_plugin *how = &b->config->plugins[i];
+        int err = load_plugin(b, how);
+
+        if (err && how->required)
+            return err;
+    }
+    return 0;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------------------------ */
+
+static void make_id(struct broker *b)
+{
+    char host[32] = "broker";
+
+    if (strcmp(b->config->broker.id, "auto") != 0) {
+        (void)snprintf(b->id, sizeof b->id, "%s", b->config->broker.id);
+        return;
+    }
+    (void)gethostname(host, sizeof host - 1); /* the default stands when it fails */
+    host[strcspn(host, ".")] = '\0';
+    (void)snprintf(b->id, sizeof b->id, "%s-%d-%llx", host, (int)getpid(),
+                   (unsigned long long)(clock_wall_ns() / CLOCK_S));
+}
+
+static int add_health(struct broker *b)
+{
+    int err = health_add(b->health, HEALTH_LINK, "bulk", true, &b->link_health[BUS_BULK]);
+
+    if (!err)
+        err = health_add(b->health, HEALTH_LINK, "live", true, &b->link_health[BUS_LIVE]);
+    if (!err && b->config->postgres.dsn)
+        err = health_add(b->health, HEALTH_POSTGRES, "registry", true, &b->postgres_health);
+    if (!err)
+        err = health_watch(b->health, b->metrics);
+    if (!err)
+        err = metrics_watch_process(b->metrics);
+    return err;
+}
+
+int broker_new(const struct config *config, struct broker **ret_broker)
+{
+    struct broker *b = calloc(1, sizeof *b);
+    int err = b ? 0 : MUSTER_ENOMEM;
+
+    if (err)
+        return err;
+    b->config = config;
+    b->telling = true;
+    ASSERT(pthread_mutex_init(&b->tell_lock, NULL) == 0);
+    make_id(b);
+    b->metrics = metrics_new();
+    b->health = health_new(b->id);
+    if (!b->metrics || !b->health)
+        err = MUSTER_ENOMEM;
+    if (!err)
+        err = add_health(b);
+    if (!err)
+        err = tenants_new(&b->tenants);
+    if (!err)
+        err = lane_new("core", &b->lane);
+    if (!err)
+        err = dispatch_new(b, &b->dispatch);
+    if (!err)
+        err = load_plugins(b);
+    if (err) {
+        broker_free(b);
+        return err;
+    }
+    *ret_broker = b;
+    return 0;
+}
+
+static int open_admin(struct broker *b)
+{
+    struct admin_options options = {.listen = b->config->broker.admin, .health = b->health, .metrics = b->metrics};
+    char why[HTTP_WHY_SIZE];
+    int err = admin_open(&options, &b->admin, why);
+
+    if (err)
+        log_error("http", "%s", why);
+    return err;
+}
+
+static int start_instances(struct broker *b)
+{
+    for (size_t i = 0; i < b->n_instances; i++) {
+        int err = instance_start(b->instances[i]);
+
+        if (err && b->instances[i]->how->required)
+            return err;
+    }
+    return 0;
+}
+
+int broker_start(struct broker *b)
+{
+    int err = open_admin(b);
+
+    if (!err)
+        err = open_bus(b);
+    if (!err)
+        err = lane_start(b->lane);
+    if (!err)
+        err = start_instances(b);
+    if (!err)
+        err = lane_call(b->lane, open_lane, b);
+    if (!err)
+        err = dispatch_start(b->dispatch);
+    if (!err)
+        err = watch_new(b, &b->watch);
+    return err;
+}
+
+void broker_stop(struct broker *b, int64_t timeout_ns)
+{
+    int64_t deadline = clock_now_ns() + timeout_ns;
+
+    dispatch_stop(b->dispatch);
+    for (size_t i = 0; i < b->n_instances; i++)
+        instance_drain(b->instances[i], deadline);
+    while (dispatch_open_requests(b->dispatch) && clock_now_ns() < deadline)
+        (void)usleep(2000); /* requests that are held finish, or the deadline passes */
+}
+
+void broker_free(struct broker *b)
+{
+    if (!b)
+        return;
+    watch_free(b->watch);
+    admin_close(b->admin);
+    pthread_mutex_lock(&b->tell_lock);
+    b->telling = false;
+    pthread_mutex_unlock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances; i++)
+        instance_free(b->instances[i]);
+    if (b->lane_open)
+        (void)lane_call(b->lane, close_lane, b);
+    if (b->lane)
+        lane_stop(b->lane);
+    bus_close(b->bus, CLOCK_S);
+    dispatch_free(b->dispatch);
+    lane_free(b->lane);
+    streams_free(b->streams);
+    free(b->instances);
+    tenants_free(b->tenants);
+    health_free(b->health);
+    metrics_free(b->metrics);
+    if (b->password)
+        explicit_bzero(b->password, strlen(b->password));
+    free(b->password);
+    (void)pthread_mutex_destroy(&b->tell_lock);
+    free(b);
+}

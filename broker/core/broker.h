@@ -1,0 +1,43 @@
+/*
+ * core/broker.h - the broker: its configuration, links, registry and instances, and their life from start to drain.
+ */
+#ifndef MUSTER_CORE_BROKER_H
+#define MUSTER_CORE_BROKER_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "bus/bus.h"
+#include "config/config.h"
+
+struct broker;
+struct health;
+struct metrics;
+struct tenants;
+struct instance;
+struct dispatch;
+
+/* Build everything that does not need the outside world; what fails has been logged by name. */
+int broker_new(const struct config *config, struct broker **ret_broker);
+/* Start links, registry, endpoints and plugins. Returns when they are started, not when they are ready. */
+int broker_start(struct broker *broker);
+/* Stop taking work, let the instances finish, flush, end. */
+void broker_stop(struct broker *broker, int64_t timeout_ns);
+void broker_free(struct broker *broker);
+bool broker_is_ready(struct broker *broker, char *why, size_t size);
+/* Nonzero: the process has to end with this exit code (a stalled lane, a stream that lets agents forge). */
+int broker_exit_code(const struct broker *broker);
+
+const struct config *broker_config(const struct broker *broker);
+const char *broker_id(const struct broker *broker);
+const char *broker_root(const struct broker *broker);
+struct bus *broker_bus(const struct broker *broker);
+struct health *broker_health(const struct broker *broker);
+struct metrics *broker_metrics(const struct broker *broker);
+struct tenants *broker_tenants(const struct broker *broker);
+struct dispatch *broker_dispatch(const struct broker *broker);
+/* Fixed once broker_new() has returned. */
+struct instance *const *broker_instances(const struct broker *broker, size_t *ret_n);
+struct lane *broker_lane(const struct broker *broker); /* the core lane: registry, streams, watch */
+
+#endif

@@ -1,0 +1,42 @@
+/*
+ * core/dispatch.h - from a subject to the plugin's function: subscriptions, requests and answers.
+ *
+ * Shape    One subscription R.*.rpc.*.> in the queue group "muster" takes the requests of all services; a trie of patterns finds
+ *          whose a request is. Every other subscription is NATS's own. On the library's thread a message is checked, charged to its
+ *          tenant and put on the inbox (core/inbox.h) of its instance; nothing else happens there.
+ * Answers  A request has a handle until it is answered, once. Answers go only to the sender's own box (INTERFACE 2): any other
+ *          reply subject could reach another tenant, a stream or JetStream's API.
+ * Threads  Taking runs on threads of the NATS library; answering on any; subscribing on the instance's lane.
+ */
+#ifndef MUSTER_CORE_DISPATCH_H
+#define MUSTER_CORE_DISPATCH_H
+
+#include <muster/plugin.h>
+
+#include "core/inbox.h"
+
+struct broker;
+struct dispatch;
+
+int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch);
+/* Take requests from now on. */
+int dispatch_start(struct dispatch *d);
+/* Take no more; answers still go out. */
+void dispatch_stop(struct dispatch *d);
+void dispatch_free(struct dispatch *d);
+/* Requests that were taken and not yet answered. */
+size_t dispatch_open_requests(struct dispatch *d);
+
+int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct muster_subscription *sub, uint64_t *ret_id);
+void dispatch_unsubscribe(struct dispatch *d, struct instance *in, uint64_t id);
+/* Forget every subscription of an instance that ends; its lane still runs. */
+void dispatch_forget(struct dispatch *d, struct instance *in);
+/* Call the plugin with a message, and answer for it where it did not. On the lane; takes the delivery. */
+void dispatch_deliver(struct instance *in, struct delivery *delivery);
+
+/* Answer a request with a body in its own encoding. MUSTER_ENOTFOUND: there is no such request, or it was answered. */
+int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload);
+/* As bus->reply_error(). */
+int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message);
+
+#endif

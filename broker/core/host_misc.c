@@ -1,0 +1,78 @@
+/* muster.config/1 and muster.metrics/1. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "core/instance.h"
+#include "metrics/metrics.h"
+
+static const char *config_position_of(const struct muster_host *host, const char *key)
+{
+    struct instance *in = instance_of(host);
+    char text[256], *copy = map_get(&in->positions, key, strlen(key));
+
+    CHECK_LANE(in);
+    if (copy)
+        return copy;
+    if (!config_position(broker_config(in->broker), in->how, key, text))
+        return NULL;
+    copy = strdup(text);
+    if (copy && map_put(&in->positions, key, strlen(key), copy))
+        return copy;
+    free(copy);
+    return NULL;
+}
+
+const struct muster_config host_config = {.size = sizeof host_config, .position = config_position_of};
+
+static int metrics_make_of(const struct muster_host *host, int type, const char *name, const char *help, const char *label,
+                           uint64_t *ret_metric)
+{
+    struct instance *in = instance_of(host);
+    struct metric_spec spec = {.type = type,
+                               .help = help,
+                               .label = label,
+                               .constants = {{"plugin", in->plugin->name}, {"instance", in->how->instance}}};
+    struct metric *metric;
+    char full[128];
+    int err;
+
+    if ((size_t)snprintf(full, sizeof full, "muster_%s_%s", in->plugin->name, name) >= sizeof full)
+        return host->fail(host, MUSTER_EINVAL, "metric %s: the name is too long", name);
+    spec.name = full;
+    err = metrics_make(broker_metrics(in->broker), &spec, &metric);
+    if (err)
+        return host->fail(host, err, "metric %s cannot be made: its name, type or label do not fit (error %d)", full, err);
+    *ret_metric = (uint64_t)(uintptr_t)metric;
+    return 0;
+}
+
+static struct metric *metric_of(uint64_t metric)
+{
+    return (struct metric *)(uintptr_t)metric;
+}
+
+static void metrics_add_to(const struct muster_host *host, uint64_t metric, const char *label_value, int64_t by)
+{
+    (void)host;
+    metric_add(metric_of(metric), label_value, by);
+}
+
+static void metrics_set_to(const struct muster_host *host, uint64_t metric, const char *label_value, int64_t to)
+{
+    (void)host;
+    metric_set(metric_of(metric), label_value, to);
+}
+
+static void metrics_observe_in(const struct muster_host *host, uint64_t metric, int64_t ns)
+{
+    (void)host;
+    metric_observe(metric_of(metric), ns);
+}
+
+const struct muster_metrics host_metrics = {.size = sizeof host_metrics,
+                                            .make = metrics_make_of,
+                                            .add = metrics_add_to,
+                                            .set = metrics_set_to,
+                                            .observe = metrics_observe_in};

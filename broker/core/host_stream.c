@@ -1,0 +1,411 @@
+/*
+ * muster.stream/1 and muster.kv/1: the plugin's fenced streams and its small keys, over bus/js.h. Lane only.
+ *
+ * A plugin names subjects relative to a tenant; the prefixes are put here, so it cannot reach another's. Streams are fenced by
+ * who appends (expected_seq); this file keeps no position.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/name.h"
+#include "bus/js.h"
+#include "core/instance.h"
+#include "tenant/tenant.h"
+
+enum { MAX_SUBJECT = 512, MAX_KEY = 200, MAX_VALUE = 65536 };
+static const int64_t api_timeout_ns = 5 * CLOCK_S, ack_timeout_ns = 5 * CLOCK_S;
+
+struct host_stream {
+    struct host_stream *next;
+    uint64_t id;
+    char name[NAME_MAX_LEN + 1];
+};
+
+/* One call under way: the plugin's function and what it was about. */
+struct op {
+    struct instance *in;
+    union {
+        muster_stream_info_fn info;
+        muster_stream_msg_fn msg;
+        muster_stream_ack_fn ack;
+        muster_kv_fn kv;
+    } fn;
+    void *arg;
+    /* A bucket that is made before its first use. */
+    char *key;
+    void *value;
+    size_t value_len;
+    uint64_t revision;
+};
+
+static struct js_target target(struct instance *in, int64_t timeout_ns)
+{
+    return (struct js_target){
+        .bus = broker_bus(in->broker), .lane = in->lane, .owner = in, .timeout_ns = timeout_ns};
+}
+
+static struct op *op_new(struct instance *in, void *arg)
+{
+    struct op *op = calloc(1, sizeof *op);
+
+    if (op)
+        *op = (struct op){.in = in, .arg = arg};
+    return op;
+}
+
+static void op_free(struct op *op)
+{
+    free(op->key);
+    free(op->value);
+    free(op);
+}
+
+/* A call that could not be sent: nothing will run, so the operation ends here. */
+static int started(struct op *op, int err)
+{
+    if (err)
+        op_free(op);
+    return err;
+}
+
+static struct host_stream *find(struct instance *in, uint64_t id)
+{
+    struct host_stream *s = in->streams;
+
+    while (s && s->id != id)
+        s = s->next;
+    return s;
+}
+
+/* ---- muster.stream/1 ----------------------------------------------------------------------------------------------- */
+
+static void on_info(void *arg, int code, const struct js_info *info)
+{
+    struct op *op = arg;
+    struct instance *in = op->in;
+
+    if (code)
+        (void)in->host.fail(&in->host, code, "%s", info->text); /* kept for the plugin to tell */
+    instance_enter(in, "stream info", NULL);
+    op->fn.info(op->arg, code, code ? NULL : &info->state);
+    instance_leave(in);
+    op_free(op);
+}
+
+static int ensure(struct instance *in, const struct muster_stream_options *o, struct op *op)
+{
+    const char *root = broker_root(in->broker);
+    char src[MAX_SUBJECT], dest[MAX_SUBJECT];
+    const char *subjects[] = {src};
+    struct js_config config = {.name = o->name,
+                               .subjects = subjects,
+                               .n_subjects = 1,
+                               .republish_src = src,
+                               .republish_dest = dest,
+                               .max_age_ns = o->max_age_ns,
+                               .max_bytes = o->max_bytes,
+                               .replicas = o->replicas};
+    struct js_target t = target(in, api_timeout_ns);
+
+    (void)snprintf(src, sizeof src, "%s._in.*.%s", root, o->subjects);
+    (void)snprintf(dest, sizeof dest, "%s.{{wildcard(1)}}.%s", root, o->subjects);
+    return js_ensure(&t, &config, on_info, op);
+}
+
+static int stream_open(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
+                       void *arg, uint64_t *ret_stream)
+{
+    struct instance *in = instance_of(host);
+    struct host_stream *s;
+    struct op *op;
+    int err;
+
+    CHECK_LANE(in);
+    if (!fn || !name_is_legal(options->name, strlen(options->name)))
+        return host->fail(host, MUSTER_EINVAL, "stream name \"%s\": expected 1 to 64 letters, digits, _ or -", options->name);
+    s = calloc(1, sizeof *s);
+    op = op_new(in, arg);
+    if (!s || !op) {
+        free(s);
+        free(op);
+        return MUSTER_ENOMEM;
+    }
+    op->fn.info = fn;
+    err = started(op, ensure(in, options, op));
+    if (err) {
+        free(s);
+        return err;
+    }
+    s->id = ++in->next_id;
+    (void)snprintf(s->name, sizeof s->name, "%s", options->name);
+    s->next = in->streams;
+    in->streams = s;
+    *ret_stream = s->id;
+    return 0;
+}
+
+static void stream_close(const struct muster_host *host, uint64_t stream)
+{
+    struct instance *in = instance_of(host);
+    struct host_stream **at = &in->streams, *s;
+
+    CHECK_LANE(in);
+    while (*at && (*at)->id != stream)
+        at = &(*at)->next;
+    s = *at;
+    if (!s)
+        return;
+    *at = s->next;
+    free(s);
+}
+
+static int stream_info(const struct muster_host *host, uint64_t stream, muster_stream_info_fn fn, void *arg)
+{
+    struct instance *in = instance_of(host);
+    const struct host_stream *s = find(in, stream);
+    struct js_target t = target(in, api_timeout_ns);
+    struct op *op;
+
+    CHECK_LANE(in);
+    if (!s || !fn)
+        return MUSTER_EINVAL;
+    op = op_new(in, arg);
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.info = fn;
+    return started(op, js_get_info(&t, s->name, on_info, op));
+}
+
+/* "mst._in.acme.cdc.main…" is acme's "cdc.main…". */
+static void fill_msg(struct instance *in, const struct js_msg *from, struct muster_msg *to)
+{
+    const char *rest = from->subject + strlen(broker_root(in->broker)) + strlen("._in.");
+    const char *dot = strchr(rest, '.');
+    const unsigned char *data = from->data.data;
+
+    *to = (struct muster_msg){.size = sizeof *to,
+                              .encoding = from->data.len && data[0] != '{' ? MUSTER_MSGPACK : MUSTER_JSON,
+                              .tenant = dot ? tenants_find(broker_tenants(in->broker), rest, (size_t)(dot - rest)) : NULL,
+                              .subject = dot ? dot + 1 : from->subject,
+                              .headers = from->headers,
+                              .n_headers = from->n_headers,
+                              .payload = from->data,
+                              .seq = from->seq};
+}
+
+static void on_last(void *arg, int code, const struct js_msg *from)
+{
+    struct op *op = arg;
+    struct instance *in = op->in;
+    struct muster_msg msg;
+
+    if (!code)
+        fill_msg(in, from, &msg);
+    instance_enter(in, "stream message", code ? NULL : msg.subject);
+    op->fn.msg(op->arg, code, code ? NULL : &msg);
+    instance_leave(in);
+    op_free(op);
+}
+
+static int stream_last(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
+                       muster_stream_msg_fn fn, void *arg)
+{
+    struct instance *in = instance_of(host);
+    const struct host_stream *s = find(in, stream);
+    struct js_target t = target(in, api_timeout_ns);
+    char full[MAX_SUBJECT] = ">";
+    struct op *op;
+
+    CHECK_LANE(in);
+    if (!s || !fn)
+        return MUSTER_EINVAL;
+    if (tenant && (size_t)snprintf(full, sizeof full, "%s._in.%s.%s", broker_root(in->broker), tenants_name(tenant), subject) >=
+                      sizeof full)
+        return MUSTER_EINVAL;
+    op = op_new(in, arg);
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.msg = fn;
+    return started(op, js_last(&t, s->name, full, on_last, op));
+}
+
+static void on_ack(void *arg, int code, uint64_t seq)
+{
+    struct op *op = arg;
+    struct instance *in = op->in;
+
+    instance_enter(in, "stream ack", NULL);
+    op->fn.ack(op->arg, code, seq);
+    instance_leave(in);
+    op_free(op);
+}
+
+static int append_acked(struct instance *in, const struct bus_out *out, const struct muster_append *a)
+{
+    struct js_target t = target(in, ack_timeout_ns);
+    struct op *op = op_new(in, a->arg);
+
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.ack = a->acked;
+    return started(op, js_append(&t, BUS_BULK, out, on_ack, op));
+}
+
+static int stream_append(const struct muster_host *host, uint64_t stream, const struct muster_append *a)
+{
+    struct instance *in = instance_of(host);
+    char subject[MAX_SUBJECT];
+    struct bus_out out = {.subject = subject,
+                          .headers = a->headers,
+                          .n_headers = a->n_headers,
+                          .payload = a->payload,
+                          .fence = a->expected_seq == MUSTER_UNFENCED ? -1 : (int64_t)a->expected_seq};
+    int err;
+
+    CHECK_LANE(in);
+    if (!find(in, stream) || !a->tenant)
+        return MUSTER_EINVAL;
+    if ((size_t)snprintf(subject, sizeof subject, "%s._in.%s.%s", broker_root(in->broker), tenants_name(a->tenant), a->subject) >=
+        sizeof subject)
+        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
+    err = a->acked ? append_acked(in, &out, a) : bus_send(broker_bus(in->broker), BUS_BULK, &out);
+    if (err == MUSTER_EAGAIN)
+        atomic_store(&in->wants_writable, true);
+    return err;
+}
+
+const struct muster_stream host_stream = {.size = sizeof host_stream,
+                                          .open = stream_open,
+                                          .close = stream_close,
+                                          .info = stream_info,
+                                          .last = stream_last,
+                                          .append = stream_append};
+
+/* ---- muster.kv/1 --------------------------------------------------------------------------------------------------- */
+
+static void bucket_of(const struct instance *in, char out[96])
+{
+    (void)snprintf(out, 96, "muster_%s", in->plugin->name);
+}
+
+static void finish_kv(struct op *op, int code, struct muster_bytes value, uint64_t revision)
+{
+    instance_enter(op->in, "kv", op->key);
+    op->fn.kv(op->arg, code, value, revision);
+    instance_leave(op->in);
+    op_free(op);
+}
+
+static void on_value(void *arg, int code, const struct js_msg *msg)
+{
+    struct op *op = arg;
+
+    /* A bucket that is not there yet has no keys. */
+    finish_kv(op, code, code ? (struct muster_bytes){0} : msg->data, code ? 0 : msg->seq);
+}
+
+static bool key_is_legal(const char *key)
+{
+    size_t len = strlen(key);
+
+    return len > 0 && len <= MAX_KEY && key[0] != '.' && key[len - 1] != '.' &&
+           strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
+}
+
+static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg)
+{
+    struct instance *in = instance_of(host);
+    struct js_target t = target(in, api_timeout_ns);
+    char bucket[96], stream[128], subject[MAX_SUBJECT];
+    struct op *op;
+
+    CHECK_LANE(in);
+    if (!fn || !key_is_legal(key))
+        return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -", key, MAX_KEY);
+    op = op_new(in, arg);
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.kv = fn;
+    bucket_of(in, bucket);
+    (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
+    (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, key);
+    return started(op, js_last(&t, stream, subject, on_value, op));
+}
+
+static void on_stored(void *arg, int code, uint64_t seq)
+{
+    finish_kv(arg, code, (struct muster_bytes){0}, seq);
+}
+
+static int send_put(struct op *op)
+{
+    char bucket[96], subject[MAX_SUBJECT], fence[24];
+    struct muster_header header = {"Nats-Expected-Last-Subject-Sequence", fence};
+    struct bus_out out = {.subject = subject,
+                          .headers = &header,
+                          .n_headers = op->revision != MUSTER_UNFENCED,
+                          .payload = {op->value, op->value_len},
+                          .fence = -1};
+    struct js_target t = target(op->in, ack_timeout_ns);
+
+    bucket_of(op->in, bucket);
+    (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, op->key);
+    (void)snprintf(fence, sizeof fence, "%llu", (unsigned long long)op->revision);
+    return js_append(&t, BUS_LIVE, &out, on_stored, op);
+}
+
+static void on_bucket(void *arg, int code, const struct js_info *info)
+{
+    struct op *op = arg;
+
+    if (code)
+        (void)op->in->host.fail(&op->in->host, code, "%s", info->text); /* kept for the plugin to tell */
+    else
+        code = send_put(op);
+    if (code)
+        finish_kv(op, code, (struct muster_bytes){0}, 0);
+}
+
+/* The bucket is made, or found, before each put: puts are rare, and a bucket that was removed comes back. */
+static int kv_put(const struct muster_host *host, const char *key, struct muster_bytes value, uint64_t revision, muster_kv_fn fn,
+                  void *arg)
+{
+    struct instance *in = instance_of(host);
+    char bucket[96], stream[128], subject[128];
+    const char *subjects[] = {subject};
+    struct js_config config = {
+        .name = stream, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .is_kv = true};
+    struct js_target t = target(in, api_timeout_ns);
+    struct op *op;
+
+    CHECK_LANE(in);
+    if (!fn || !key_is_legal(key) || value.len > MAX_VALUE)
+        return host->fail(host, MUSTER_EINVAL, "key \"%s\", %zu bytes: expected a legal key and at most %d bytes", key, value.len,
+                          MAX_VALUE);
+    op = op_new(in, arg);
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.kv = fn;
+    op->revision = revision;
+    op->key = strdup(key);
+    op->value = malloc(value.len + 1);
+    op->value_len = value.len;
+    if (!op->key || !op->value)
+        return started(op, MUSTER_ENOMEM);
+    memcpy(op->value, value.data, value.len);
+    bucket_of(in, bucket);
+    (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
+    (void)snprintf(subject, sizeof subject, "$KV.%s.>", bucket);
+    return started(op, js_ensure(&t, &config, on_bucket, op));
+}
+
+const struct muster_kv host_kv = {.size = sizeof host_kv, .get = kv_get, .put = kv_put};
+
+void host_stream_done(struct instance *in)
+{
+    while (in->streams)
+        stream_close(&in->host, in->streams->id);
+}

@@ -1,0 +1,271 @@
+/* One running instance of a plugin, from create to destroy; see instance.h. */
+#include "core/instance.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "core/dispatch.h"
+#include "core/health.h"
+#include "core/host.h"
+
+bool instance_has_capability(const struct instance *in, const char *capability)
+{
+    const char *list = MUSTER_HAS(in->plugin, capabilities) ? in->plugin->capabilities : NULL;
+    size_t len = strlen(capability);
+
+    while (list && *list) {
+        size_t n = strcspn(list, " ");
+
+        if (n == len && memcmp(list, capability, len) == 0)
+            return true;
+        list += n + strspn(list + n, " ");
+    }
+    return false;
+}
+
+/* The reason that the plugin gave with host->fail(), or what the code says. */
+static void log_failure(struct instance *in, const char *what, int code)
+{
+    pthread_mutex_lock(&in->lock);
+    health_set(in->health, MUSTER_HEALTH_DOWN, "failed", "%s failed (%d): %s", what, code,
+               in->reason[0] ? in->reason : "the plugin gave no reason");
+    pthread_mutex_unlock(&in->lock);
+}
+
+static int bind_config(struct instance *in)
+{
+    struct config_error err;
+    int code;
+
+    in->config = calloc(1, in->plugin->config_size + 1);
+    if (!in->config)
+        return MUSTER_ENOMEM;
+    code = config_bind(broker_config(in->broker), in->how, in->plugin, in->config, &err);
+    if (code)
+        log_error(in->area, "%s", err.text);
+    return code;
+}
+
+static int call_create(void *arg)
+{
+    struct instance *in = arg;
+    int err;
+
+    instance_enter(in, "create", NULL);
+    err = in->plugin->create(&in->host, in->config, &in->self);
+    instance_leave(in);
+    in->created = !err;
+    return err;
+}
+
+static int build(struct instance *in, uint32_t lane, uint32_t n_lanes)
+{
+    char name[160];
+    int err;
+
+    (void)snprintf(in->area, sizeof in->area, "%s.%s", in->plugin->name, in->how->instance);
+    (void)snprintf(name, sizeof name, n_lanes > 1 ? "%s.%u" : "%s", in->area, lane);
+    in->crumb = (struct lane_crumb){.plugin = in->plugin->name,
+                                    .version = in->plugin->version,
+                                    .source_id = in->plugin->source_id ? in->plugin->source_id : "",
+                                    .instance = in->how->instance};
+    err = lane_new(in->how->instance, &in->lane);
+    if (!err)
+        err = health_add(broker_health(in->broker), HEALTH_PLUGIN, name, in->how->required, &in->health);
+    if (!err)
+        err = inbox_new(in, &in->inbox);
+    if (!err)
+        err = bind_config(in);
+    if (err)
+        return err;
+    host_init(in, lane, n_lanes);
+    err = call_create(in);
+    if (err)
+        log_failure(in, "create", err);
+    return err;
+}
+
+int instance_new(struct broker *broker, const struct muster_plugin *plugin, const struct config_plugin *how, uint32_t lane,
+                 struct instance **ret_in)
+{
+    struct instance *in = calloc(1, sizeof *in);
+    int err;
+
+    if (!in)
+        return MUSTER_ENOMEM;
+    in->magic = INSTANCE_MAGIC;
+    in->broker = broker;
+    in->plugin = plugin;
+    in->how = how;
+    ASSERT(pthread_mutex_init(&in->lock, NULL) == 0);
+    err = build(in, lane, (uint32_t)how->lanes);
+    if (err) {
+        instance_free(in);
+        return err;
+    }
+    *ret_in = in;
+    return 0;
+}
+
+static int call_start(void *arg)
+{
+    struct instance *in = arg;
+    int err;
+
+    instance_enter(in, "start", NULL);
+    err = in->plugin->start(in->self);
+    instance_leave(in);
+    if (err)
+        log_failure(in, "start", err);
+    else
+        in->started = true;
+    return err;
+}
+
+int instance_start(struct instance *in)
+{
+    int err = lane_start(in->lane);
+
+    return err ? err : lane_call(in->lane, call_start, in);
+}
+
+struct drain {
+    struct instance *in;
+    int64_t deadline_ns;
+};
+
+static int call_drain(void *arg)
+{
+    struct drain *d = arg;
+
+    if (!d->in->started || !MUSTER_HAS(d->in->plugin, drain) || !d->in->plugin->drain)
+        return 0;
+    instance_enter(d->in, "drain", NULL);
+    d->in->plugin->drain(d->in->self, d->deadline_ns);
+    instance_leave(d->in);
+    return 0;
+}
+
+void instance_drain(struct instance *in, int64_t deadline_ns)
+{
+    (void)lane_call(in->lane, call_drain, &(struct drain){in, deadline_ns}); /* drain() has no result */
+}
+
+/* First half: nothing more may come, and what is open completes on the lane behind this. */
+static int call_cancel(void *arg)
+{
+    struct instance *in = arg;
+
+    host_bus_done(in);
+    host_sql_done(in);
+    bus_cancel(broker_bus(in->broker), in);
+    return 0;
+}
+
+static int call_destroy(void *arg)
+{
+    struct instance *in = arg;
+
+    if (in->created) {
+        instance_enter(in, "destroy", NULL);
+        in->plugin->destroy(in->self);
+        instance_leave(in);
+    }
+    in->self = NULL;
+    host_stream_done(in);
+    host_time_done(in);
+    return 0;
+}
+
+static void free_positions(struct instance *in)
+{
+    void *value;
+
+    for (size_t at = 0; map_next(&in->positions, &at, NULL, &value);)
+        free(value);
+    map_done(&in->positions);
+}
+
+void instance_free(struct instance *in)
+{
+    if (!in)
+        return;
+    if (in->lane) {
+        (void)lane_call(in->lane, call_cancel, in);
+        (void)lane_call(in->lane, call_destroy, in);
+        lane_free(in->lane);
+    }
+    inbox_free(in->inbox);
+    free_positions(in);
+    free(in->config);
+    (void)pthread_mutex_destroy(&in->lock);
+    free(in);
+}
+
+/* ---- telling the plugin -------------------------------------------------------------------------------------------- */
+
+struct tell {
+    struct lane_item item;
+    struct instance *in;
+    enum { TELL_WRITABLE, TELL_UP, TELL_DOWN, TELL_TABLES } what;
+};
+
+static void run_tell(struct lane_item *item)
+{
+    struct tell *t = (struct tell *)item;
+    struct instance *in = t->in;
+    const struct muster_plugin *p = in->plugin;
+
+    if (!in->started || !in->self)
+        ; /* not yet, or not any more */
+    else if (t->what == TELL_WRITABLE && MUSTER_HAS(p, on_writable) && p->on_writable) {
+        instance_enter(in, "on_writable", NULL);
+        p->on_writable(in->self);
+        instance_leave(in);
+    } else if (t->what == TELL_TABLES && MUSTER_HAS(p, on_tables) && p->on_tables) {
+        instance_enter(in, "on_tables", NULL);
+        p->on_tables(in->self);
+        instance_leave(in);
+    } else if ((t->what == TELL_UP || t->what == TELL_DOWN) && MUSTER_HAS(p, on_link) && p->on_link) {
+        instance_enter(in, "on_link", NULL);
+        p->on_link(in->self, t->what == TELL_UP);
+        instance_leave(in);
+    }
+    free(t);
+}
+
+static void drop_tell(struct lane_item *item)
+{
+    free(item);
+}
+
+static void tell(struct instance *in, int what)
+{
+    struct tell *t = malloc(sizeof *t);
+
+    if (!t) {
+        log_error(in->area, "no memory to tell the plugin of a change");
+        return;
+    }
+    *t = (struct tell){.item = {.run = run_tell, .drop = drop_tell}, .in = in, .what = what};
+    lane_push(in->lane, &t->item);
+}
+
+void instance_tell_writable(struct instance *in)
+{
+    if (atomic_exchange(&in->wants_writable, false))
+        tell(in, TELL_WRITABLE);
+}
+
+void instance_tell_link(struct instance *in, bool up)
+{
+    tell(in, up ? TELL_UP : TELL_DOWN);
+}
+
+void instance_tell_tables(struct instance *in)
+{
+    tell(in, TELL_TABLES);
+}

@@ -1,0 +1,297 @@
+/* A thread with an event loop; see lane.h. */
+#include "core/lane.h"
+
+#include <muster/plugin.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+
+enum { CONTROL_BATCH = 256 }; /* control items a turn, so that timers and sockets get theirs */
+
+struct lane {
+    char name[64];
+    uv_loop_t loop;
+    uv_async_t wake;
+    pthread_t thread;
+    bool running; /* the thread was started; its starter only */
+
+    pthread_mutex_t lock;           /* guards the queue and closed */
+    struct lane_item *head, **tail; /* control items in order */
+    bool closed;
+
+    bool (*on_turn)(void *arg);
+    void *turn_arg;
+    bool stopping; /* lane only */
+    _Atomic uint64_t turns;
+
+    struct lane_crumb crumb; /* written on the lane before busy_since */
+    unsigned int depth;      /* lane only */
+    _Atomic int64_t busy_since_ns;
+};
+
+static _Thread_local struct lane *lane_of_thread;
+
+static struct lane_item *take_batch(struct lane *l, bool *ret_more)
+{
+    struct lane_item *first, *last;
+    int n = 1;
+
+    pthread_mutex_lock(&l->lock);
+    first = last = l->head;
+    while (last && last->next && n++ < CONTROL_BATCH)
+        last = last->next;
+    if (last) {
+        l->head = last->next;
+        if (!l->head)
+            l->tail = &l->head;
+        last->next = NULL;
+    }
+    *ret_more = l->head != NULL;
+    pthread_mutex_unlock(&l->lock);
+    return first;
+}
+
+/* Run one batch. True when more is waiting. */
+static bool run_batch(struct lane *l)
+{
+    bool more;
+    struct lane_item *item = take_batch(l, &more);
+
+    while (item) {
+        struct lane_item *next = item->next;
+
+        item->run(item);
+        item = next;
+    }
+    return more;
+}
+
+static void on_wake(uv_async_t *async)
+{
+    struct lane *l = async->data;
+    bool more = run_batch(l);
+
+    atomic_fetch_add_explicit(&l->turns, 1, memory_order_relaxed);
+    if (l->on_turn && l->on_turn(l->turn_arg))
+        more = true;
+    if (more)
+        (void)uv_async_send(&l->wake); /* cannot fail for a live handle */
+    else if (l->stopping)
+        uv_stop(&l->loop);
+}
+
+static void *run(void *arg)
+{
+    struct lane *l = arg;
+
+    lane_of_thread = l;
+    (void)pthread_setname_np(pthread_self(), l->name); /* cosmetic */
+    (void)uv_run(&l->loop, UV_RUN_DEFAULT);
+    while (run_batch(l))
+        ;
+    return NULL;
+}
+
+int lane_new(const char *name, struct lane **ret_lane)
+{
+    struct lane *l = calloc(1, sizeof *l);
+
+    if (!l)
+        return MUSTER_ENOMEM;
+    (void)snprintf(l->name, sizeof l->name, "%.15s", name); /* the kernel keeps 15 characters of a thread's name */
+    l->tail = &l->head;
+    if (uv_loop_init(&l->loop) != 0) {
+        free(l);
+        return MUSTER_ENOMEM;
+    }
+    ASSERT(uv_async_init(&l->loop, &l->wake, on_wake) == 0);
+    l->wake.data = l;
+    ASSERT(pthread_mutex_init(&l->lock, NULL) == 0);
+    *ret_lane = l;
+    return 0;
+}
+
+int lane_start(struct lane *l)
+{
+    if (pthread_create(&l->thread, NULL, run, l) != 0)
+        return MUSTER_ENOMEM;
+    l->running = true;
+    return 0;
+}
+
+static int mark_stopping(void *arg)
+{
+    struct lane *l = arg;
+
+    l->stopping = true;
+    lane_wake(l);
+    return 0;
+}
+
+static void close_handle(uv_handle_t *handle, void *arg)
+{
+    (void)arg;
+    if (!uv_is_closing(handle))
+        uv_close(handle, NULL);
+}
+
+void lane_stop(struct lane *l)
+{
+    struct lane_item *item;
+
+    if (!l || !l->running)
+        return;
+    (void)lane_call(l, mark_stopping, l);
+    (void)pthread_join(l->thread, NULL);
+    l->running = false;
+    pthread_mutex_lock(&l->lock);
+    l->closed = true;
+    item = l->head;
+    l->head = NULL;
+    pthread_mutex_unlock(&l->lock);
+    while (item) {
+        struct lane_item *next = item->next;
+
+        (item->drop ? item->drop : item->run)(item);
+        item = next;
+    }
+}
+
+void lane_free(struct lane *l)
+{
+    if (!l)
+        return;
+    lane_stop(l);
+    uv_walk(&l->loop, close_handle, NULL);
+    (void)uv_run(&l->loop, UV_RUN_DEFAULT); /* runs the close callbacks; nothing is left that could block */
+    (void)uv_loop_close(&l->loop);
+    (void)pthread_mutex_destroy(&l->lock);
+    free(l);
+}
+
+const char *lane_name(const struct lane *l)
+{
+    return l->name;
+}
+
+uv_loop_t *lane_loop(struct lane *l)
+{
+    return &l->loop;
+}
+
+bool lane_here(const struct lane *l)
+{
+    return lane_of_thread == l;
+}
+
+void lane_push(struct lane *l, struct lane_item *item)
+{
+    bool closed;
+
+    item->next = NULL;
+    pthread_mutex_lock(&l->lock);
+    closed = l->closed;
+    if (!closed) {
+        *l->tail = item;
+        l->tail = &item->next;
+    }
+    pthread_mutex_unlock(&l->lock);
+    if (closed)
+        (item->drop ? item->drop : item->run)(item);
+    else
+        lane_wake(l);
+}
+
+void lane_wake(struct lane *l)
+{
+    (void)uv_async_send(&l->wake); /* coalesces; cannot fail for a live handle */
+}
+
+void lane_on_turn(struct lane *l, bool (*fn)(void *arg), void *arg)
+{
+    l->on_turn = fn;
+    l->turn_arg = arg;
+}
+
+/* A call that somebody waits for; lives on the waiter's stack. */
+struct call {
+    struct lane_item item;
+    int (*fn)(void *arg);
+    void *arg;
+    int result;
+    uv_sem_t done;
+};
+
+static void run_call(struct lane_item *item)
+{
+    struct call *c = (struct call *)item;
+
+    c->result = c->fn(c->arg);
+    uv_sem_post(&c->done);
+}
+
+int lane_call(struct lane *l, int (*fn)(void *arg), void *arg)
+{
+    struct call c = {.item = {.run = run_call}, .fn = fn, .arg = arg};
+
+    if (lane_here(l) || !l->running)
+        return fn(arg);
+    ASSERT(uv_sem_init(&c.done, 0) == 0);
+    lane_push(l, &c.item);
+    uv_sem_wait(&c.done);
+    uv_sem_destroy(&c.done);
+    return c.result;
+}
+
+void lane_enter(struct lane *l, const struct lane_crumb *who, const char *callback, const char *subject)
+{
+    if (l->depth++)
+        return;
+    pthread_mutex_lock(&l->lock);
+    l->crumb.plugin = who->plugin;
+    l->crumb.version = who->version;
+    l->crumb.source_id = who->source_id;
+    l->crumb.instance = who->instance;
+    l->crumb.callback = callback;
+    l->crumb.subject[0] = '\0';
+    if (subject)
+        (void)snprintf(l->crumb.subject, sizeof l->crumb.subject, "%s", subject);
+    pthread_mutex_unlock(&l->lock);
+    atomic_store_explicit(&l->busy_since_ns, clock_now_ns(), memory_order_release);
+}
+
+void lane_leave(struct lane *l)
+{
+    if (--l->depth == 0)
+        atomic_store_explicit(&l->busy_since_ns, 0, memory_order_release);
+}
+
+int64_t lane_busy(struct lane *l, struct lane_crumb *ret_who)
+{
+    int64_t since = atomic_load_explicit(&l->busy_since_ns, memory_order_acquire);
+    int64_t now = clock_now_ns();
+
+    if (!since || now <= since)
+        return 0;
+    pthread_mutex_lock(&l->lock);
+    *ret_who = l->crumb;
+    pthread_mutex_unlock(&l->lock);
+    return now - since;
+}
+
+const struct lane_crumb *lane_crumb_here(void)
+{
+    struct lane *l = lane_of_thread;
+
+    return l && l->depth ? &l->crumb : NULL;
+}
+
+uint64_t lane_turns(const struct lane *l)
+{
+    return atomic_load_explicit(&l->turns, memory_order_relaxed);
+}

@@ -1,0 +1,132 @@
+/* Loading of plugins; see loader.h. At start, before any lane runs. */
+#include "core/loader.h"
+
+#include <dlfcn.h>
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/name.h"
+
+#define ENTRY_PREFIX "muster_plugin_entry_v"
+
+static int why_not(char why[LOADER_WHY_SIZE], int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+static int why_not(char why[LOADER_WHY_SIZE], int code, const char *fmt, ...)
+{
+    va_list ap;
+
+    va_start(ap, fmt);
+    (void)vsnprintf(why, LOADER_WHY_SIZE, fmt, ap);
+    va_end(ap);
+    return code;
+}
+
+const char *loader_dir(char *out, size_t size)
+{
+    static const char *const places[] = {"../lib/muster/plugins", "../plugins"};
+    const char *env = getenv("MUSTER_PLUGIN_DIR");
+    char exe[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof exe - 1);
+    char *slash;
+
+    if (env && *env) {
+        (void)snprintf(out, size, "%s", env);
+        return out;
+    }
+    exe[n > 0 ? n : 0] = '\0';
+    slash = strrchr(exe, '/');
+    if (slash)
+        *slash = '\0';
+    for (size_t i = 0; i < sizeof places / sizeof *places; i++) {
+        (void)snprintf(out, size, "%s/%s", exe, places[i]);
+        if (access(out, R_OK | X_OK) == 0)
+            return out;
+    }
+    return out;
+}
+
+/* A file that anybody else may write is anybody's code in this process. */
+static int check_file(const char *path, char why[LOADER_WHY_SIZE])
+{
+    struct stat st;
+
+    if (stat(path, &st) != 0)
+        return why_not(why, MUSTER_ENOTFOUND, "%s: %s", path, strerror(errno));
+    if (!S_ISREG(st.st_mode))
+        return why_not(why, MUSTER_EINVAL, "%s: not a file", path);
+    if ((st.st_mode & S_IWOTH) || (st.st_uid != 0 && st.st_uid != geteuid()))
+        return why_not(why, MUSTER_EACCES,
+                       "%s: owner %u, mode %03o: expected a file of root or of the broker's user that nobody else may write", path,
+                       (unsigned int)st.st_uid, (unsigned int)(st.st_mode & 0777));
+    return 0;
+}
+
+/* The entry of another major has another name: say which one the file has. */
+static int why_no_entry(void *lib, const char *path, char why[LOADER_WHY_SIZE])
+{
+    char symbol[64];
+
+    for (int major = 0; major < 16; major++) {
+        (void)snprintf(symbol, sizeof symbol, ENTRY_PREFIX "%d", major);
+        if (dlsym(lib, symbol))
+            return why_not(why, MUSTER_EABI, "%s: made for ABI major %d, this broker has %d", path, major, MUSTER_ABI_MAJOR);
+    }
+    return why_not(why, MUSTER_EINVAL, "%s: no function " ENTRY_PREFIX "%d: not a plugin (MUSTER_PLUGIN() is missing)", path,
+                   MUSTER_ABI_MAJOR);
+}
+
+static int check_descriptor(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+{
+    if (p->abi_major != MUSTER_ABI_MAJOR || p->abi_minor > MUSTER_ABI_MINOR ||
+        (MUSTER_ABI_MAJOR == 0 && p->abi_minor != MUSTER_ABI_MINOR))
+        return why_not(why, MUSTER_EABI, "%s: made for ABI %u.%u, this broker has %d.%d", path, p->abi_major, p->abi_minor,
+                       MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR);
+    if (!MUSTER_HAS(p, destroy))
+        return why_not(why, MUSTER_EINVAL, "%s: its descriptor has %u bytes, expected at least %zu", path, p->size,
+                       offsetof(struct muster_plugin, destroy) + sizeof p->destroy);
+    if (!p->name || !name_is_public(p->name, strlen(p->name)) || !p->version)
+        return why_not(why, MUSTER_EINVAL, "%s: its descriptor's name is \"%s\", expected letters, digits, _ or -, and a version",
+                       path, p->name ? p->name : "");
+    if (!p->create || !p->start || !p->destroy)
+        return why_not(why, MUSTER_EINVAL, "%s: plugin %s lacks create, start or destroy", path, p->name);
+    if (p->n_options && (!p->options || p->option_size < offsetof(struct muster_option, choices)))
+        return why_not(why, MUSTER_EINVAL, "%s: plugin %s has %u options of %u bytes, expected at least %zu bytes each", path,
+                       p->name, p->n_options, p->option_size, offsetof(struct muster_option, choices));
+    return 0;
+}
+
+int loader_load(const struct config_plugin *how, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE])
+{
+    const struct muster_plugin *(*entry)(void);
+    const struct muster_plugin *plugin;
+    char dir[PATH_MAX], path[PATH_MAX + 80];
+    void *lib, *symbol;
+    int err;
+
+    if (how->path)
+        (void)snprintf(path, sizeof path, "%s", how->path);
+    else
+        (void)snprintf(path, sizeof path, "%s/%s.so", loader_dir(dir, sizeof dir), how->name);
+    err = check_file(path, why);
+    if (err)
+        return err;
+    lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
+    if (!lib)
+        return why_not(why, MUSTER_EINVAL, "%s: cannot be loaded: %s", path, dlerror());
+    symbol = dlsym(lib, "muster_plugin_entry_v0");
+    if (!symbol)
+        return why_no_entry(lib, path, why);
+    memcpy(&entry, &symbol, sizeof entry); /* POSIX: the object pointer is a function's; ISO C has no cast for it */
+    plugin = entry();
+    if (!plugin)
+        return why_not(why, MUSTER_EINVAL, "%s: its entry returned no descriptor", path);
+    err = check_descriptor(plugin, path, why);
+    if (!err)
+        *ret_plugin = plugin;
+    return err;
+}

@@ -1,0 +1,117 @@
+/* Open requests; see requests.h. */
+#include "core/requests.h"
+
+#include <muster/plugin.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+
+struct slot {
+    char *reply; /* NULL: free */
+    uint32_t encoding;
+    uint32_t generation;
+    uint32_t next_free;
+};
+
+struct requests {
+    pthread_mutex_t lock;
+    struct slot *slots;
+    uint32_t n_slots, first_free, n_open; /* first_free: index + 1, 0 for none */
+};
+
+struct requests *requests_new(void)
+{
+    struct requests *r = calloc(1, sizeof *r);
+
+    if (r)
+        ASSERT(pthread_mutex_init(&r->lock, NULL) == 0);
+    return r;
+}
+
+void requests_free(struct requests *r)
+{
+    if (!r)
+        return;
+    for (uint32_t i = 0; i < r->n_slots; i++)
+        free(r->slots[i].reply);
+    free(r->slots);
+    (void)pthread_mutex_destroy(&r->lock);
+    free(r);
+}
+
+static int grow(struct requests *r)
+{
+    uint32_t n = r->n_slots ? r->n_slots * 2 : 256;
+    struct slot *more = n <= REQUESTS_MAX ? realloc(r->slots, n * sizeof *more) : NULL;
+
+    if (!more)
+        return MUSTER_EAGAIN;
+    memset(more + r->n_slots, 0, (n - r->n_slots) * sizeof *more);
+    for (uint32_t i = n; i > r->n_slots; i--) {
+        more[i - 1].next_free = r->first_free;
+        r->first_free = i;
+    }
+    r->slots = more;
+    r->n_slots = n;
+    return 0;
+}
+
+uint64_t requests_open(struct requests *r, const char *reply, uint32_t encoding)
+{
+    char *copy = strlen(reply) < REQUESTS_REPLY_SIZE ? strdup(reply) : NULL;
+    uint64_t handle = 0;
+
+    if (!copy)
+        return 0;
+    pthread_mutex_lock(&r->lock);
+    if (r->first_free || grow(r) == 0) {
+        uint32_t i = r->first_free - 1;
+        struct slot *s = &r->slots[i];
+
+        r->first_free = s->next_free;
+        s->reply = copy;
+        s->encoding = encoding;
+        handle = (uint64_t)++s->generation << 32 | (i + 1);
+        r->n_open++;
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!handle)
+        free(copy);
+    return handle;
+}
+
+int requests_take(struct requests *r, uint64_t handle, struct request *ret_request)
+{
+    uint32_t i = (uint32_t)handle - 1, generation = (uint32_t)(handle >> 32);
+    char *reply = NULL;
+
+    pthread_mutex_lock(&r->lock);
+    if (handle && i < r->n_slots && r->slots[i].reply && r->slots[i].generation == generation) {
+        struct slot *s = &r->slots[i];
+
+        reply = s->reply;
+        ret_request->encoding = s->encoding;
+        s->reply = NULL;
+        s->next_free = r->first_free;
+        r->first_free = i + 1;
+        r->n_open--;
+    }
+    pthread_mutex_unlock(&r->lock);
+    if (!reply)
+        return MUSTER_ENOTFOUND;
+    memcpy(ret_request->reply, reply, strlen(reply) + 1);
+    free(reply);
+    return 0;
+}
+
+size_t requests_count(struct requests *r)
+{
+    size_t n;
+
+    pthread_mutex_lock(&r->lock);
+    n = r->n_open;
+    pthread_mutex_unlock(&r->lock);
+    return n;
+}

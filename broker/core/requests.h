@@ -1,0 +1,30 @@
+/*
+ * core/requests.h - requests that were taken and are not yet answered: handle to reply subject. Private to core/.
+ *
+ * Threads  Any. Bounds: REQUESTS_MAX at a time; what comes then is answered resource_exhausted. Handles are never 0 and are not
+ *          used again for a long time, so a late second answer finds nothing.
+ */
+#ifndef MUSTER_CORE_REQUESTS_H
+#define MUSTER_CORE_REQUESTS_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+enum { REQUESTS_MAX = 65536, REQUESTS_REPLY_SIZE = 512 };
+
+struct requests;
+
+struct request {
+    char reply[REQUESTS_REPLY_SIZE];
+    uint32_t encoding;
+};
+
+struct requests *requests_new(void);
+void requests_free(struct requests *r);
+/* 0 when the table or memory is full, or the reply subject is too long. */
+uint64_t requests_open(struct requests *r, const char *reply, uint32_t encoding);
+/* Close it and copy what it was. MUSTER_ENOTFOUND: there is none. */
+int requests_take(struct requests *r, uint64_t handle, struct request *ret_request);
+size_t requests_count(struct requests *r);
+
+#endif

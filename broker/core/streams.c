@@ -1,0 +1,234 @@
+/* The streams that no plugin owns, and the guard over all; see streams.h. */
+#include "core/streams.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "bus/js.h"
+#include "core/broker.h"
+#include "core/health.h"
+#include "tenant/tenant.h"
+#include "wire/subject.h"
+
+enum { N_PRESENCE = 16, MAX_SUBJECT = 256 };
+static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
+
+struct streams {
+    struct broker *broker;
+    void (*on_danger)(void *arg, const char *why);
+    void *arg;
+    struct health_component *health;
+    bool busy, again; /* one check at a time */
+    unsigned int n_open, n_failed;
+};
+
+/* One stream, before its root is put in front. */
+struct spec {
+    const char *name, *subjects; /* "_in.*.msg.*" */
+    const char *dest;            /* "{{wildcard(1)}}.msg.{{wildcard(2)}}" */
+    int64_t max_age_ns, max_msgs_per_subject;
+};
+
+static void finish(struct streams *s);
+
+static struct js_target target(struct streams *s)
+{
+    return (struct js_target){
+        .bus = broker_bus(s->broker), .lane = broker_lane(s->broker), .owner = s, .timeout_ns = timeout_ns};
+}
+
+static void on_ensured(void *arg, int code, const struct js_info *info)
+{
+    struct streams *s = arg;
+
+    if (code) {
+        s->n_failed++;
+        health_set(s->health, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "stream_conflict" : "stream_missing", "%s", info->text);
+    }
+    s->n_open--;
+    finish(s);
+}
+
+static void ensure(struct streams *s, const struct js_config *config)
+{
+    struct js_target t = target(s);
+
+    if (js_ensure(&t, config, on_ensured, s) == 0)
+        s->n_open++;
+    else
+        s->n_failed++;
+}
+
+static void ensure_spec(struct streams *s, const struct spec *spec)
+{
+    const char *root = broker_root(s->broker);
+    char src[MAX_SUBJECT], dest[MAX_SUBJECT];
+    const char *subjects[] = {src};
+
+    (void)snprintf(src, sizeof src, "%s.%s", root, spec->subjects);
+    (void)snprintf(dest, sizeof dest, "%s.%s", root, spec->dest);
+    ensure(s, &(struct js_config){.name = spec->name,
+                                  .subjects = subjects,
+                                  .n_subjects = 1,
+                                  .republish_src = src,
+                                  .republish_dest = dest,
+                                  .max_age_ns = spec->max_age_ns,
+                                  .max_msgs_per_subject = spec->max_msgs_per_subject});
+}
+
+static void ensure_history(void *arg, const struct muster_tenant *tenant)
+{
+    struct streams *s = arg;
+    const char *root = broker_root(s->broker), *name = tenants_name(tenant);
+    char stream[96], subjects[3][MAX_SUBJECT], src[MAX_SUBJECT], dest[MAX_SUBJECT];
+    const char *list[] = {subjects[0], subjects[1], subjects[2]};
+    uint32_t replicas = tenants_history(tenant);
+
+    if (!replicas)
+        return;
+    (void)snprintf(stream, sizeof stream, "MSG_%s", name);
+    (void)snprintf(subjects[0], MAX_SUBJECT, "%s.%s.all.>", root, name);
+    (void)snprintf(subjects[1], MAX_SUBJECT, "%s.%s.to.>", root, name);
+    (void)snprintf(subjects[2], MAX_SUBJECT, "%s.%s.grp.>", root, name);
+    (void)snprintf(src, sizeof src, "%s.%s.>", root, name);
+    (void)snprintf(dest, sizeof dest, "%s.%s.log.>", root, name);
+    ensure(s, &(struct js_config){.name = stream,
+                                  .subjects = list,
+                                  .n_subjects = 3,
+                                  .republish_src = src,
+                                  .republish_dest = dest,
+                                  .max_age_ns = 7 * day_ns,
+                                  .max_msgs = 100000,
+                                  .max_msgs_per_subject = 1000,
+                                  .replicas = replicas,
+                                  .no_ack = true});
+}
+
+static void ensure_all(struct streams *s)
+{
+    static const struct spec mail = {"MAIL", "_in.*.msg.*", "{{wildcard(1)}}.msg.{{wildcard(2)}}", 7 * INT64_C(86400) * CLOCK_S, 10000};
+    static const struct spec audit = {"AUDIT", "_in.*.audit.>", "{{wildcard(1)}}.audit.>", 30 * INT64_C(86400) * CLOCK_S, 0};
+    char name[16], subjects[32];
+    struct spec presence = {name, subjects, "{{wildcard(1)}}.evt.presence.>", 3600 * CLOCK_S, 0};
+
+    ensure_spec(s, &mail);
+    ensure_spec(s, &audit);
+    for (int i = 0; i < N_PRESENCE; i++) {
+        (void)snprintf(name, sizeof name, "PRES_%d", i);
+        (void)snprintf(subjects, sizeof subjects, "_in.*.pres.%d.>", i);
+        ensure_spec(s, &presence);
+    }
+    tenants_each(broker_tenants(s->broker), ensure_history, s);
+}
+
+/* ---- the guard ------------------------------------------------------------------------------------------------------------- */
+
+/* What agents may publish (INTERFACE 2), for any tenant. */
+static bool captures_agents(const struct streams *s, const char *subject)
+{
+    static const char *const kinds[] = {"rpc", "all", "to", "grp"};
+    char pattern[MAX_SUBJECT];
+
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        (void)snprintf(pattern, sizeof pattern, "%s.*.%s.>", broker_root(s->broker), kinds[i]);
+        if (subject_overlap(pattern, subject))
+            return true;
+    }
+    return false;
+}
+
+/* True when the stream must not be; the broker is told. */
+static bool is_danger(struct streams *s, const struct js_listed *stream)
+{
+    char why[512];
+
+    for (size_t i = 0; !stream->no_ack && i < stream->n_subjects; i++) {
+        if (!captures_agents(s, stream->subjects[i]))
+            continue;
+        (void)snprintf(why, sizeof why,
+                       "stream %s captures %s, which agents publish, and acknowledges: any agent could purge streams and forge messages "
+                       "through it; set no_ack on it or remove it", stream->name, stream->subjects[i]);
+        health_set(s->health, MUSTER_HEALTH_DOWN, "stream_acknowledges", "%s", why);
+        s->on_danger(s->arg, why);
+        return true;
+    }
+    return false;
+}
+
+static void on_list(void *arg, int code, const struct js_listed *list, size_t n)
+{
+    struct streams *s = arg;
+    bool danger = false;
+
+    s->n_open--;
+    if (code) {
+        s->n_failed++;
+        health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away", "the streams could not be listed (error %d): is JetStream on?", code);
+    }
+    for (size_t i = 0; !code && i < n && !danger; i++)
+        danger = is_danger(s, &list[i]);
+    if (danger)
+        s->n_failed++;
+    else if (!code)
+        ensure_all(s);
+    finish(s);
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------------------- */
+
+static void finish(struct streams *s)
+{
+    if (s->n_open || !s->busy)
+        return;
+    s->busy = false;
+    if (!s->n_failed)
+        health_set(s->health, MUSTER_HEALTH_OK, "ok", "all streams are as they must be");
+    if (s->again) {
+        s->again = false;
+        streams_check(s);
+    }
+}
+
+void streams_check(struct streams *s)
+{
+    struct js_target t = target(s);
+
+    if (s->busy) {
+        s->again = true;
+        return;
+    }
+    if (!bus_is_up(broker_bus(s->broker), BUS_LIVE))
+        return; /* the link's return checks */
+    s->busy = true;
+    s->n_failed = 0;
+    s->n_open = 1;
+    if (js_list(&t, on_list, s) != 0) {
+        s->n_open = 0;
+        s->busy = false;
+    }
+}
+
+int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *why), void *arg, struct streams **ret_streams)
+{
+    struct streams *s = calloc(1, sizeof *s);
+    int err;
+
+    if (!s)
+        return MUSTER_ENOMEM;
+    *s = (struct streams){.broker = broker, .on_danger = on_danger, .arg = arg};
+    err = health_add(broker_health(broker), HEALTH_STREAM, "all", true, &s->health);
+    if (err) {
+        free(s);
+        return err;
+    }
+    *ret_streams = s;
+    return 0;
+}
+
+void streams_free(struct streams *s)
+{
+    free(s);
+}

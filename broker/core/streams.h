@@ -1,0 +1,22 @@
+/*
+ * core/streams.h - the streams of INTERFACE 2.1 that no plugin owns: MAIL, PRES_<n>, AUDIT, MSG_<T>; and the guard over all.
+ *
+ * Guard    A stream that captures what agents publish must have no_ack: otherwise an agent's reply subject makes the stream's
+ *          acknowledgement a message of the account, with which it can purge streams and forge. Such a stream ends the broker, by name.
+ * Threads  All on the core lane. Checked when NATS comes up, when tenants change, and once a minute.
+ */
+#ifndef MUSTER_CORE_STREAMS_H
+#define MUSTER_CORE_STREAMS_H
+
+#include <stdbool.h>
+
+struct broker;
+struct streams;
+
+/* on_danger gets the sentence that ends the broker. */
+int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *why), void *arg, struct streams **ret_streams);
+/* Check now, as soon as a check that is under way has ended. */
+void streams_check(struct streams *streams);
+void streams_free(struct streams *streams);
+
+#endif

@@ -1,0 +1,268 @@
+/*
+ * The server of http.h: one libmicrohttpd daemon with one polling thread.
+ *
+ * Owns the daemon, a copy of the routes, and for each connection a struct pending while a request
+ * arrives. Everything but http_open() and http_close() runs on the daemon's thread. libmicrohttpd
+ * calls on_request() once with the head, then for each piece of the body, then once more without:
+ * only the first and the last call may answer.
+ */
+#include "http/http.h"
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "http/listen.h"
+
+struct http {
+    struct MHD_Daemon *daemon;
+    struct http_route *routes; /* read-only while the daemon runs */
+    size_t n_routes;
+    uint16_t port;
+};
+
+/* A request whose body is still arriving; belongs to its connection, freed by on_completed(). */
+struct pending {
+    struct buf body;
+};
+
+/* Hand the response over; its body becomes libmicrohttpd's. allow may be NULL. */
+static enum MHD_Result send_response(struct MHD_Connection *c, struct http_response *r,
+                                     const char *allow)
+{
+    size_t len = r->body.len;
+    char *data = buf_take(&r->body);
+    struct MHD_Response *response;
+    enum MHD_Result done;
+
+    response = data ? MHD_create_response_from_buffer(len, data, MHD_RESPMEM_MUST_FREE)
+                    : MHD_create_response_from_buffer(0, (char[]){""}, MHD_RESPMEM_MUST_COPY);
+    if (!response) {
+        free(data);
+        return MHD_NO; /* closes the connection: there is no memory to say more */
+    }
+    done = MHD_add_response_header(response, "Content-Type", r->content_type);
+    if (done == MHD_YES)
+        done = MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (done == MHD_YES && allow)
+        done = MHD_add_response_header(response, "Allow", allow);
+    if (done == MHD_YES)
+        done = MHD_queue_response(c, r->status, response);
+    MHD_destroy_response(response); /* our reference only */
+    return done;
+}
+
+/* What a handler finds: most pages are short texts. */
+static struct http_response new_response(void)
+{
+    return (struct http_response){.status = MHD_HTTP_OK,
+                                  .content_type = "text/plain; charset=utf-8"};
+}
+
+static enum MHD_Result refuse(struct MHD_Connection *c, unsigned int status, const char *text,
+                              const char *allow)
+{
+    struct http_response r = new_response();
+
+    r.status = status;
+    buf_puts(&r.body, text);
+    return send_response(c, &r, allow);
+}
+
+/* Allow lists what the path takes; a GET route takes HEAD as well. */
+static enum MHD_Result refuse_method(const struct http *h, struct MHD_Connection *c,
+                                     const char *path)
+{
+    struct buf allow = {0};
+    enum MHD_Result done = MHD_NO;
+
+    for (size_t i = 0; i < h->n_routes; i++) {
+        if (strcmp(h->routes[i].path, path) != 0)
+            continue;
+        buf_puts(&allow, allow.len ? ", " : "");
+        buf_puts(&allow, h->routes[i].method);
+        if (strcmp(h->routes[i].method, "GET") == 0)
+            buf_put_lit(&allow, ", HEAD");
+    }
+    if (!buf_failed(&allow))
+        done = refuse(c, MHD_HTTP_METHOD_NOT_ALLOWED, "method not allowed\n", allow.data);
+    buf_done(&allow);
+    return done;
+}
+
+/* The route of the request; *ret_path_known tells an unknown path from a method that it does not
+ * take. */
+static const struct http_route *find_route(const struct http *h, const struct http_request *q,
+                                           bool *ret_path_known)
+{
+    const char *method = strcmp(q->method, "HEAD") == 0 ? "GET" : q->method;
+
+    *ret_path_known = false;
+    for (size_t i = 0; i < h->n_routes; i++) {
+        if (strcmp(h->routes[i].path, q->path) != 0)
+            continue;
+        *ret_path_known = true;
+        if (strcmp(h->routes[i].method, method) == 0)
+            return &h->routes[i];
+    }
+    return NULL;
+}
+
+static enum MHD_Result answer(const struct http *h, struct MHD_Connection *c,
+                              const struct http_request *q)
+{
+    struct http_response r = new_response();
+    const struct http_route *route;
+    bool path_known;
+
+    route = find_route(h, q, &path_known);
+    if (!path_known)
+        return refuse(c, MHD_HTTP_NOT_FOUND, "not found\n", NULL);
+    if (!route)
+        return refuse_method(h, c, q->path);
+    route->fn(route->arg, q, &r);
+    if (!buf_failed(&r.body))
+        return send_response(c, &r, NULL);
+    buf_done(&r.body);
+    return refuse(c, MHD_HTTP_INTERNAL_SERVER_ERROR, "no memory\n", NULL);
+}
+
+/* True when the request says in advance that its body is over the bound. */
+static bool announces_too_much(struct MHD_Connection *c)
+{
+    const char *text = MHD_lookup_connection_value(c, MHD_HEADER_KIND, "Content-Length");
+
+    /* libmicrohttpd has refused what is no number; one that overflows reads as the greatest. */
+    return text && strtoull(text, NULL, 10) > HTTP_MAX_BODY;
+}
+
+static enum MHD_Result on_request(void *cls, struct MHD_Connection *c, const char *path,
+                                  const char *method, const char *version, const char *upload,
+                                  size_t *upload_len, void **state)
+{
+    struct pending *p = *state;
+
+    (void)version;
+    if (!p) {
+        *state = p = calloc(1, sizeof *p);
+        if (!p)
+            return MHD_NO;
+        return announces_too_much(c)
+                   ? refuse(c, MHD_HTTP_CONTENT_TOO_LARGE, "body too large\n", NULL)
+                   : MHD_YES;
+    }
+    if (*upload_len) {
+        if (*upload_len > HTTP_MAX_BODY - p->body.len)
+            return MHD_NO; /* a chunked body without end: no answer fits in here, so it is cut */
+        buf_put(&p->body, upload, *upload_len);
+        *upload_len = 0;
+        return buf_failed(&p->body) ? MHD_NO : MHD_YES;
+    }
+    return answer(cls, c,
+                  &(struct http_request){
+                      .method = method, .path = path, .body = {p->body.data, p->body.len}});
+}
+
+static void on_completed(void *cls, struct MHD_Connection *c, void **state,
+                         enum MHD_RequestTerminationCode how)
+{
+    struct pending *p = *state;
+
+    (void)cls;
+    (void)c;
+    (void)how;
+    if (!p)
+        return;
+    buf_done(&p->body);
+    free(p);
+    *state = NULL;
+}
+
+/* What libmicrohttpd has to say is mostly of clients that went away. */
+static void on_log(void *arg, const char *fmt, va_list ap)
+{
+    (void)arg;
+    log_vline(LOG_DEBUG, "http", fmt, ap);
+}
+
+/* Start the thread with all signals blocked: the process's signals are main's. fd is
+ * libmicrohttpd's from here, also when it fails. */
+static bool start(struct http *h, int fd)
+{
+    sigset_t all, before;
+
+    (void)sigfillset(&all); /* cannot fail on a valid pointer */
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0,
+                                 NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log,
+                                 NULL, /* before what it tells of */
+                                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
+                                 (unsigned int)HTTP_MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
+                                 (unsigned int)HTTP_TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED,
+                                 on_completed, NULL, MHD_OPTION_END);
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    return h->daemon != NULL;
+}
+
+/* Also undoes a half-built one. */
+void http_close(struct http *http)
+{
+    if (!http)
+        return;
+    if (http->daemon)
+        MHD_stop_daemon(http->daemon);
+    free(http->routes);
+    free(http);
+}
+
+static struct http *new_http(const struct http_options *o)
+{
+    struct http *h = calloc(1, sizeof *h);
+
+    if (!h)
+        return NULL;
+    h->routes = calloc(o->n_routes, sizeof *h->routes);
+    if (!h->routes) {
+        http_close(h);
+        return NULL;
+    }
+    memcpy(h->routes, o->routes, o->n_routes * sizeof *h->routes);
+    h->n_routes = o->n_routes;
+    return h;
+}
+
+int http_open(const struct http_options *options, struct http **ret_http, char why[HTTP_WHY_SIZE])
+{
+    struct listener at;
+    struct http *h = new_http(options);
+    int err = h ? 0 : MUSTER_ENOMEM;
+
+    if (err)
+        (void)snprintf(why, HTTP_WHY_SIZE, "%s: no memory", options->key);
+    else
+        err = listen_open(options, &at, why);
+    if (!err && !start(h, at.fd)) {
+        (void)snprintf(
+            why, HTTP_WHY_SIZE,
+            "%s: the HTTP server did not start on %.96s: no memory, thread or descriptor",
+            options->key, options->listen);
+        err = MUSTER_ENOMEM;
+    }
+    if (err) {
+        http_close(h);
+        return err;
+    }
+    h->port = at.port;
+    *ret_http = h;
+    return 0;
+}
+
+uint16_t http_port(const struct http *http)
+{
+    return http->port;
+}

@@ -1,0 +1,179 @@
+/*
+ * musterd - the broker. Arguments, signals and exit codes; everything else is core/.
+ *
+ * Exit codes: 0 stopped as asked, 1 could not start or had to end, 2 wrong use.
+ */
+#include <getopt.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/notify.h"
+#include "config/config.h"
+#include "core/broker.h"
+#include "core/check.h"
+#include "core/crash.h"
+
+static const int64_t drain_ns = 10 * CLOCK_S;
+
+static const char help[] =
+    "usage: musterd -c FILE [--check | --print-config]\n"
+    "\n"
+    "The Muster broker: carries row changes and events from PostgreSQL to the tenants' NATS subjects and serves agents' requests.\n"
+    "\n"
+    "  -c, --config FILE   the configuration (default: $MUSTER_CONFIG; without either, the environment alone)\n"
+    "      --check         check the configuration and every plugin's part of it, then exit\n"
+    "      --print-config  print the configuration in force, defaults filled in, secrets hidden, then exit\n"
+    "      --version       print the version and exit\n"
+    "  -h, --help          print this and exit\n"
+    "\n"
+    "SIGTERM and SIGINT drain and stop. SIGHUP checks the file and says what a restart would change.\n";
+
+enum { RUN, CHECK, PRINT };
+
+static int parse_arguments(int argc, char **argv, const char **ret_file, int *ret_mode)
+{
+    enum { OPT_CHECK = 256, OPT_PRINT, OPT_VERSION };
+    static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, OPT_CHECK},
+                                            {"print-config", no_argument, NULL, OPT_PRINT}, {"version", no_argument, NULL, OPT_VERSION},
+                                            {"help", no_argument, NULL, 'h'},         {0}};
+    int c;
+
+    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            *ret_file = optarg;
+            break;
+        case OPT_CHECK:
+            *ret_mode = CHECK;
+            break;
+        case OPT_PRINT:
+            *ret_mode = PRINT;
+            break;
+        case OPT_VERSION:
+            puts("musterd " MUSTER_VERSION);
+            exit(0);
+        case 'h':
+            fputs(help, stdout);
+            exit(0);
+        default:
+            fputs(help, stderr);
+            return 2;
+        }
+    }
+    if (optind == argc)
+        return 0;
+    fprintf(stderr, "musterd: unexpected argument \"%s\"; see musterd --help\n", argv[optind]);
+    return 2;
+}
+
+/* Block the signals that the main thread waits for, before any thread inherits the mask. */
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+    (void)pthread_sigmask(SIG_BLOCK, set, NULL); /* cannot fail with these arguments */
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+/* Nothing of a running broker is changed yet: say so by name instead of taking half of it. */
+static void reload(const char *file)
+{
+    struct config_error err;
+    struct config *config;
+
+    (void)notify_reloading();
+    if (config_load(file, &config, &err) != 0) {
+        log_error("config", "reload: %s", err.text);
+    } else {
+        log_warn("config", "reload: %s is valid; its settings take effect at a restart", file ? file : "the environment");
+        config_free(config);
+    }
+    (void)notify_ready();
+}
+
+/* Tell the service manager how things are until a signal ends the broker. */
+static void serve(struct broker *broker, const sigset_t *set, const char *file)
+{
+    struct timespec period = {.tv_nsec = 200 * CLOCK_MS};
+    bool told = false, ready;
+    char line[512], last[512] = "";
+
+    for (;;) {
+        int sig = sigtimedwait(set, NULL, &period);
+
+        if (sig == SIGHUP)
+            reload(file);
+        else if (sig > 0)
+            return;
+        ready = broker_is_ready(broker, line, sizeof line);
+        if (ready && !told) {
+            told = true;
+            log_info("core", "ready: broker %s", broker_id(broker));
+            (void)notify_ready();
+        }
+        if (strcmp(line, last) != 0)
+            (void)notify_status(line);
+        memcpy(last, line, sizeof last);
+        (void)notify_watchdog();
+    }
+}
+
+static int run(const struct config *config, const char *file)
+{
+    struct broker *broker;
+    sigset_t set;
+    int code;
+
+    crash_install();
+    block_signals(&set);
+    log_setup(config->broker.log_json, config->broker.log_level);
+    if (broker_new(config, &broker) != 0)
+        return 1;
+    code = broker_start(broker) ? 1 : 0;
+    if (!code) {
+        serve(broker, &set, file);
+        code = broker_exit_code(broker);
+        (void)notify_stopping();
+        log_info("core", "stopping");
+        broker_stop(broker, drain_ns);
+    }
+    broker_free(broker);
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    const char *file = getenv("MUSTER_CONFIG");
+    struct config_error err;
+    struct config *config;
+    struct buf text = {0};
+    int mode = RUN, code;
+
+    code = parse_arguments(argc, argv, &file, &mode);
+    if (code)
+        return code;
+    if (config_load(file && *file ? file : NULL, &config, &err) != 0) {
+        fprintf(stderr, "%s\n", err.text);
+        return 1;
+    }
+    if (mode == PRINT) {
+        config_print(config, &text);
+        fputs(text.data ? text.data : "", stdout);
+        buf_done(&text);
+    } else if (mode == CHECK) {
+        code = check_config(config);
+    } else {
+        code = run(config, file);
+    }
+    config_free(config);
+    return code;
+}

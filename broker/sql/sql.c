@@ -1,0 +1,444 @@
+/*
+ * The SQL service of one lane: queues with their bounds, and who gets which connection; see sql.h and parts.h.
+ */
+#include "sql/sql.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "sql/parts.h"
+
+enum { TICK_MS = 100, ROUNDS_MAX = 8 };
+static const int64_t default_wait_ns = 5 * CLOCK_S;
+
+/* Reads go round a connection that writes, until this many wait on each of the others. */
+enum { WRITER_WEIGHT = 32 };
+
+static struct shard *shard_of(struct sql *sql, const struct item *item)
+{
+    return &sql->shards[hash_bytes(item->tenant, strlen(item->tenant)) % sql->n_shards];
+}
+
+static struct queue *queue_of(struct sql *sql, const struct item *item)
+{
+    return item->stmt->kind == SQL_READ ? &sql->reads : &shard_of(sql, item)->waiting;
+}
+
+static void count_waiting(struct sql *sql, const struct item *item)
+{
+    sql->stats.waiting++;
+    sql->stats.waiting_bytes += item->bytes;
+    sql->queued = true;
+}
+
+static void uncount_waiting(struct sql *sql, const struct item *item)
+{
+    sql->stats.waiting--;
+    sql->stats.waiting_bytes -= item->bytes;
+}
+
+/* Take the first item out of its queue, to send it. */
+static struct item *take(struct sql *sql, struct queue *q)
+{
+    struct item *item = queue_pop(q);
+
+    uncount_waiting(sql, item);
+    item->sent = true;
+    sql->stats.in_flight++;
+    return item;
+}
+
+void sql_requeue(struct sql *sql, struct item *item)
+{
+    item->sent = false;
+    sql->stats.in_flight--;
+    PQclear(item->answer);
+    item->answer = NULL;
+    queue_push_front(queue_of(sql, item), item);
+    count_waiting(sql, item);
+}
+
+/* By tenant and key, so that transactions of two brokers lock in the same order; then as they came. */
+static int by_key(const void *left, const void *right)
+{
+    const struct item *a = *(struct item *const *)left, *b = *(struct item *const *)right;
+    int order = strcmp(a->tenant, b->tenant);
+
+    if (order == 0)
+        order = strcmp(a->order_key, b->order_key);
+    return order != 0 ? order : (a->seq > b->seq) - (a->seq < b->seq);
+}
+
+static void fill_batch(struct sql *sql, struct shard *shard)
+{
+    size_t bytes = 0;
+
+    while (shard->waiting.first && shard->n_batch < BATCH_ITEMS) {
+        bytes += shard->waiting.first->bytes;
+        if (bytes > BATCH_BYTES && shard->n_batch > 0)
+            break;
+        shard->batch[shard->n_batch++] = take(sql, &shard->waiting);
+    }
+    qsort(shard->batch, shard->n_batch, sizeof *shard->batch, by_key);
+    sql->stats.batches++;
+    sql->stats.batch_items += shard->n_batch;
+}
+
+static struct conn *pick_writer(struct sql *sql)
+{
+    struct conn *best = NULL;
+
+    for (unsigned int i = 0; i < sql->options.pool; i++) {
+        struct conn *c = sql->conns[i];
+
+        if (c->ready && !c->shard && (!best || c->n_reads < best->n_reads))
+            best = c;
+    }
+    return best;
+}
+
+static struct conn *pick_reader(struct sql *sql)
+{
+    struct conn *best = NULL;
+    unsigned int best_load = 0;
+
+    for (unsigned int i = 0; i < sql->options.pool; i++) {
+        struct conn *c = sql->conns[i];
+        unsigned int load = c->n_reads + (c->shard ? WRITER_WEIGHT : 0);
+
+        if (!c->ready || c->n_reads >= READS_MAX || (best && load >= best_load))
+            continue;
+        best = c;
+        best_load = load;
+    }
+    return best;
+}
+
+static void send_batches(struct sql *sql)
+{
+    for (unsigned int i = 0; i < sql->n_shards; i++) {
+        struct shard *shard = &sql->shards[sql->next_shard++ % sql->n_shards];
+        struct conn *c = !shard->conn && shard->waiting.first ? pick_writer(sql) : NULL;
+
+        if (!c)
+            continue;
+        fill_batch(sql, shard);
+        conn_send_batch(c, shard);
+    }
+}
+
+static void send_reads(struct sql *sql)
+{
+    while (sql->reads.first) {
+        struct conn *c = pick_reader(sql);
+
+        if (!c)
+            return;
+        conn_send_read(c, take(sql, &sql->reads));
+        sql->stats.reads++;
+    }
+}
+
+static bool has_room(const struct sql *sql)
+{
+    return sql->stats.waiting <= sql->options.max_items / 2 && sql->stats.waiting_bytes <= sql->options.max_bytes / 2;
+}
+
+static void tell_writable(struct sql *sql)
+{
+    if (!sql->full || !has_room(sql))
+        return;
+    sql->full = false;
+    sql->in_callback = true;
+    if (sql->options.on_writable)
+        sql->options.on_writable(sql->options.arg);
+    sql->in_callback = false;
+}
+
+static void on_tick(uv_timer_t *timer);
+
+/* Callbacks that run here may queue again, and the poll that follows would not know: hence the rounds. What even they leave is
+ * found by the tick. */
+static void on_turn(uv_prepare_t *turn)
+{
+    struct sql *sql = turn->data;
+
+    for (int round = 0; sql->queued && round < ROUNDS_MAX; round++) {
+        sql->queued = false;
+        send_batches(sql);
+        send_reads(sql);
+        for (unsigned int i = 0; i < sql->options.pool; i++)
+            conn_flush(sql->conns[i]);
+        tell_writable(sql);
+    }
+    if (sql->stats.waiting + sql->stats.in_flight > 0 && !uv_is_active((uv_handle_t *)sql->tick))
+        uv_timer_start(sql->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+/* Finish what has waited too long; in a second step, because a callback may queue into q. */
+static void expire(struct sql *sql, struct queue *q, int64_t now_ns)
+{
+    struct queue all = *q, late = {0};
+    struct item *item;
+
+    *q = (struct queue){0};
+    while ((item = queue_pop(&all)))
+        queue_push(item->deadline_ns > now_ns ? q : &late, item);
+    while ((item = queue_pop(&late))) {
+        uncount_waiting(sql, item);
+        if (sql->stats.connections == 0)
+            item_finish_error(sql, item, MUSTER_ELINK, "no connection to PostgreSQL; nothing was sent");
+        else
+            item_finish_error(sql, item, MUSTER_ETIME, "every connection was busy until the deadline; nothing was sent");
+    }
+}
+
+static void on_tick(uv_timer_t *timer)
+{
+    struct sql *sql = timer->data;
+    int64_t now = clock_now_ns();
+
+    for (unsigned int i = 0; i < sql->options.pool; i++)
+        conn_check(sql->conns[i], now);
+    expire(sql, &sql->reads, now);
+    for (unsigned int i = 0; i < sql->n_shards; i++)
+        expire(sql, &sql->shards[i].waiting, now);
+    sql->queued = true;
+    if (sql->stats.waiting + sql->stats.in_flight == 0)
+        uv_timer_stop(timer);
+}
+
+static void tell_link(struct sql *sql, int health, const char *reason)
+{
+    if (sql->health == health)
+        return;
+    if (health == HEALTH_AWAY)
+        log_warn(sql->options.area, "PostgreSQL is away, trying again: %s", reason);
+    else if (sql->health == HEALTH_AWAY)
+        log_info(sql->options.area, "PostgreSQL is back");
+    sql->health = health;
+    sql->in_callback = true;
+    if (sql->options.on_link)
+        sql->options.on_link(sql->options.arg, health == HEALTH_UP, reason);
+    sql->in_callback = false;
+}
+
+void sql_conn_up(struct sql *sql, bool again)
+{
+    sql->stats.connections++;
+    sql->stats.reconnects += again;
+    sql->queued = true;
+    tell_link(sql, HEALTH_UP, "");
+}
+
+void sql_conn_down(struct sql *sql, bool was_ready, const char *reason)
+{
+    sql->stats.connections -= was_ready;
+    if (sql->stats.connections == 0)
+        tell_link(sql, HEALTH_AWAY, reason);
+}
+
+static uv_handle_t *handle_new(struct sql *sql, size_t size)
+{
+    uv_handle_t *handle = calloc(1, size);
+
+    if (handle)
+        handle->data = sql;
+    return handle;
+}
+
+static void on_handle_closed(uv_handle_t *handle)
+{
+    free(handle);
+}
+
+static int open_handles(struct sql *sql)
+{
+    sql->turn = (uv_prepare_t *)handle_new(sql, sizeof *sql->turn);
+    if (!sql->turn)
+        return MUSTER_ENOMEM;
+    uv_prepare_init(sql->options.loop, sql->turn); /* these cannot fail */
+    uv_prepare_start(sql->turn, on_turn);
+
+    sql->tick = (uv_timer_t *)handle_new(sql, sizeof *sql->tick);
+    if (!sql->tick)
+        return MUSTER_ENOMEM;
+    uv_timer_init(sql->options.loop, sql->tick);
+    return 0;
+}
+
+static unsigned int shards_of_pool(unsigned int pool)
+{
+    unsigned int n = pool / 2;
+
+    if (n > SHARDS_MAX)
+        n = SHARDS_MAX;
+    return n > 0 ? n : 1;
+}
+
+static int open_conns(struct sql *sql)
+{
+    int err = 0;
+
+    sql->conns = calloc(sql->options.pool, sizeof(struct conn *));
+    if (!sql->conns)
+        return MUSTER_ENOMEM;
+    for (unsigned int i = 0; !err && i < sql->options.pool; i++)
+        err = conn_new(sql, &sql->conns[i]);
+    return err;
+}
+
+int sql_new(const struct sql_options *o, struct sql **ret_sql)
+{
+    struct sql *sql;
+    int err;
+
+    if (o->pool == 0 || o->pool > SQL_POOL_MAX || o->max_items == 0 || o->max_bytes == 0)
+        return MUSTER_EINVAL;
+    sql = calloc(1, sizeof *sql);
+    if (!sql)
+        return MUSTER_ENOMEM;
+    sql->options = *o;
+    if (o->wait_ns == 0)
+        sql->options.wait_ns = default_wait_ns;
+    sql->n_shards = shards_of_pool(o->pool);
+
+    err = open_handles(sql);
+    if (!err)
+        err = open_conns(sql);
+    if (err) {
+        sql_free(sql);
+        return err;
+    }
+    sql->options.dsn = sql->options.broker_id = NULL; /* each connection has its copy */
+    *ret_sql = sql;
+    return 0;
+}
+
+static void finish_queue(struct sql *sql, struct queue *q)
+{
+    struct item *item;
+
+    while ((item = queue_pop(q))) {
+        uncount_waiting(sql, item);
+        item_finish_error(sql, item, MUSTER_ELINK, "the broker is closing its connections; nothing was sent");
+    }
+}
+
+static void free_stmts(struct sql *sql)
+{
+    for (uint32_t i = 0; i < sql->n_stmts; i++) {
+        PQclear(sql->stmts[i]->refused);
+        free(sql->stmts[i]->name);
+        free(sql->stmts[i]->text);
+        free(sql->stmts[i]);
+    }
+    map_done(&sql->names);
+}
+
+void sql_free(struct sql *sql)
+{
+    if (!sql)
+        return;
+    ASSERT(!sql->in_callback);
+    sql->closing = true;
+    for (unsigned int i = 0; sql->conns && i < sql->options.pool; i++)
+        conn_free(sql->conns[i]);
+    finish_queue(sql, &sql->reads);
+    for (unsigned int i = 0; i < sql->n_shards; i++)
+        finish_queue(sql, &sql->shards[i].waiting);
+    if (sql->turn)
+        uv_close((uv_handle_t *)sql->turn, on_handle_closed);
+    if (sql->tick)
+        uv_close((uv_handle_t *)sql->tick, on_handle_closed);
+    free_stmts(sql);
+    free(sql->conns);
+    free(sql);
+}
+
+static int stmt_new(struct sql *sql, const char *name, int kind, const char *text)
+{
+    struct stmt *stmt = calloc(1, sizeof *stmt);
+
+    if (!stmt)
+        return MUSTER_ENOMEM;
+    *stmt = (struct stmt){.name = strdup(name), .text = strdup(text), .kind = kind, .id = sql->n_stmts};
+    if (!stmt->name || !stmt->text || !map_put(&sql->names, name, strlen(name), stmt)) {
+        free(stmt->name);
+        free(stmt->text);
+        free(stmt);
+        return MUSTER_ENOMEM;
+    }
+    sql->stmts[sql->n_stmts++] = stmt;
+    return 0;
+}
+
+int sql_prepare(struct sql *sql, const char *name, int kind, const char *text, uint64_t *ret_stmt)
+{
+    struct stmt *known = map_get(&sql->names, name, strlen(name));
+    int err;
+
+    if (kind != SQL_READ && kind != SQL_WRITE)
+        return MUSTER_EINVAL;
+    if (known && (known->kind != kind || strcmp(known->text, text) != 0))
+        return MUSTER_EEXIST;
+    if (known) {
+        *ret_stmt = known->id + 1;
+        return 0;
+    }
+    if (sql->n_stmts == SQL_STMTS_MAX)
+        return MUSTER_EAGAIN;
+    err = stmt_new(sql, name, kind, text);
+    if (!err)
+        *ret_stmt = sql->n_stmts; /* the id and one: 0 is no statement */
+    return err;
+}
+
+/* Items that went back into a queue after a lost connection may have taken it over its bounds. */
+static int check_room(struct sql *sql, size_t bytes)
+{
+    size_t waiting = sql->stats.waiting_bytes, max = sql->options.max_bytes;
+
+    if (bytes > max)
+        return MUSTER_EINVAL;
+    if (sql->stats.waiting < sql->options.max_items && waiting < max && bytes <= max - waiting)
+        return 0;
+    sql->full = true;
+    return MUSTER_EAGAIN;
+}
+
+int sql_exec(struct sql *sql, const struct sql_call *call)
+{
+    struct item *item;
+    int err;
+
+    if (sql->closing)
+        return MUSTER_ELINK;
+    if (call->stmt == 0 || call->stmt > sql->n_stmts || call->n_params > SQL_PARAMS_MAX || !call->fn)
+        return MUSTER_EINVAL;
+    err = check_room(sql, 0); /* a flood should not cost a copy each */
+    if (err)
+        return err;
+    err = item_new(call, sql->stmts[call->stmt - 1], &item);
+    if (err)
+        return err;
+    err = check_room(sql, item->bytes);
+    if (err) {
+        free(item);
+        return err;
+    }
+    item->seq = ++sql->seq;
+    item->deadline_ns = clock_now_ns() + sql->options.wait_ns;
+    queue_push(queue_of(sql, item), item);
+    count_waiting(sql, item);
+    return 0;
+}
+
+void sql_stats(const struct sql *sql, struct sql_stats *ret_stats)
+{
+    *ret_stats = sql->stats;
+}

@@ -1,0 +1,119 @@
+/*
+ * tenant/tenant.h - the tenants that this broker knows, their limits, and how their tables are routed.
+ *
+ * Shape    tenants_new(), tenants_on_change() for who wants to hear, tenants_open() to follow the database. A handle
+ *          (struct muster_tenant) is made once a name and lives as long as the registry: a tenant that is removed is marked
+ *          dead and gets its old handle back when it returns. While the database is away, what was last known holds.
+ * Threads  [any] any thread, at any time between tenants_new() and tenants_free(). [loop] the thread of the loop given to
+ *          tenants_open(), or before it. Finding and charging take no lock; each() and tables() take one for the time of
+ *          counting a reference, never during a callback.
+ * Lock     One, struct tenants.lock; nothing is called while it is held.
+ */
+#ifndef MUSTER_TENANT_TENANT_H
+#define MUSTER_TENANT_TENANT_H
+
+#include <muster/plugin.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <uv.h>
+
+#include "base/name.h"
+
+enum { TENANTS_MAX = 1 << 17, TENANT_ANSWERS_PER_S = 100 };
+/* `muster tenant limits` sets these; -1: no limit of its own. */
+enum {
+    TENANT_REQUESTS_PER_S,
+    TENANT_BURST,
+    TENANT_QUEUED_MESSAGES,
+    TENANT_QUEUED_BYTES,
+    TENANT_WATCHES,
+    TENANT_N_LIMITS,
+};
+enum { TENANTS_CHANGED = 1, TENANTS_TABLES_CHANGED = 2 };
+
+/* What tenant_charge() says. */
+enum {
+    TENANT_OK,
+    TENANT_OVER_ANSWER, /* over the limit: answer resource_exhausted with retry_after_ms */
+    TENANT_OVER_SILENT, /* over the limit, and enough answers have gone out: say nothing */
+};
+
+/* Written by the loop's thread, except where noted; name, hash and index never change. */
+struct muster_tenant {
+    char name[NAME_MAX_LEN + 1];
+    uint8_t name_len;
+    uint32_t index; /* from 0, in the order of first sight */
+    uint64_t hash;  /* of the name: for spreading tenants */
+    uint64_t seen;  /* the last reading of the database that had it; of the loop's thread alone */
+    atomic_bool live;
+    _Atomic uint32_t encoding; /* MUSTER_JSON or MUSTER_MSGPACK */
+    _Atomic uint32_t history;  /* replicas of its stream of messages; 0: it has none */
+    _Atomic int64_t limits[TENANT_N_LIMITS];
+    /* By any thread: the token bucket, as the time at which it would be full again; and when the last answers went out. */
+    _Atomic int64_t full_at_ns;
+    _Atomic uint32_t n_answers;
+    _Atomic uint32_t answered_ms[TENANT_ANSWERS_PER_S];
+    _Atomic uint64_t n_charged, n_over, n_silent; /* n_over counts the silent ones too */
+};
+
+/* One row of muster.tenants. */
+struct tenant_row {
+    const char *name;
+    size_t name_len;
+    uint32_t encoding, history;
+    int64_t limits[TENANT_N_LIMITS];
+};
+
+struct tenants;
+
+typedef void (*tenants_change_fn)(void *arg, unsigned int what); /* TENANTS_…CHANGED bits. [loop] */
+
+struct tenants_source {
+    uv_loop_t *loop;
+    const char *dsn, *broker_id;
+    void (*on_link)(void *arg, bool up, const char *reason); /* as in struct listen_options; may be NULL. [loop] */
+    void *arg;
+};
+
+int tenants_new(struct tenants **ret_tenants);
+/* Close first where it was opened. Every handle dies here. Accepts NULL. */
+void tenants_free(struct tenants *t);
+/* Read the database and follow it. MUSTER_EINVAL: the connection string cannot be parsed. [loop] */
+int tenants_open(struct tenants *t, const struct tenants_source *source);
+/* Follow no longer; the registry stays. Run the loop once more, for libuv's handles. [loop] */
+void tenants_close(struct tenants *t);
+/* Have fn called after each change; up to 16 of them, for the registry's life. MUSTER_EAGAIN: there are 16. [loop] */
+int tenants_on_change(struct tenants *t, tenants_change_fn fn, void *arg);
+
+/* A live tenant, or NULL. [any] */
+struct muster_tenant *tenants_find(const struct tenants *t, const char *name, size_t len);
+/* Call fn for each live tenant, by name. Changes meanwhile are not seen. [any] */
+void tenants_each(struct tenants *t, muster_tenant_fn fn, void *arg);
+size_t tenants_count(struct tenants *t); /* [any] */
+/* Ask the database for one tenant. fn runs once when this gives 0; MUSTER_ENOTFOUND: the name is not legal; MUSTER_ELINK: the
+ * database is away; MUSTER_EAGAIN: too many ask. [loop] */
+int tenants_refresh(struct tenants *t, const char *name, size_t len, muster_tenant_found_fn fn, void *arg);
+/* Call fn for each row of muster.tables as last seen, by schema and table. The serial changes when they do. ret_serial may
+ * be NULL. [any] */
+void tenants_tables(struct tenants *t, muster_table_fn fn, void *arg, uint64_t *ret_serial);
+
+/* Make the registry hold exactly these rows, or, with put, add or change one. Rows without a legal name are left out and
+ * logged. What tenants_open() does with what it reads; also for tests. [loop] */
+int tenants_set(struct tenants *t, const struct tenant_row *rows, size_t n);
+int tenants_put(struct tenants *t, const struct tenant_row *row);
+int tenants_set_tables(struct tenants *t, const struct muster_table *rows, size_t n); /* [loop] */
+
+const char *tenants_name(const struct muster_tenant *tenant);                                  /* [any] */
+uint32_t tenants_history(const struct muster_tenant *tenant);                                  /* replicas of MSG_<T>; 0: off. [any] */
+bool tenants_is_live(const struct muster_tenant *tenant);                                      /* [any] */
+int64_t tenants_limit(const struct muster_tenant *tenant, int which);                          /* TENANT_…; -1: none. [any] */
+/* Fill as much of *limits as its size, set by the caller, has room for. MUSTER_EINVAL: size is too small. [any] */
+int tenants_limits(const struct muster_tenant *tenant, struct muster_tenant_limits *limits);
+
+/* Charge one request. Over the limit *ret_retry_ms is the time until one more would pass, at least 1. At most
+ * TENANT_ANSWERS_PER_S answers in any second, whatever the number of threads (a race may let one more pass). [any] */
+int tenant_charge(struct muster_tenant *tenant, int64_t now_ns, uint32_t *ret_retry_ms);
+
+#endif

@@ -1,0 +1,191 @@
+/*
+ * cdc/cdc.h - one instance of the cdc plugin: what its parts share. Everything runs on the instance's lane.
+ *
+ * Parts    source.c   the replication link: connect, checks, slot, START_REPLICATION, frames in, status out
+ *          sink.c     the fenced stream: tail, appends, window, frontier of what may be confirmed
+ *          position.c the record in the key-value bucket: epoch and confirmed position, gaps told
+ *          channel.c  Muster-Seq per channel and the head notices
+ *          route.c    whose row is it: tables' settings and tenants
+ *          pump.c     one decoded message after another, from source to sink
+ *          fault.c    what went wrong, told once, with how to mend it
+ *
+ * Life     source connects and gets the slot; then position and tail are read; then the pump runs. Any failure anywhere ends in
+ *          cdc_restart(): everything is dropped and built again from the slot and the stream, the same way as after a crash.
+ */
+#ifndef MUSTER_CDC_CDC_H
+#define MUSTER_CDC_CDC_H
+
+#include <muster/plugin.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+#include "base/map.h"
+#include "cdc/change.h"
+#include "cdc/channel.h"
+#include "cdc/route.h"
+#include "cdc/sink.h"
+#include "cdc/source.h"
+
+struct cdc_config {
+    const char *publication, *slot, *tenant_column, *unroutable_tenant;
+    int32_t snapshot, origin;
+    int64_t retention_ns, max_bytes, replicas, window_msgs, window_bytes;
+    struct muster_map tables; /* of struct route_setting */
+    struct muster_list messages;
+};
+
+enum { ORIGIN_ANY, ORIGIN_NONE };
+
+enum cdc_phase {
+    CDC_WAIT,     /* for the retry timer, NATS or the registry */
+    CDC_SOURCE,   /* the replication link is being made */
+    CDC_POSITION, /* slot is ours; record and tail are being read */
+    CDC_STREAM,   /* the pump runs */
+};
+
+/* A message with all its bytes, from when it is written until the sink has sent it. */
+struct draft {
+    struct buf body, key, subject;
+    char epoch[24], seq[24], lsn[64];
+    struct muster_header headers[4];
+};
+
+/* What the record in the bucket says; position.c. */
+struct cdc_record {
+    uint64_t epoch;
+    int64_t stream_created_ns;
+    uint64_t confirm;    /* never confirmed past this */
+    uint64_t stream_seq; /* of the stream when it was written */
+    char system[32];     /* system identifier of the cluster */
+};
+
+struct cdc_metrics {
+    uint64_t published, skipped, unroutable, refused, restarts, gaps, lag, window, commit_to_ack;
+};
+
+struct cdc {
+    const struct muster_host *host;
+    const struct muster_bus *bus;
+    const struct muster_stream *stream;
+    const struct muster_kv *kv;
+    const struct muster_timer *timer;
+    const struct muster_io *io;
+    const struct muster_tenants *tenants;
+    const struct muster_metrics *metrics;
+    const struct muster_sql *sql;
+    const struct muster_codec *codec;
+    const struct cdc_config *config;
+    struct cdc_metrics m;
+    bool events; /* this instance publishes messages, not rows */
+
+    enum cdc_phase phase;
+    int64_t backoff_ns;
+    uint64_t retry_timer; /* 0: none */
+    uint32_t generation;  /* raised by cdc_restart(): answers to older questions are dropped */
+    bool link_up;
+    bool draining;
+    uint64_t tables_serial; /* of muster.tables and the tenants; 0: the registry is not there yet */
+
+    struct source source;
+    struct sink sink;
+    struct channels channels;
+    struct routes routes;
+
+    /* position.c */
+    struct cdc_record record;
+    bool have_record, record_busy;
+    uint64_t record_revision;
+    uint64_t confirmed; /* what the last status said; never above record.confirm */
+    const char *gap_reason;
+
+    /* pump.c */
+    struct pgoutput msg;
+    struct relations relations;
+    struct types types;
+    struct change_txn txn;
+    char *frame;  /* the CopyData message being handled, libpq's; NULL: take the next */
+    int frame_len;
+    bool decoded; /* msg holds what frame says */
+    struct pgoutput_begin begin;
+    bool in_txn, foreign;
+    uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
+    uint64_t wal_end;       /* the server's, as far as it told */
+    unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
+    uint64_t stmt_types, stmt_key;
+    uint32_t tables_refused;
+    struct out out; /* writes the bodies */
+    struct draft drafts[2];  /* one is written while the sink may hold the other */
+    uint32_t draft;          /* the one that is free */
+};
+
+/* Who asked something, and in which life: an answer to an older one is dropped. */
+struct cdc_ask {
+    struct cdc *c;
+    uint32_t generation;
+    void *about; /* the asker's; borrowed */
+};
+struct cdc_ask *cdc_ask_new(struct cdc *c);
+/* Free the ask and return the instance, or NULL when the answer comes too late. */
+struct cdc *cdc_ask_take(struct cdc_ask *ask);
+
+/* Drop what is under way and begin again after the backoff; the fault has been told. */
+void cdc_restart(struct cdc *c);
+/* Tell a fault by health() and restart. state is MUSTER_HEALTH_*. */
+void cdc_fault(struct cdc *c, int state, const char *code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+/* The stream works: forget the backoff, say how the instance is. */
+void cdc_healthy(struct cdc *c);
+
+/* fault.c: what a SQLSTATE and message of the replication link mean. */
+struct fault {
+    const char *code;
+    int state;
+    const char *help;
+};
+struct fault fault_of(const char *sqlstate, const char *message);
+
+/* position.c */
+/* The slot is ours: read record and tail, then start the pump. */
+void position_begin(struct cdc *c);
+/* Every second and at the end: bring the record, then the server, up to what is acknowledged. */
+void position_confirm(struct cdc *c);
+
+/* deliver.c: one message to the sink. MUSTER_EAGAIN: the pump waits. */
+struct delivery {
+    const struct muster_tenant *tenant;
+    const char *channel;         /* name */
+    uint32_t columns_version;    /* of the relation; 0: no columns to tell */
+    const struct change *change; /* NULL: body and key stand in the draft already */
+    const char *op, *token;      /* last tokens of the subject; op NULL: none */
+};
+/* Publish part c->part of the present message, unless the stream has it; then the next part is due. */
+int deliver(struct cdc *c, const struct delivery *d, int (*build)(struct cdc *c, const struct delivery *d, bool list_columns));
+static inline struct draft *cdc_draft(struct cdc *c)
+{
+    return &c->drafts[c->draft];
+}
+uint32_t deliver_encoding(struct cdc *c, const struct muster_tenant *tenant);
+/* deliver_rows.c */
+int deliver_row(struct cdc *c);
+int deliver_truncate(struct cdc *c);
+
+/* catalog.c: settle types and key of a table before its first row. MUSTER_EAGAIN: the pump waits. */
+int catalog_prepare(struct cdc *c);
+int catalog_settle(struct cdc *c, struct relation *rel, struct route *r);
+
+/* pump.c */
+enum {
+    PUMP_WAIT_WINDOW = 1,   /* the window or the outbox is full */
+    PUMP_WAIT_CHANNEL = 2,  /* a channel's last position is asked for */
+    PUMP_WAIT_TENANT = 4,   /* a tenant is asked for */
+    PUMP_WAIT_CATALOG = 8,  /* types or a primary key are asked for */
+};
+void pump_reset(struct cdc *c);
+/* Handle frames until there are none, something must be waited for, or the turn is over. */
+void pump_run(struct cdc *c);
+void pump_wait(struct cdc *c, unsigned int what);
+/* The wait is over; runs the pump. */
+void pump_resume(struct cdc *c, unsigned int what);
+int pump_event(struct cdc *c); /* pump_event.c: one logical message */
+
+#endif

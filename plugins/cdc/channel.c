@@ -1,0 +1,257 @@
+/* Counts of channels and head notices; see channel.h. */
+#include "cdc/channel.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cdc/cdc.h"
+
+enum { KEEP_BATCH = 50 }; /* writes to the bucket a call */
+
+static void channel_free(struct channel *ch)
+{
+    if (!ch)
+        return;
+    free(ch->name);
+    free(ch->filter);
+    free(ch);
+}
+
+void channels_done(struct channels *channels)
+{
+    void *ch;
+
+    for (size_t at = 0; map_next(&channels->by_name, &at, NULL, &ch);)
+        channel_free(ch);
+    map_done(&channels->by_name);
+    channels->last_used = NULL;
+}
+
+void channels_reset(struct channels *channels, bool fresh)
+{
+    channels_done(channels);
+    channels->fresh = fresh;
+}
+
+static struct channel *channel_new(const struct muster_tenant *tenant, const char *name)
+{
+    struct channel *ch = calloc(1, sizeof *ch);
+    size_t len = strlen(name);
+
+    if (!ch)
+        return NULL;
+    ch->tenant = tenant;
+    ch->name = strdup(name);
+    ch->filter = malloc(len + 3);
+    if (!ch->name || !ch->filter) {
+        channel_free(ch);
+        return NULL;
+    }
+    memcpy(ch->filter, name, len);
+    memcpy(ch->filter + len, ".>", 3);
+    return ch;
+}
+
+struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, const char *name)
+{
+    struct channels *all = &c->channels;
+    struct channel *ch = all->last_used;
+    char key[512];
+    int n;
+
+    if (ch && ch->tenant == tenant && strcmp(ch->name, name) == 0)
+        return ch;
+    n = snprintf(key, sizeof key, "%s %s", c->tenants->name(tenant), name);
+    if (n < 0 || (size_t)n >= sizeof key)
+        return NULL;
+    ch = map_get(&all->by_name, key, (size_t)n);
+    if (!ch) {
+        ch = all->by_name.n < CHANNELS_MAX ? channel_new(tenant, name) : NULL;
+        if (!ch || !map_put(&all->by_name, key, (size_t)n, ch)) {
+            channel_free(ch);
+            return NULL;
+        }
+        ch->ready = all->fresh;
+    }
+    all->last_used = ch;
+    return ch;
+}
+
+/* ---- where a channel stands -------------------------------------------------------------------------------------------- */
+
+static void ready(struct cdc *c, struct channel *ch, uint64_t seq)
+{
+    ch->seq = ch->told = ch->kept = seq;
+    ch->ready = true;
+    pump_resume(c, PUMP_WAIT_CHANNEL);
+}
+
+static void channel_key(const struct cdc *c, const struct channel *ch, char out[256])
+{
+    (void)snprintf(out, 256, "head/%s/%s/%s", c->host->instance, c->tenants->name(ch->tenant), ch->name);
+}
+
+/* "<epoch> <seq>"; another epoch's count does not go on. */
+static void on_kept(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct cdc_ask *ask = arg;
+    struct channel *ch = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+    unsigned long long epoch = 0, seq = 0;
+    char text[64] = "";
+
+    (void)revision;
+    if (!c)
+        return;
+    if (code && code != MUSTER_ENOTFOUND) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position of channel %s could not be read (error %d)", ch->name, code);
+        return;
+    }
+    if (!code && value.len < sizeof text)
+        memcpy(text, value.data, value.len);
+    if (sscanf(text, "%llu %llu", &epoch, &seq) != 2 || epoch != c->record.epoch)
+        seq = 0;
+    ready(c, ch, seq);
+}
+
+static void ask_bucket(struct cdc *c, struct channel *ch)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+    char key[256];
+    int err;
+
+    channel_key(c, ch, key);
+    if (ask)
+        ask->about = ch;
+    err = ask ? c->kv->get(c->host, key, on_kept, ask) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position of channel %s could not be asked for (error %d)", ch->name, err);
+}
+
+static uint64_t header_number(const struct muster_msg *msg, const char *name)
+{
+    for (uint32_t i = 0; i < msg->n_headers; i++)
+        if (strcmp(msg->headers[i].name, name) == 0)
+            return strtoull(msg->headers[i].value, NULL, 10);
+    return 0;
+}
+
+static void on_last(void *arg, int code, const struct muster_msg *msg)
+{
+    struct cdc_ask *ask = arg;
+    struct channel *ch = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c)
+        return;
+    if (code == MUSTER_ENOTFOUND)
+        ask_bucket(c, ch);
+    else if (code)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the last message of channel %s could not be read (error %d)", ch->name, code);
+    else
+        ready(c, ch, header_number(msg, "Muster-Epoch") == c->record.epoch ? header_number(msg, "Muster-Seq") : 0);
+}
+
+void channel_ask(struct cdc *c, struct channel *ch)
+{
+    struct cdc_ask *ask;
+    int err;
+
+    if (ch->asked)
+        return;
+    ask = cdc_ask_new(c);
+    if (ask)
+        ask->about = ch;
+    err = ask ? c->stream->last(c->host, c->sink.stream, ch->tenant, ch->filter, on_last, ask) : MUSTER_ENOMEM;
+    if (!err) {
+        ch->asked = true;
+        return;
+    }
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the last message of channel %s could not be asked for (error %d)", ch->name, err);
+}
+
+/* ---- head notices ------------------------------------------------------------------------------------------------------- */
+
+struct heads {
+    struct cdc *c;
+    struct buf body;
+    const struct muster_tenant *tenant;
+    bool any;
+};
+
+static void flush_heads(struct heads *h)
+{
+    struct muster_publication pub = {.size = sizeof pub, .tenant = h->tenant, .subject = "evt._.head"};
+
+    if (!h->any)
+        return;
+    buf_putc(&h->body, '}');
+    pub.payload = (struct muster_bytes){h->body.data, h->body.len};
+    if (!buf_failed(&h->body))
+        (void)h->c->bus->publish(h->c->host, &pub); /* a notice; the next one says more */
+    h->any = false;
+}
+
+static void add_head(struct heads *h, struct channel *ch)
+{
+    if (ch->tenant != h->tenant || h->body.len > 60000) {
+        flush_heads(h);
+        h->tenant = ch->tenant;
+    }
+    if (!h->any)
+        buf_clear(&h->body);
+    buf_putc(&h->body, h->any ? ',' : '{');
+    buf_put_json(&h->body, ch->name, strlen(ch->name));
+    buf_printf(&h->body, ":{\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)h->c->record.epoch, (unsigned long long)ch->seq);
+    h->any = true;
+    ch->told = ch->seq;
+}
+
+static void on_keep(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    (void)arg;
+    (void)code; /* a lost write is made good when the channel moves again */
+    (void)value;
+    (void)revision;
+}
+
+static void keep(struct cdc *c, struct channel *ch)
+{
+    char key[256], value[64];
+    int n = snprintf(value, sizeof value, "%llu %llu", (unsigned long long)c->record.epoch, (unsigned long long)ch->seq);
+
+    channel_key(c, ch, key);
+    if (c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, on_keep, NULL) == 0)
+        ch->kept = ch->seq;
+}
+
+/* Channels of one tenant need not stand together in the table: gather them tenant by tenant would cost a sort, so a tenant may
+ * get several notices, each true. */
+void channels_tell(struct cdc *c)
+{
+    struct heads h = {.c = c};
+    int64_t now = c->timer->now(c->host);
+    int n_kept = 0;
+    void *value;
+
+    for (size_t at = 0; map_next(&c->channels.by_name, &at, NULL, &value);) {
+        struct channel *ch = value;
+
+        if (!ch->ready)
+            continue;
+        if (ch->seq != ch->told) {
+            add_head(&h, ch);
+            ch->moved_ns = now;
+        } else if (ch->seq != ch->kept && now - ch->moved_ns > CHANNEL_IDLE_S * CLOCK_S && n_kept < KEEP_BATCH) {
+            keep(c, ch);
+            n_kept++;
+        }
+    }
+    flush_heads(&h);
+    buf_done(&h.body);
+}

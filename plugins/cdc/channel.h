@@ -1,0 +1,48 @@
+/*
+ * cdc/channel.h - Muster-Seq: the count of each channel (tenant + source.schema.table, or tenant + service), and the head notices.
+ *
+ * A channel's count goes on from its last stored message; where retention has cut that, from the bucket, to which a count that
+ * has moved is written once the channel has been still for CHANNEL_IDLE_S seconds.
+ */
+#ifndef MUSTER_CDC_CHANNEL_H
+#define MUSTER_CDC_CHANNEL_H
+
+#include <muster/plugin.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/map.h"
+
+struct cdc;
+
+enum { CHANNELS_MAX = 1 << 20, CHANNEL_IDLE_S = 60 };
+
+struct channel {
+    const struct muster_tenant *tenant;
+    char *name;   /* within the tenant: "cdc.main.public.orders", "evt.task" */
+    char *filter; /* its subjects: "cdc.main.public.orders.>" */
+    uint64_t seq; /* of the last message that was held or stored */
+    uint64_t told, kept; /* of the last head notice, of the last write to the bucket */
+    int64_t moved_ns;
+    uint32_t columns_version; /* of the relation whose columns were sent here last */
+    bool ready;   /* seq is known */
+    bool asked;
+};
+
+struct channels {
+    struct map by_name; /* "tenant name" to struct channel, owned */
+    struct channel *last_used;
+    bool fresh; /* the stream was made anew: every channel begins at 0 */
+};
+
+void channels_done(struct channels *channels);
+/* Forget every count; they are read again from the stream. */
+void channels_reset(struct channels *channels, bool fresh);
+/* Find or make one. NULL: no memory, or more than CHANNELS_MAX. */
+struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, const char *name);
+/* Ask for its count; the pump is resumed when it is ready. */
+void channel_ask(struct cdc *c, struct channel *ch);
+/* Every 5 s: tell the heads that have moved, and keep those of channels that are still. */
+void channels_tell(struct cdc *c);
+
+#endif

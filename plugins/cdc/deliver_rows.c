@@ -1,0 +1,242 @@
+/* Inserts, updates, deletes and truncates: whose they are, and their bodies. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "cdc/cdc.h"
+
+enum { MAX_BODY = 1000000 };
+
+/* One row on its way; build() gets it through the delivery's change. */
+struct row {
+    struct relation *rel;
+    struct route *route;
+    struct change change;
+};
+
+static const char *op_name(char op)
+{
+    return op == 'I' ? "insert" : op == 'U' ? "update" : op == 'D' ? "delete" : "truncate";
+}
+
+/* Nobody can be told of a change whose key alone is too large. */
+static int skip_hopeless(struct cdc *c, const struct delivery *d)
+{
+    c->host->log(c->host, MUSTER_LOG_ERROR, "%s: a change whose key alone is over %d bytes goes to nobody", d->channel, MAX_BODY);
+    c->metrics->add(c->host, c->m.refused, NULL, 1);
+    c->part++;
+    return MUSTER_EINVAL;
+}
+
+static int build_change(struct cdc *c, const struct delivery *d, bool list_columns)
+{
+    struct change change = *d->change;
+    struct buf *body = &cdc_draft(c)->body;
+    int err;
+
+    change.list_columns = list_columns;
+    c->out.encoding = deliver_encoding(c, d->tenant);
+    buf_clear(body);
+    err = change_body(&change, &c->out, MAX_BODY, body);
+    if (err == MUSTER_EAGAIN)
+        return skip_hopeless(c, d);
+    return err;
+}
+
+/* Publish the row to one tenant as op. */
+static int deliver_to(struct cdc *c, struct row *row, const struct muster_tenant *tenant, char op)
+{
+    char token[NAME_TOKEN_SIZE] = "_";
+    struct delivery d = {.tenant = tenant,
+                         .channel = row->route->channel,
+                         .columns_version = row->rel->version,
+                         .change = &row->change,
+                         .op = op_name(op),
+                         .token = row->route->subject_key ? token : "_"};
+    uint32_t part = c->part;
+    int err;
+
+    row->change.op = op;
+    buf_clear(&cdc_draft(c)->key);
+    c->out.encoding = MUSTER_JSON;
+    err = change_key(&row->change, &c->out, &cdc_draft(c)->key, token);
+    if (err) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory for the key of a change");
+        return err;
+    }
+    err = deliver(c, &d, build_change);
+    return err && c->part != part ? 0 : err; /* hopeless: it was counted and is behind us */
+}
+
+/* ---- whose ------------------------------------------------------------------------------------------------------------------ */
+
+static int tenant_of_text(struct cdc *c, struct route *r, int state, struct muster_bytes text, const struct muster_tenant **ret_tenant)
+{
+    const char *taker = c->config->unroutable_tenant;
+    int found = ROUTE_NOBODY;
+
+    if (state == CHANGE_VALUE)
+        found = route_tenant(c, text.data, text.len, ret_tenant);
+    if (found == ROUTE_NOBODY && taker)
+        found = route_tenant(c, taker, strlen(taker), ret_tenant);
+    if (found == ROUTE_NOBODY)
+        route_unroutable(c, r, state == CHANGE_VALUE ? "its tenant is unknown or no legal name" : "its tenant is NULL");
+    return found;
+}
+
+static int mapped_tenant(struct cdc *c, struct route *r, const struct muster_tenant **ret_tenant)
+{
+    return tenant_of_text(c, r, CHANGE_VALUE, (struct muster_bytes){r->mapped, strlen(r->mapped)}, ret_tenant);
+}
+
+/* An update whose tenant changed: the text before differs from the text after. */
+static bool is_move(const struct row *row, struct muster_bytes *ret_old, int *ret_old_state)
+{
+    struct muster_bytes now = {0};
+    uint32_t column = (uint32_t)row->route->column;
+    int state;
+
+    if (row->change.op != 'U' || row->route->column < 0 || !row->change.old_kind)
+        return false;
+    state = change_new_text(&row->change, column, &now);
+    *ret_old_state = change_old_text(&row->change, column, ret_old);
+    if (*ret_old_state == CHANGE_ABSENT || state == CHANGE_ABSENT)
+        return false;
+    return *ret_old_state != state || ret_old->len != now.len || (now.len && memcmp(ret_old->data, now.data, now.len) != 0);
+}
+
+static int deliver_one(struct cdc *c, struct row *row, int state, struct muster_bytes text, char op)
+{
+    const struct muster_tenant *tenant = NULL;
+    int found = row->route->column < 0 ? mapped_tenant(c, row->route, &tenant) : tenant_of_text(c, row->route, state, text, &tenant);
+
+    if (found == ROUTE_WAIT)
+        return MUSTER_EAGAIN;
+    if (found == ROUTE_TENANT)
+        return deliver_to(c, row, tenant, op);
+    c->part++;
+    return 0;
+}
+
+/* Delete in the old tenant, then insert in the new. */
+static int deliver_move(struct cdc *c, struct row *row, struct muster_bytes old, int old_state)
+{
+    struct muster_bytes now = {0};
+    int err = 0, state;
+
+    if (c->part == 0)
+        err = deliver_one(c, row, old_state, old, 'D');
+    if (err)
+        return err;
+    row->change.op = 'I';
+    state = change_new_text(&row->change, (uint32_t)row->route->column, &now);
+    return deliver_one(c, row, state, now, 'I');
+}
+
+static int deliver_plain(struct cdc *c, struct row *row)
+{
+    struct muster_bytes text = {0};
+    int state = CHANGE_VALUE;
+
+    if (c->part > 0)
+        return 0;
+    if (row->route->column >= 0)
+        state = row->change.op == 'D' ? change_old_text(&row->change, (uint32_t)row->route->column, &text)
+                                      : change_new_text(&row->change, (uint32_t)row->route->column, &text);
+    return deliver_one(c, row, state, text, row->change.op);
+}
+
+static bool nothing_to_do(const struct cdc *c)
+{
+    return c->events || (c->foreign && c->config->origin == ORIGIN_NONE) ||
+           sink_has(c, (struct position){c->begin.final_lsn, c->ordinal, UINT32_MAX});
+}
+
+/* Find table and route, and settle what must be known of it. *ret_row is filled when 0 is returned; route refused means skip. */
+static int prepare(struct cdc *c, uint32_t relation, struct row *ret_row)
+{
+    ret_row->rel = relations_get(&c->relations, relation);
+    ret_row->route = ret_row->rel ? route_of(c, ret_row->rel) : NULL;
+    if (!ret_row->route) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "protocol", "a row of table %u, which was not described", relation);
+        return MUSTER_EINVAL;
+    }
+    if (ret_row->route->refused) {
+        c->metrics->add(c->host, c->m.refused, NULL, 1);
+        return 0;
+    }
+    return ret_row->route->ready ? 0 : catalog_settle(c, ret_row->rel, ret_row->route);
+}
+
+int deliver_row(struct cdc *c)
+{
+    struct muster_bytes old = {0};
+    struct row row;
+    int err, old_state;
+
+    if (nothing_to_do(c))
+        return 0;
+    err = prepare(c, c->msg.row.relation, &row);
+    if (err || row.route->refused)
+        return err;
+    row.change = change_of(&c->msg, row.rel, &c->txn);
+    if (change_check(&row.change)) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "protocol", "a row of %s does not fit its table", row.route->name);
+        return MUSTER_EINVAL;
+    }
+    return is_move(&row, &old, &old_state) ? deliver_move(c, &row, old, old_state) : deliver_plain(c, &row);
+}
+
+/* ---- truncate ---------------------------------------------------------------------------------------------------------------- */
+
+/* The parts of a truncate are its tables in order, each for its tenants by name; `at` counts them as they come. */
+struct truncate {
+    struct cdc *c;
+    struct row row;
+    uint32_t at;
+    int err;
+};
+
+static void truncate_for(void *arg, const struct muster_tenant *tenant)
+{
+    struct truncate *t = arg;
+
+    if (t->err || t->at++ < t->c->part)
+        return;
+    t->err = deliver_to(t->c, &t->row, tenant, 'T');
+}
+
+static int truncate_table(struct truncate *t, uint32_t relation)
+{
+    const struct muster_tenant *tenant = NULL;
+    struct cdc *c = t->c;
+    int err = prepare(c, relation, &t->row);
+
+    if (err || t->row.route->refused)
+        return err;
+    t->row.change = (struct change){.rel = t->row.rel, .txn = &c->txn, .op = 'T'};
+    if (!t->row.route->mapped) {
+        (void)c->tenants->each(c->host, truncate_for, t); /* fails only without the capability, which we have */
+        return t->err;
+    }
+    switch (mapped_tenant(c, t->row.route, &tenant)) {
+    case ROUTE_WAIT:
+        return MUSTER_EAGAIN;
+    case ROUTE_TENANT:
+        truncate_for(t, tenant);
+        return t->err;
+    default:
+        return 0;
+    }
+}
+
+int deliver_truncate(struct cdc *c)
+{
+    struct truncate t = {.c = c};
+    int err = 0;
+
+    if (nothing_to_do(c))
+        return 0;
+    for (uint32_t i = 0; !err && i < c->msg.truncate.n; i++)
+        err = truncate_table(&t, pgoutput_truncated(&c->msg, i));
+    return err;
+}

@@ -1,0 +1,327 @@
+/*
+ * The record of this slot in the bucket: epoch, and the position never confirmed past it.
+ *
+ * The record is written before the server is told, so a slot that stands past its record was moved or made by somebody else: a
+ * gap, which begins a new epoch and is told as evt.cdc.gap to every tenant. The record also knows how far the stream was, so a
+ * stream that was made anew, or goes back, is seen.
+ */
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cdc/cdc.h"
+
+/* ---- the record as text ------------------------------------------------------------------------------------------------- */
+
+static uint64_t number_of(const cJSON *root, const char *key)
+{
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, key));
+
+    return s ? strtoull(s, NULL, 10) : 0;
+}
+
+/* Numbers are strings: JSON's are doubles, which lose what is past 2^53. */
+static bool parse_record(struct muster_bytes value, struct cdc_record *out)
+{
+    cJSON *root = cJSON_ParseWithLength(value.data, value.len);
+    const char *system = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(root, "system"));
+
+    *out = (struct cdc_record){.epoch = number_of(root, "epoch"),
+                               .stream_created_ns = (int64_t)number_of(root, "stream_created"),
+                               .confirm = number_of(root, "confirm"),
+                               .stream_seq = number_of(root, "stream_seq")};
+    if (system)
+        (void)snprintf(out->system, sizeof out->system, "%s", system);
+    cJSON_Delete(root);
+    return out->epoch != 0;
+}
+
+static size_t print_record(const struct cdc_record *r, char out[320])
+{
+    return (size_t)snprintf(out, 320,
+                            "{\"epoch\":\"%llu\",\"stream_created\":\"%lld\",\"confirm\":\"%llu\",\"stream_seq\":\"%llu\",\"system\":\"%s\"}",
+                            (unsigned long long)r->epoch, (long long)r->stream_created_ns, (unsigned long long)r->confirm,
+                            (unsigned long long)r->stream_seq, r->system);
+}
+
+static void record_key(const struct cdc *c, char out[96])
+{
+    (void)snprintf(out, 96, "position/%s", c->host->instance);
+}
+
+/* Write next; on_written decides. One write at a time. */
+static void write_record(struct cdc *c, const struct cdc_record *next, muster_kv_fn on_written)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+    struct cdc_record *about = malloc(sizeof *about);
+    char key[96], text[320];
+    size_t len = print_record(next, text);
+    int err = ask && about ? 0 : MUSTER_ENOMEM;
+
+    record_key(c, key);
+    if (!err) {
+        *about = *next;
+        ask->about = about;
+        err = c->kv->put(c->host, key, (struct muster_bytes){text, len}, c->record_revision, on_written, ask);
+    }
+    if (!err) {
+        c->record_busy = true;
+        return;
+    }
+    (void)cdc_ask_take(ask);
+    free(about);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position could not be written (error %d)", err);
+}
+
+/* Take what was written as the record. NULL when this life is over or the write failed, which was told. */
+static struct cdc *accept_write(struct cdc_ask *ask, int code, uint64_t revision)
+{
+    struct cdc_record *about = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (c && !code) {
+        c->record = *about;
+        c->record_revision = revision;
+        c->record_busy = false;
+    }
+    free(about);
+    if (c && code == MUSTER_ESTALE)
+        cdc_fault(c, MUSTER_HEALTH_DEGRADED, "fenced", "another reader has written the position of slot %s", c->config->slot);
+    else if (c && code)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position could not be written (error %d)", code);
+    return code ? NULL : c;
+}
+
+/* ---- at the beginning ---------------------------------------------------------------------------------------------------- */
+
+struct gap {
+    struct cdc *c;
+    char body[512];
+};
+
+static void tell_gap_to(void *arg, const struct muster_tenant *tenant)
+{
+    struct gap *g = arg;
+    char subject[96];
+    struct muster_publication pub = {
+        .size = sizeof pub, .tenant = tenant, .subject = subject, .payload = {g->body, strlen(g->body)}};
+
+    (void)snprintf(subject, sizeof subject, "evt.cdc.gap.%s", g->c->host->instance);
+    if (g->c->bus->publish(g->c->host, &pub) != 0)
+        g->c->host->log(g->c->host, MUSTER_LOG_ERROR, "tenant %s could not be told of the gap", g->c->tenants->name(tenant));
+}
+
+/* Before the record says so: a crash in between tells it twice rather than never. */
+static void tell_gap(struct cdc *c, const char *reason, uint64_t epoch)
+{
+    struct gap g = {.c = c};
+    char a[24], b[24], at[CLOCK_RFC3339_SIZE];
+
+    source_print_lsn(c->record.confirm, a);
+    source_print_lsn(c->source.slot_confirmed, b);
+    clock_rfc3339(c->timer->wall_now(c->host), at);
+    (void)snprintf(g.body, sizeof g.body,
+                   "{\"source\":\"%s\",\"reason\":\"%s\",\"from_lsn\":\"%s\",\"to_lsn\":\"%s\",\"epoch\":%llu,\"at\":\"%s\"}",
+                   c->host->instance, reason, a, b, (unsigned long long)epoch, at);
+    c->metrics->add(c->host, c->m.gaps, NULL, 1);
+    c->host->log(c->host, MUSTER_LOG_ERROR,
+                 "gap: %s: changes between %s and %s may be missing; epoch %llu begins and every tenant is told", reason, a, b,
+                 (unsigned long long)epoch);
+    (void)c->tenants->each(c->host, tell_gap_to, &g); /* fails only without the capability, which we have */
+}
+
+/* What broke the chain since the record was written; NULL: nothing. */
+static const char *break_of(const struct cdc *c, const struct cdc_record *r, const struct muster_stream_info *info)
+{
+    if (strcmp(r->system, c->source.system) != 0)
+        return "cluster_changed";
+    if (c->source.slot_created)
+        return "slot_missing";
+    if (c->source.slot_confirmed > r->confirm)
+        return "slot_advanced";
+    if (info->created_wall_ns != r->stream_created_ns)
+        return "stream_recreated";
+    if (info->last_seq < r->stream_seq)
+        return "stream_rewound";
+    return NULL;
+}
+
+static void start_stream(struct cdc *c, uint64_t seq, struct position tail)
+{
+    c->phase = CDC_STREAM;
+    c->confirmed = c->source.slot_confirmed;
+    sink_start(c, seq, tail);
+    cdc_healthy(c);
+    source_pause(c, false);
+    pump_run(c);
+}
+
+static void on_tail(void *arg, int code, const struct muster_msg *msg)
+{
+    struct cdc_ask *ask = arg;
+    struct cdc *c = cdc_ask_take(ask);
+    struct position tail = {0};
+    const char *text = NULL;
+
+    if (!c)
+        return;
+    if (code && code != MUSTER_ENOTFOUND) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream's last message could not be read (error %d)", code);
+        return;
+    }
+    for (uint32_t i = 0; msg && i < msg->n_headers; i++)
+        if (strcmp(msg->headers[i].name, "Muster-Lsn") == 0)
+            text = msg->headers[i].value;
+    if (text && !position_parse(text, &tail)) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_foreign", "the stream's last message has Muster-Lsn \"%s\": another wrote to it", text);
+        return;
+    }
+    /* A stream that was emptied keeps its count. A cluster that was made anew has positions that mean nothing here. */
+    if (c->gap_reason && strcmp(c->gap_reason, "cluster_changed") == 0)
+        tail = (struct position){0};
+    start_stream(c, msg && msg->seq > c->sink.sent ? msg->seq : c->sink.sent, tail);
+}
+
+static void ask_tail(struct cdc *c)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+    int err = ask ? c->stream->last(c->host, c->sink.stream, NULL, ">", on_tail, ask) : MUSTER_ENOMEM;
+
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream's last message could not be asked for (error %d)", err);
+}
+
+static void on_begun(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct cdc *c = accept_write(arg, code, revision);
+
+    (void)value;
+    if (c)
+        ask_tail(c);
+}
+
+/* The stream is there: compare it and the slot with the record, and begin an epoch where the chain is broken. */
+static void on_stream(void *arg, int code, const struct muster_stream_info *info)
+{
+    struct cdc_ask *ask = arg;
+    struct cdc *c = cdc_ask_take(ask);
+    struct cdc_record next;
+    const char *reason;
+
+    if (!c)
+        return;
+    if (code) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "stream_conflict" : "nats_away",
+                  code == MUSTER_EEXIST ? "the stream is there with other settings; rename or remove it (error %d)"
+                                        : "the stream could not be opened (error %d)", code);
+        return;
+    }
+    c->sink.sent = info->last_seq;
+    next = c->record;
+    if (c->have_record)
+        reason = break_of(c, &c->record, info);
+    else /* without a record only the first start ever is no gap */
+        reason = c->source.slot_created && !info->last_seq ? NULL : "position_unknown";
+    c->gap_reason = reason;
+    channels_reset(&c->channels, !c->have_record || reason != NULL);
+    if (!c->have_record || reason) {
+        uint64_t now_s = (uint64_t)(c->timer->wall_now(c->host) / CLOCK_S);
+
+        next.epoch = next.epoch >= now_s ? next.epoch + 1 : now_s;
+        next.stream_created_ns = info->created_wall_ns;
+        next.confirm = c->source.slot_confirmed;
+    }
+    if (reason)
+        tell_gap(c, reason, next.epoch);
+    next.stream_seq = info->last_seq;
+    (void)snprintf(next.system, sizeof next.system, "%s", c->source.system);
+    write_record(c, &next, on_begun); /* also takes the pen from a reader that has lost the slot */
+}
+
+static void open_stream(struct cdc *c)
+{
+    char name[72], subjects[80];
+    struct muster_stream_options o = {.size = sizeof o,
+                                      .replicas = (uint32_t)c->config->replicas,
+                                      .name = name,
+                                      .subjects = subjects,
+                                      .max_age_ns = c->config->retention_ns,
+                                      .max_bytes = c->config->max_bytes};
+    struct cdc_ask *ask = cdc_ask_new(c);
+    int err;
+
+    (void)snprintf(name, sizeof name, c->events ? "EVT" : "CDC_%s", c->host->instance);
+    (void)snprintf(subjects, sizeof subjects, c->events ? "evt.>" : "cdc.%s.>", c->host->instance);
+    err = ask ? c->stream->open(c->host, &o, on_stream, ask, &c->sink.stream) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream could not be opened (error %d)", err);
+}
+
+static void on_record(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct cdc_ask *ask = arg;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c)
+        return;
+    if (code && code != MUSTER_ENOTFOUND) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position could not be read (error %d)", code);
+        return;
+    }
+    c->record = (struct cdc_record){0};
+    c->have_record = !code && parse_record(value, &c->record);
+    c->record_revision = code ? 0 : revision;
+    open_stream(c);
+}
+
+void position_begin(struct cdc *c)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+    char key[96];
+    int err;
+
+    c->phase = CDC_POSITION;
+    c->record_busy = false;
+    record_key(c, key);
+    err = ask ? c->kv->get(c->host, key, on_record, ask) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position could not be asked for (error %d)", err);
+}
+
+/* ---- while it runs --------------------------------------------------------------------------------------------------------- */
+
+static void on_confirmed(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct cdc *c = accept_write(arg, code, revision);
+
+    (void)value;
+    if (!c)
+        return;
+    c->confirmed = c->record.confirm;
+    source_status(c, c->wal_end, c->confirmed);
+}
+
+void position_confirm(struct cdc *c)
+{
+    struct cdc_record next = c->record;
+    uint64_t to = c->sink.frontier;
+
+    if (c->phase != CDC_STREAM || c->record_busy)
+        return;
+    /* Nothing is open: what the server has sent holds nothing for us. */
+    if (!c->in_txn && !c->frame && sink_is_idle(c) && c->wal_end > to)
+        to = c->wal_end;
+    if (to <= c->record.confirm)
+        return;
+    next.confirm = to;
+    next.stream_seq = c->sink.acked;
+    write_record(c, &next, on_confirmed);
+}

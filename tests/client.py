@@ -1,0 +1,115 @@
+"""A stock NATS client (nats-py) behind plain calls: its event loop runs on a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import nats
+import nats.errors
+from nats.aio.msg import Msg
+from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
+
+from harness import ROOT_TOKEN
+
+T = TypeVar("T")
+_UNLIMITED = 1 << 30
+
+
+@dataclass(frozen=True)
+class Message:
+    subject: str
+    headers: dict[str, str]
+    data: bytes
+    reply: str = ""
+    stream_seq: int = 0  # 0: heard, not read from a stream
+
+
+@dataclass
+class Subscription:
+    """What has arrived so far, in order."""
+
+    messages: list[Message] = field(default_factory=list)
+
+
+class Client:
+    def __init__(self, url: str, creds: Path | None = None, tenant: str = "", agent: str = "", **options: Any) -> None:
+        self.errors: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        if tenant:
+            options["inbox_prefix"] = f"{ROOT_TOKEN}.{tenant}.box.{agent}".encode()
+        if creds:
+            options["user_credentials"] = str(creds)
+        self._nc = self._run(nats.connect(
+            url, error_cb=self._on_error, max_reconnect_attempts=-1, reconnect_time_wait=0.05, ping_interval=5, **options))
+
+    def _run(self, work: Coroutine[Any, Any, T], deadline: float = 60) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(deadline)
+
+    async def _on_error(self, error: Exception) -> None:
+        self.errors.append(str(error) or type(error).__name__)
+
+    @property
+    def connected(self) -> bool:
+        return bool(self._nc.is_connected)
+
+    def subscribe(self, subject: str) -> Subscription:
+        """Collect everything on subject; returns once the server knows of it."""
+        kept = Subscription()
+
+        async def keep(message: Msg) -> None:
+            kept.messages.append(_plain(message))
+
+        async def start() -> None:
+            await self._nc.subscribe(subject, cb=keep, pending_msgs_limit=_UNLIMITED, pending_bytes_limit=_UNLIMITED)
+            await self._nc.flush()
+
+        self._run(start())
+        return kept
+
+    def publish(self, subject: str, data: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
+        async def send() -> None:
+            await self._nc.publish(subject, data, reply=reply, headers=headers)
+            await self._nc.flush()
+
+        self._run(send())
+
+    def request(self, subject: str, data: bytes = b"", timeout: float = 5) -> Message:
+        return _plain(self._run(self._nc.request(subject, data, timeout=timeout)))
+
+    def read_stream(self, stream: str, subject: str = ">") -> list[Message]:
+        """All messages that stream holds under subject, in its order; needs a broker's credentials."""
+        return self._run(self._read_stream(stream, subject), 300)
+
+    async def _read_stream(self, stream: str, subject: str) -> list[Message]:
+        js = self._nc.jetstream(timeout=20)
+        config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, filter_subject=subject)
+        puller = await js.pull_subscribe(subject, stream=stream, config=config)
+        left = (await puller.consumer_info()).num_pending or 0
+        found: list[Message] = []
+        while len(found) < left:
+            batch = await puller.fetch(min(1000, left - len(found)), timeout=10)
+            found.extend(_plain(message) for message in batch)
+        await puller.unsubscribe()
+        return found
+
+    def stream_info(self, stream: str) -> Any:
+        return self._run(self._nc.jetstream(timeout=20).stream_info(stream))
+
+    def close(self) -> None:
+        try:
+            self._run(self._nc.close(), 10)
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(10)
+
+
+def _plain(message: Msg) -> Message:
+    seq = message.metadata.sequence.stream if message.reply.startswith("$JS.ACK.") else 0
+    return Message(message.subject, dict(message.headers or {}), message.data, message.reply, seq)
