@@ -1,8 +1,9 @@
 /*
  * muster-asyncapi - print the AsyncAPI 3.0 document of all definitions in schemas/messages/.
  *
- * A tool of the build: it loads every definition, so a wrong one stops the build with the file and the place. The document
- * describes the broker's side: it receives requests and answers them, and it sends events and other messages.
+ * A tool of the build: it loads every definition, so a wrong one stops the build with the file and
+ * the place. The document describes the broker's side: it receives requests and answers them, and
+ * it sends events and other messages.
  */
 #include <muster/plugin.h>
 #include <stdio.h>
@@ -78,7 +79,10 @@ static void print_range(int indent, const struct schema_field *f)
 {
     static const char *const low[] = {"minLength", "minItems", "minProperties", "minimum"};
     static const char *const high[] = {"maxLength", "maxItems", "maxProperties", "maximum"};
-    int word = f->shape == SCHEMA_LIST ? 1 : f->shape == SCHEMA_MAP ? 2 : f->kind == SCHEMA_STR ? 0 : 3;
+    int word = f->shape == SCHEMA_LIST  ? 1
+               : f->shape == SCHEMA_MAP ? 2
+               : f->kind == SCHEMA_STR  ? 0
+                                        : 3;
 
     print_bound(indent, low[word], f->min, INT64_MIN);
     print_bound(indent, high[word], f->max, INT64_MAX);
@@ -124,7 +128,8 @@ static void print_kind(int indent, const struct schema_field *f)
     const char *second;
 
     if (f->kind == SCHEMA_REF) {
-        printf("%*s$ref: \"#/components/schemas/%s.%s\"\n", indent, "", owner_of(f->ref), f->ref->name);
+        printf("%*s$ref: \"#/components/schemas/%s.%s\"\n", indent, "", owner_of(f->ref),
+               f->ref->name);
         return;
     }
     if (f->kind == SCHEMA_ENUM) {
@@ -171,7 +176,8 @@ static void print_field_schema(int indent, const struct schema_field *f)
     print_line(indent, "description", f->doc);
     print_default(indent, f);
     if (f->nullable)
-        printf("%*sanyOf:\n%*s- type: \"null\"\n%*s-\n", indent, "", indent + 2, "", indent + 2, "");
+        printf("%*sanyOf:\n%*s- type: \"null\"\n%*s-\n", indent, "", indent + 2, "", indent + 2,
+               "");
     else if (one && f->kind == SCHEMA_REF && f->doc.s) /* a $ref takes no neighbours */
         printf("%*sallOf:\n%*s-\n", indent, "", indent + 2, "");
     else if (one && f->kind == SCHEMA_ANY && f->doc.s)
@@ -187,8 +193,8 @@ static void print_required(int indent, const struct schema_type *type)
 
     for (size_t i = 0; i < type->n_fields; i++)
         if (!type->fields[i].optional)
-            printf("%s%.*s", n++ ? ", " : (printf("%*srequired: [", indent, ""), ""), (int)type->fields[i].name.len,
-                   type->fields[i].name.s);
+            printf("%s%.*s", n++ ? ", " : (printf("%*srequired: [", indent, ""), ""),
+                   (int)type->fields[i].name.len, type->fields[i].name.s);
     if (n)
         printf("]\n");
 }
@@ -231,12 +237,14 @@ static void print_parameters(const char *address)
     }
 }
 
-static void print_channel(const char *service, const char *name, const char *address, const char *doc)
+static void print_channel(const char *service, const char *name, const char *address,
+                          const char *doc)
 {
     printf("  %s.%s:\n", service, name);
     print_line(4, "address", text_of(address));
     print_doc(4, doc);
-    printf("    messages:\n      body:\n        $ref: \"#/components/messages/%s.%s\"\n", service, name);
+    printf("    messages:\n      body:\n        $ref: \"#/components/messages/%s.%s\"\n", service,
+           name);
 }
 
 /* Its address is null, because the request tells where the reply goes. */
@@ -254,7 +262,8 @@ static void print_channels(const struct schema *s)
     for (size_t i = 0; i < s->verbs.n; i++) {
         const struct schema_entry *e = &s->verbs.items[i];
 
-        (void)snprintf(address, sizeof address, "{root}.{tenant}.rpc.{agent}.%s.%s", s->service, e->name);
+        (void)snprintf(address, sizeof address, "{root}.{tenant}.rpc.{agent}.%s.%s", s->service,
+                       e->name);
         print_channel(s->service, e->name, address, e->doc);
         print_parameters(address);
         print_reply_channel(s->service, e->name);
@@ -262,7 +271,8 @@ static void print_channels(const struct schema *s)
     for (size_t i = 0; i < s->events.n; i++) {
         const struct schema_entry *e = &s->events.items[i];
 
-        (void)snprintf(address, sizeof address, "{root}.{tenant}.evt.%s.%s.{key}", s->service, e->name);
+        (void)snprintf(address, sizeof address, "{root}.{tenant}.evt.%s.%s.{key}", s->service,
+                       e->name);
         print_channel(s->service, e->name, address, e->doc);
         print_parameters(address);
     }
@@ -276,8 +286,8 @@ static void print_channels(const struct schema *s)
 
 static void print_operation(const char *service, const char *name, const char *action)
 {
-    printf("  %s.%s:\n    action: %s\n    channel:\n      $ref: \"#/channels/%s.%s\"\n", service, name, action, service,
-           name);
+    printf("  %s.%s:\n    action: %s\n    channel:\n      $ref: \"#/channels/%s.%s\"\n", service,
+           name, action, service, name);
     printf("    messages:\n      - $ref: \"#/channels/%s.%s/messages/body\"\n", service, name);
 }
 
@@ -288,7 +298,8 @@ static void print_operations(const struct schema *s)
 
         print_operation(s->service, name, "receive");
         printf("    reply:\n      address:\n        location: \"$message.header#/reply\"\n");
-        printf("      channel:\n        $ref: \"#/channels/%s.%s.reply\"\n      messages:\n", s->service, name);
+        printf("      channel:\n        $ref: \"#/channels/%s.%s.reply\"\n      messages:\n",
+               s->service, name);
         printf("        - $ref: \"#/channels/%s.%s.reply/messages/body\"\n", s->service, name);
         printf("        - $ref: \"#/channels/%s.%s.reply/messages/error\"\n", s->service, name);
     }
@@ -298,7 +309,8 @@ static void print_operations(const struct schema *s)
         print_operation(s->service, s->messages.items[i].name, "send");
 }
 
-static void print_message(const struct schema *s, const struct schema_entry *e, const struct schema_type *body, bool strict)
+static void print_message(const struct schema *s, const struct schema_entry *e,
+                          const struct schema_type *body, bool strict)
 {
     printf("    %s.%s%s:\n", s->service, e->name, body == &e->reply ? ".reply" : "");
     if (e->key && body == &e->body) {
@@ -346,7 +358,8 @@ static int load_all(void)
             return -1;
         }
         if (strcmp(schemas[i]->service, definitions[i].file) != 0) {
-            fprintf(stderr, "schemas/messages/%s.yaml: service: %s came, expected the name of the file\n",
+            fprintf(stderr,
+                    "schemas/messages/%s.yaml: service: %s came, expected the name of the file\n",
                     definitions[i].file, schemas[i]->service);
             return -1;
         }
@@ -365,10 +378,13 @@ int main(void)
     int err = load_all();
 
     if (!err) {
-        printf("# Made by muster-asyncapi from schemas/messages/; edit those. The contract in words is INTERFACE.\n"
+        printf("# Made by muster-asyncapi from schemas/messages/; edit those. The contract in "
+               "words is INTERFACE.\n"
                "asyncapi: 3.0.0\ninfo:\n  title: Muster\n  version: \"%s\"\n"
-               "  description: \"Bodies are maps in JSON or MessagePack; the first byte tells. Requests are answered in their "
-               "own encoding.\"\n  license:\n    name: Apache-2.0\ndefaultContentType: application/json\n",
+               "  description: \"Bodies are maps in JSON or MessagePack; the first byte tells. "
+               "Requests are answered in their "
+               "own encoding.\"\n  license:\n    name: Apache-2.0\ndefaultContentType: "
+               "application/json\n",
                MUSTER_VERSION);
         print_each("channels:\n", print_channels);
         print_each("operations:\n", print_operations);

@@ -1,11 +1,13 @@
 /*
- * yaml2h - turn schemas/messages/<service>.yaml into a C header that holds the same definition as JSON text.
+ * yaml2h - turn schemas/messages/<service>.yaml into a C header that holds the same definition as
+ * JSON text.
  *
  *   yaml2h FILE NAME > NAME.h      gives: static const char muster_schema_NAME[] = "...";
  *
- * A tool of the build, so that the broker and plugins need no YAML when they run. Only the form is checked here (maps, lists
- * and scalars; no anchors, aliases, tags or second documents); what the definition means is checked by schema_load(), which the
- * build runs on every file when it makes the AsyncAPI document. Errors are one line: file:line:column: what, and what was expected.
+ * A tool of the build, so that the broker and plugins need no YAML when they run. Only the form is
+ * checked here (maps, lists and scalars; no anchors, aliases, tags or second documents); what the
+ * definition means is checked by schema_load(), which the build runs on every file when it makes
+ * the AsyncAPI document. Errors are one line: file:line:column: what, and what was expected.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -50,7 +52,8 @@ static void put_scalar(struct convert *c, const yaml_event_t *event, bool is_key
         buf_put_json(&c->out, s, event->data.scalar.length);
 }
 
-/* One element of a list (end: the event that closes it) or one pair of a map. 1: the container is closed. */
+/* One element of a list (end: the event that closes it) or one pair of a map. 1: the container is
+ * closed. */
 static int put_item(struct convert *c, yaml_event_type_t end, bool first, int depth)
 {
     yaml_event_t event;
@@ -69,7 +72,9 @@ static int put_item(struct convert *c, yaml_event_type_t end, bool first, int de
         yaml_event_delete(&event);
         return err;
     }
-    err = event.type == YAML_SCALAR_EVENT ? 0 : refuse(c, &event.start_mark, "a list or map came, expected a key");
+    err = event.type == YAML_SCALAR_EVENT
+              ? 0
+              : refuse(c, &event.start_mark, "a list or map came, expected a key");
     if (!err)
         put_scalar(c, &event, true);
     yaml_event_delete(&event);
@@ -100,7 +105,8 @@ static int put_value(struct convert *c, yaml_event_t *event, int depth)
     switch (event->type) {
     case YAML_SCALAR_EVENT:
         if (event->data.scalar.anchor || event->data.scalar.tag)
-            return refuse(c, &event->start_mark, "an anchor or tag came, expected a plain or quoted text");
+            return refuse(c, &event->start_mark,
+                          "an anchor or tag came, expected a plain or quoted text");
         put_scalar(c, event, false);
         return 0;
     case YAML_SEQUENCE_START_EVENT:
@@ -112,15 +118,17 @@ static int put_value(struct convert *c, yaml_event_t *event, int depth)
             return refuse(c, &event->start_mark, "an anchor came, expected a map");
         return put_container(c, YAML_MAPPING_END_EVENT, depth);
     default:
-        return refuse(c, &event->start_mark, "an alias or nothing came, expected a text, a list or a map");
+        return refuse(c, &event->start_mark,
+                      "an alias or nothing came, expected a text, a list or a map");
     }
 }
 
 /* Stream start, document start, the value, document end, stream end. */
 static int convert(struct convert *c)
 {
-    static const yaml_event_type_t order[] = {YAML_STREAM_START_EVENT, YAML_DOCUMENT_START_EVENT, YAML_NO_EVENT,
-                                              YAML_DOCUMENT_END_EVENT, YAML_STREAM_END_EVENT};
+    static const yaml_event_type_t order[] = {YAML_STREAM_START_EVENT, YAML_DOCUMENT_START_EVENT,
+                                              YAML_NO_EVENT, YAML_DOCUMENT_END_EVENT,
+                                              YAML_STREAM_END_EVENT};
     int err = 0;
 
     for (size_t i = 0; !err && i < sizeof order / sizeof *order; i++) {
@@ -137,12 +145,15 @@ static int convert(struct convert *c)
     return err;
 }
 
-/* The text as string literals of about LINE characters; long literals are beyond what ISO C promises, so the warning is off. */
+/* The text as string literals of about LINE characters; long literals are beyond what ISO C
+ * promises, so the warning is off. */
 static void print_header(const char *file, const char *name, const struct buf *json)
 {
-    printf("/* Made by yaml2h from %s; edit that. */\n#ifndef MUSTER_SCHEMA_%s_H\n#define MUSTER_SCHEMA_%s_H\n\n", file, name,
-           name);
-    printf("#pragma GCC diagnostic push\n#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n");
+    printf("/* Made by yaml2h from %s; edit that. */\n#ifndef MUSTER_SCHEMA_%s_H\n#define "
+           "MUSTER_SCHEMA_%s_H\n\n",
+           file, name, name);
+    printf(
+        "#pragma GCC diagnostic push\n#pragma GCC diagnostic ignored \"-Woverlength-strings\"\n");
     printf("static const char muster_schema_%s[] =", name);
     for (size_t i = 0; i < json->len; i++) {
         unsigned char ch = (unsigned char)json->data[i];
@@ -167,7 +178,8 @@ int main(int argc, char **argv)
     int err;
 
     if (!in || !yaml_parser_initialize(&c.parser)) {
-        fprintf(stderr, c.file ? "yaml2h: %s cannot be read\n" : "usage: yaml2h FILE NAME%s\n", c.file ? c.file : "");
+        fprintf(stderr, c.file ? "yaml2h: %s cannot be read\n" : "usage: yaml2h FILE NAME%s\n",
+                c.file ? c.file : "");
         return 2;
     }
     yaml_parser_set_input_file(&c.parser, in);

@@ -70,8 +70,7 @@ static int check_listen(struct host_load *l, const char *path, const char *value
                   config_show_text(value, shown));
 }
 
-/* The port may be left out; a path may not be given, since the NATS library would ignore it without a word.
- */
+/* The port may be left out; nothing but one slash may follow. */
 static bool is_nats_url(const char *url)
 {
     const char *host, *at;
@@ -288,7 +287,7 @@ static int check_broker(struct host_load *l)
     return err;
 }
 
-int host_check(struct host_load *l)
+int config_host_check(struct host_load *l)
 {
     int err = check_broker(l);
 

@@ -37,7 +37,7 @@ static size_t count_items(const char *text)
     return n;
 }
 
-/* The blanks around an item are not part of it. An empty item is told by host_check() like any other bad
+/* The blanks around an item are not part of it. An empty item is told by config_host_check() like any other bad
  * URL. */
 static char *copy_item(struct config_tree *tree, const char *from, size_t len)
 {

@@ -81,7 +81,7 @@ static const struct muster_option host_options[] = {
      .entry_size = sizeof(struct host_plugin)},
 };
 
-struct config_table host_table(void)
+struct config_table config_host_table(void)
 {
     return CONFIG_TABLE(host_options);
 }
@@ -159,7 +159,7 @@ static int make_config(struct config_tree *tree, struct config **ret_config)
 static int load_host(struct config_tree *tree, const char *data, size_t len, struct config_error *err)
 {
     struct host_load l = {.scope = {.tree = tree, .prefix = "", .err = err}};
-    struct config_table table = host_table();
+    struct config_table table = config_host_table();
     int failed;
 
     l.host = tree_alloc(tree, 1, sizeof *l.host);
@@ -171,7 +171,7 @@ static int load_host(struct config_tree *tree, const char *data, size_t len, str
     if (!failed)
         failed = environment_apply(&l);
     if (!failed)
-        failed = host_check(&l);
+        failed = config_host_check(&l);
     tree->host = l.host; /* kept for config_print() */
     return failed;
 }

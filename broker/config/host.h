@@ -1,8 +1,9 @@
 /*
  * config/host.h - the host's own part of the configuration: its option table and the struct it is bound to.
  *
- * Order    The file is bound to struct config_host, the environment is laid over it, what the types cannot say is checked, and
- *          struct config is made from it. --print-config prints struct config_host by the same table.
+ * Order    The file is bound to struct config_host, the environment is laid over it, what the types
+ *          cannot say is checked, and struct config is made from it. --print-config prints struct
+ *          config_host by the same table.
  */
 #ifndef MUSTER_CONFIG_HOST_H
 #define MUSTER_CONFIG_HOST_H
@@ -51,7 +52,7 @@ struct host_load {
 };
 
 /* The top-level table. */
-struct config_table host_table(void);
+struct config_table config_host_table(void);
 
 /* Load from memory instead of a file; file is its name for messages. data NULL: no file. */
 int config_load_text(const char *file, const char *data, size_t len, struct config **ret_config,
@@ -63,6 +64,6 @@ int environment_apply(struct host_load *l);
 const char *environment_of(const struct host_load *l, const char *path);
 
 /* Check what option tables cannot say, and fill in the defaults that depend on other values. */
-int host_check(struct host_load *l);
+int config_host_check(struct host_load *l);
 
 #endif

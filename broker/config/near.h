@@ -1,7 +1,8 @@
 /*
  * config/near.h - "did you mean": which of the known names somebody may have meant.
  *
- * A name is near when at most two letters must be changed, added or left out, or when one is the beginning of the other.
+ * A name is near when at most two letters must be changed, added or left out, or when one is the
+ * beginning of the other.
  */
 #ifndef MUSTER_CONFIG_NEAR_H
 #define MUSTER_CONFIG_NEAR_H

@@ -11,7 +11,7 @@
 #include <strings.h>
 
 #include "config/near.h"
-#include "config/value.h"
+#include "config/scalar.h"
 
 /* One value on its way into the config struct. */
 struct slot {
@@ -94,7 +94,7 @@ static int in_range(const struct slot *s, int64_t value, bool over, const char *
     bool bounded = s->option->min || s->option->max;
     int64_t min = bounded ? s->option->min : INT64_MIN, max = bounded ? s->option->max : INT64_MAX;
     bool above = over ? value > 0 : value > max, below = over ? value < 0 : value < min;
-    char bound[VALUE_TEXT_SIZE];
+    char bound[SCALAR_TEXT_SIZE];
 
     if (!above && !below) {
         *(int64_t *)s->out = value;
@@ -113,11 +113,11 @@ static int to_int(const struct slot *s)
 
     if (!is_scalar(s))
         return mismatch(s, "");
-    if (!value_int(s->node->text, &value, &over))
+    if (!scalar_int(s->node->text, &value, &over))
         return mismatch(s, number_hint(s->node->text));
     if (!s->node->plain)
         return mismatch(s, "leave out the quotes");
-    return in_range(s, value, over, value_put_int);
+    return in_range(s, value, over, scalar_put_int);
 }
 
 /* Bounds are whole numbers, as the table has them. Infinity and NaN cannot be written. */
@@ -129,7 +129,7 @@ static int to_float(const struct slot *s)
 
     if (!is_scalar(s))
         return mismatch(s, "");
-    if (!value_float(s->node->text, &value))
+    if (!scalar_float(s->node->text, &value))
         return mismatch(s, number_hint(s->node->text));
     if (!s->node->plain)
         return mismatch(s, "leave out the quotes");
@@ -180,8 +180,8 @@ static int to_duration(const struct slot *s)
 
     if (!is_scalar(s))
         return mismatch(s, "");
-    if (value_duration(text, &ns, &over))
-        return in_range(s, ns, over, value_put_duration);
+    if (scalar_duration(text, &ns, &over))
+        return in_range(s, ns, over, scalar_put_duration);
     digits = strspn(text, "0123456789");
     if (digits == 0)
         return mismatch(s, "");
@@ -201,8 +201,8 @@ static int to_bytes(const struct slot *s)
 
     if (!is_scalar(s))
         return mismatch(s, "");
-    if (value_bytes(text, &bytes, &over))
-        return in_range(s, bytes, over, value_put_bytes);
+    if (scalar_bytes(text, &bytes, &over))
+        return in_range(s, bytes, over, scalar_put_bytes);
     if (*number_hint(text))
         return mismatch(s, number_hint(text));
     return mismatch(s,

@@ -1,5 +1,6 @@
 /*
- * config/options.h - option tables: how they are walked and checked, and how a map of the file is bound to one.
+ * config/options.h - option tables: how they are walked and checked, and how a map of the file is bound
+ * to one.
  *
  * Shape    A table comes from a plugin, maybe one that was compiled against another header: options are read
  *          with the table's own stride, members it does not have are zero. An option whose key holds a dot
@@ -51,7 +52,7 @@ void option_expected(struct buf *out, const struct muster_option *o);
 const char *table_fault(const struct config_table *t, size_t size, const char **ret_key);
 
 /* Write the values of map into out (zeroed by the caller), defaults included. */
-int config_bind_table(const struct config_scope *s, const struct config_table *t, const struct config_node *map,
-                      void *out);
+int config_bind_table(const struct config_scope *s, const struct config_table *t,
+                      const struct config_node *map, void *out);
 
 #endif

@@ -13,7 +13,7 @@
 
 #include "config/host.h"
 #include "config/source.h"
-#include "config/value.h"
+#include "config/scalar.h"
 
 /* Where in the text an option stands. */
 struct print_at {
@@ -242,17 +242,17 @@ static void print_choice(struct buf *out, const struct muster_option *o, int32_t
 
 static void print_number(struct buf *out, uint32_t type, const void *at)
 {
-    char text[VALUE_TEXT_SIZE];
+    char text[SCALAR_TEXT_SIZE];
 
     buf_putc(out, ' ');
     if (type == MUSTER_T_FLOAT)
-        buf_puts(out, value_put_float(*(const double *)at, text));
+        buf_puts(out, scalar_put_float(*(const double *)at, text));
     else if (type == MUSTER_T_INT)
-        buf_puts(out, value_put_int(*(const int64_t *)at, text));
+        buf_puts(out, scalar_put_int(*(const int64_t *)at, text));
     else if (type == MUSTER_T_DURATION_NS)
-        buf_puts(out, value_put_duration(*(const int64_t *)at, text));
+        buf_puts(out, scalar_put_duration(*(const int64_t *)at, text));
     else
-        buf_puts(out, value_put_bytes(*(const int64_t *)at, text));
+        buf_puts(out, scalar_put_bytes(*(const int64_t *)at, text));
 }
 
 /* The value of an option, after its key. */
@@ -329,7 +329,7 @@ static void print_table(struct printer *p, const struct config_table *t, const v
 
 void config_print(const struct config *config, struct buf *out)
 {
-    struct config_table table = host_table();
+    struct config_table table = config_host_table();
     struct printer p = {.out = out, .config = config};
 
     buf_puts(out, "# The effective configuration: file, environment and defaults.");

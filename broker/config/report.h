@@ -1,8 +1,8 @@
 /*
  * config/report.h - how an error is told: `file:line:column: path.to.key: what came, and what was expected`.
  *
- * Errors   Every config_refuse…() fills scope->err and returns MUSTER_EINVAL, so that `return config_refuse(…)` is the whole
- *          error path.
+ * Errors   Every config_refuse…() fills scope->err and returns MUSTER_EINVAL, so that
+ *          `return config_refuse(…)` is the whole error path.
  * Secrets  Values are shown through config_show() or config_hide() only.
  */
 #ifndef MUSTER_CONFIG_REPORT_H
@@ -43,7 +43,8 @@ enum { CONFIG_SHOW_SIZE = 96 };
 const char *config_show(const struct config_node *node, bool secret, char out[CONFIG_SHOW_SIZE]);
 /* The same for a text: 'text', cut, without passwords. */
 const char *config_show_text(const char *text, char out[CONFIG_SHOW_SIZE]);
-/* Append text with its passwords replaced by "…": user information of URLs, password parameters of connection strings. */
+/* Append text with its passwords replaced by "…": user information of URLs, password parameters of connection
+ * strings. */
 void config_hide(struct buf *out, const char *text);
 /* True for libpq's keyword form, "host=… user=…". */
 bool config_is_keywords(const char *text);

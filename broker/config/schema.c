@@ -2,15 +2,15 @@
  * JSON Schema (2020-12) of a plugin's settings, for editors and for schemas/plugins/; see config_schema()
  * in config.h.
  *
- * What JSON Schema has no word for begins with x-muster-. The schema is never stricter than config_bind():
- * a file that loads is valid.
+ * It is a help for who writes a file: what is refused is decided by config_bind(). What JSON Schema has no word
+ * for begins with x-muster-.
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/options.h"
-#include "config/value.h"
+#include "config/scalar.h"
 
 static void put_object(struct buf *out, const struct config_table *t);
 

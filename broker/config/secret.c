@@ -96,7 +96,7 @@ static const char *skip_blanks(const char *s)
 }
 
 /* The end of a value of libpq's keyword form: the first blank that is neither quoted nor escaped. */
-static const char *value_end(const char *s)
+static const char *scalar_end(const char *s)
 {
     bool quoted = false;
 
@@ -126,7 +126,7 @@ static void hide_keywords(struct buf *out, const char *text)
         value = skip_blanks(value + 1);
         buf_put(out, text, (size_t)(value - text));
         buf_put_lit(out, HIDDEN);
-        text = value_end(value);
+        text = scalar_end(value);
     }
     buf_puts(out, text);
 }

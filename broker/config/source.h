@@ -18,7 +18,8 @@ struct source_fault {
     uint32_t line, column; /* from 1; a column is a character */
     const char *why;
 };
-/* True when data is UTF-8 without tabs, control characters and unusual line ends; otherwise *ret_fault says where not. */
+/* True when data is UTF-8 without tabs, control characters and unusual line ends; otherwise *ret_fault says
+ * where not. */
 bool source_check(const char *data, size_t len, struct source_fault *ret_fault);
 /* Decode the character at s, which is valid UTF-8. Returns its length in bytes. */
 size_t source_char(const char *s, uint32_t *ret_code);

@@ -1,8 +1,9 @@
 /*
- * config/tree.h - a parsed configuration file: nodes with their positions, and the memory of everything read from it.
+ * config/tree.h - a parsed configuration file: nodes with their positions, and the memory of everything
+ * read from it.
  *
- * Shape    A node is a scalar, a list or a map; children hang on it as a linked list in the order of the file. The path of a
- *          node follows from its parents.
+ * Shape    A node is a scalar, a list or a map; children hang on it as a linked list in the order of the
+ *          file. The path of a node follows from its parents.
  * Memory   tree_alloc() gives memory that lives as long as the tree; nothing in it is freed alone.
  * Threads  None: whoever allocates is alone. Reading a finished tree is safe from any thread.
  */
@@ -51,7 +52,8 @@ void tree_free(struct config_tree *tree);
 /* Zeroed memory for n things of size bytes, freed with the tree. NULL when there is no memory. */
 void *tree_alloc(struct config_tree *tree, size_t n, size_t size);
 char *tree_strdup(struct config_tree *tree, const char *s, size_t len);
-/* Append a child to parent (NULL: make the root). NULL when there is no memory; the caller watches CONFIG_MAX_NODES. */
+/* Append a child to parent (NULL: make the root). NULL when there is no memory; the caller watches
+ * CONFIG_MAX_NODES. */
 struct config_node *tree_add(struct config_tree *tree, struct config_node *parent);
 /* path as it is seen from the file's folder; path itself when it is absolute or the tree has no file. */
 const char *tree_resolve(struct config_tree *tree, const char *path);

@@ -212,6 +212,8 @@ void health_vset(struct health_component *c, int state, const char *code, const 
     struct buf text = {0};
 
     ASSERT(state >= MUSTER_HEALTH_OK && state <= MUSTER_HEALTH_DOWN);
+    if (!c)
+        return;
     buf_vprintf(&text, fmt, ap);
     copy_text(r.text, sizeof r.text, text.data ? text.data : "");
     copy_text(r.code, sizeof r.code, code ? code : "ok");

@@ -51,7 +51,8 @@ int health_add(struct health *h, const char *kind, const char *name, bool requir
 void health_remove(struct health_component *c);
 
 /* Say how it is: state is MUSTER_HEALTH_*, code a short stable word ("slot_missing"; NULL: "ok"),
- * then a sentence that helps. */
+ * then a sentence that helps. A state that is none is asserted: check a plugin's. A NULL component
+ * is accepted: who could not add one works on. */
 void health_set(struct health_component *c, int state, const char *code, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 void health_vset(struct health_component *c, int state, const char *code, const char *fmt,

@@ -126,11 +126,15 @@ static void ensure_all(struct streams *s)
 
 /* ---- the guard ------------------------------------------------------------------------------------------------------------- */
 
-/* What agents may publish (INTERFACE 2), for any tenant. */
+/* What agents may publish (INTERFACE 2), for any tenant; no tenant is called "_in". */
 static bool captures_agents(const struct streams *s, const char *subject)
 {
     static const char *const kinds[] = {"rpc", "all", "to", "grp"};
     char pattern[MAX_SUBJECT];
+    int n = snprintf(pattern, sizeof pattern, "%s._in.", broker_root(s->broker));
+
+    if (strncmp(subject, pattern, (size_t)n) == 0)
+        return false;
 
     for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
         (void)snprintf(pattern, sizeof pattern, "%s.*.%s.>", broker_root(s->broker), kinds[i]);

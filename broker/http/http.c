@@ -190,21 +190,36 @@ static void on_log(void *arg, const char *fmt, va_list ap)
     log_vline(LOG_DEBUG, "http", fmt, ap);
 }
 
-/* Start the thread with all signals blocked: the process's signals are main's. fd is
- * libmicrohttpd's from here, also when it fails. */
+/* The process's signals are main's; what this thread does wrong itself must still reach the handler
+ * of crashes. */
+static void block_signals(sigset_t *ret_before)
+{
+    static const int own[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP, SIGABRT};
+    sigset_t others;
+
+    (void)sigfillset(&others); /* none of these fails with a valid set and valid signals */
+    for (size_t i = 0; i < sizeof own / sizeof *own; i++)
+        (void)sigdelset(&others, own[i]);
+    (void)pthread_sigmask(SIG_SETMASK, &others, ret_before);
+}
+
+/* Start the thread. fd is libmicrohttpd's from here, also when it fails. */
 static bool start(struct http *h, int fd)
 {
-    sigset_t all, before;
+    const struct MHD_OptionItem options[] = {
+        {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_log, NULL}, /* first, to hear of the others */
+        {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
+        {MHD_OPTION_CONNECTION_LIMIT, HTTP_MAX_CONNECTIONS, NULL},
+        {MHD_OPTION_CONNECTION_TIMEOUT, HTTP_TIMEOUT_S, NULL},
+        {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, NULL},
+        {MHD_OPTION_END, 0, NULL},
+    };
+    sigset_t before;
 
-    (void)sigfillset(&all); /* cannot fail on a valid pointer */
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
-    h->daemon = MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0,
-                                 NULL, NULL, on_request, h, MHD_OPTION_EXTERNAL_LOGGER, on_log,
-                                 NULL, /* before what it tells of */
-                                 MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_CONNECTION_LIMIT,
-                                 (unsigned int)HTTP_MAX_CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT,
-                                 (unsigned int)HTTP_TIMEOUT_S, MHD_OPTION_NOTIFY_COMPLETED,
-                                 on_completed, NULL, MHD_OPTION_END);
+    block_signals(&before); /* a thread starts with the mask of who starts it */
+    h->daemon =
+        MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
+                         NULL, on_request, h, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return h->daemon != NULL;
 }

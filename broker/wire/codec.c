@@ -1,4 +1,5 @@
-/* The ABI's codec; see codec.h. Errors go to host->fail(), so that the plugin and its operator have the sentence. */
+/* The ABI's codec; see codec.h. Errors go to host->fail(), so that the plugin and its operator have
+ * the sentence. */
 #include "wire/codec.h"
 
 #include "wire/value.h"
@@ -13,12 +14,14 @@ static int decode(const struct muster_host *host, uint32_t encoding, struct must
     return code ? host->fail(host, code, "%s", err.text) : 0;
 }
 
-static int new_writer(const struct muster_host *host, uint32_t encoding, struct muster_writer **ret_writer)
+static int new_writer(const struct muster_host *host, uint32_t encoding,
+                      struct muster_writer **ret_writer)
 {
     struct muster_writer *w;
 
     if (encoding != MUSTER_JSON && encoding != MUSTER_MSGPACK)
-        return host->fail(host, MUSTER_EINVAL, "writer_new: encoding %u came, expected MUSTER_JSON or MUSTER_MSGPACK",
+        return host->fail(host, MUSTER_EINVAL,
+                          "writer_new: encoding %u came, expected MUSTER_JSON or MUSTER_MSGPACK",
                           encoding);
     w = writer_new(encoding);
     if (!w)

@@ -7,8 +7,10 @@
 #include "wire/node.h"
 #include "wire/writer.h"
 
+/* Doubles from two63 on do not fit int64, from two64 on not uint64. */
 static const double two63 = 9223372036854775808.0, two64 = 18446744073709551616.0;
 
+/* A whole number is written like the integer it equals. */
 static void put_number(struct buf *out, double d)
 {
     if (trunc(d) != d || d < -two63 || d >= two64)
@@ -19,6 +21,7 @@ static void put_number(struct buf *out, double d)
         buf_put_u64(out, (uint64_t)d);
 }
 
+/* The 64 bits of an unsigned integer are exact; a double would lose the last digits. */
 static void put_float(const struct muster_value *v, struct buf *out)
 {
     if (v->form == FORM_U64)

@@ -7,6 +7,8 @@
 #include "wire/text.h"
 #include "wire/writer.h"
 
+/* Numbers as HTTP gateways map gRPC's codes, except 412, which clients can tell from a lost race.
+ */
 static const struct {
     const char *name;
     int number;
@@ -44,6 +46,7 @@ int error_find(const char *name)
     return MUSTER_ENOTFOUND;
 }
 
+/* ENOMEM as EAGAIN: asking again later may succeed. */
 int error_of_result(int muster_e)
 {
     switch (muster_e) {
@@ -69,6 +72,7 @@ int error_of_result(int muster_e)
     }
 }
 
+/* Cleaning makes the writer's checks pass, so an error answer can always be written. */
 static void put_clean(struct muster_writer *w, const char *key, const char *text)
 {
     char clean[ERROR_TEXT_SIZE];

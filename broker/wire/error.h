@@ -1,8 +1,9 @@
 /*
  * wire/error.h - the error answer of INTERFACE 3 and its codes.
  *
- * The body is {"error": {"code", "message", "field"?, "retry_after_ms"?}} in the encoding of the request; the headers
- * Nats-Service-Error-Code and Nats-Service-Error (ADR-32) carry a number, as HTTP has them, and the message. Any thread.
+ * The body is {"error": {"code", "message", "field"?, "retry_after_ms"?}} in the encoding of the
+ * request; the headers Nats-Service-Error-Code and Nats-Service-Error (ADR-32) carry a number, as
+ * HTTP has them, and the message. Any thread.
  */
 #ifndef MUSTER_WIRE_ERROR_H
 #define MUSTER_WIRE_ERROR_H
@@ -25,10 +26,11 @@ enum {
     N_ERRORS
 };
 
-const char *error_name(int code);  /* "invalid_argument" */
-int error_number(int code);        /* 400 */
-int error_find(const char *name);  /* ERROR_*, or MUSTER_ENOTFOUND */
-int error_of_result(int muster_e); /* the code that tells a negative MUSTER_E* best; INTERNAL for an unknown one */
+const char *error_name(int code); /* "invalid_argument" */
+int error_number(int code);       /* 400 */
+int error_find(const char *name); /* ERROR_*, or MUSTER_ENOTFOUND */
+int error_of_result(
+    int muster_e); /* the code that tells a negative MUSTER_E* best; INTERNAL for an unknown one */
 
 struct error_answer {
     int code;               /* ERROR_* */
@@ -39,10 +41,11 @@ struct error_answer {
 
 enum { ERROR_TEXT_SIZE = 512 };
 
-/* Append the body. Field and message are cut to ERROR_TEXT_SIZE - 1 bytes and cleaned (text_clean()). buf_failed() tells
- * when there was no memory. */
+/* Append the body. Field and message are cut to ERROR_TEXT_SIZE - 1 bytes and cleaned
+ * (text_clean()). buf_failed() tells when there was no memory. */
 void error_write(const struct error_answer *answer, uint32_t encoding, struct buf *out);
-/* The message as the header Nats-Service-Error may carry it: one line, cleaned and cut. Returns out. */
+/* The message as the header Nats-Service-Error may carry it: one line, cleaned and cut. Returns
+ * out. */
 const char *error_header(const char *message, char out[ERROR_TEXT_SIZE]);
 
 #endif

@@ -1,7 +1,8 @@
 /*
- * The JSON reader: RFC 8259, strict, with the limits of value.h. It works in place on the document's copy of the body:
- * strings are unescaped where they stand (they only get shorter) and end in a NUL that overwrites their closing quote.
- * Values of an open list or map wait on a stack and are copied together when it closes, so that nodes lie side by side.
+ * The JSON reader: RFC 8259, strict, with the limits of value.h. It works in place on the
+ * document's copy of the body: strings are unescaped where they stand (they only get shorter) and
+ * end in a NUL that overwrites their closing quote. Values of an open list or map wait on a stack
+ * and are copied together when it closes, so that nodes lie side by side.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,12 +17,12 @@ enum {
     FIRST_NODES = 16,        /* nodes made with the document; more for longer bodies */
     BYTES_PER_NODE = 12,     /* usual density of bodies: 253 bytes held 24 nodes */
     MOST_FIRST_NODES = 4096, /* then blocks follow */
-    SAFE_DIGITS = 300,       /* so many characters without exponent are always below the largest double */
+    SAFE_DIGITS = 300, /* so many characters without exponent are always below the largest double */
 };
 
 struct reader {
     struct doc *doc;
-    char *p;         /* next byte; *end is NUL, which no rule takes */
+    char *p; /* next byte; *end is NUL, which no rule takes */
     const char *end;
     struct muster_value *stack; /* first, or owned memory */
     size_t n, cap;
@@ -35,22 +36,26 @@ static const char a_value[] = "a string in quotes, a number, true, false, null, 
 static int read_value(struct reader *r, const struct place *at, struct muster_value *out);
 
 /* Refuse the byte at p: the sentence says what stands there and what could have. */
-static int refuse_byte(struct reader *r, const struct place *at, const char *p, const char *expected)
+static int refuse_byte(struct reader *r, const struct place *at, const char *p,
+                       const char *expected)
 {
     r->err->offset = (size_t)(p - r->doc->text);
     if (p >= r->end)
         return place_refuse(r->err, at, "the end of the body came, expected %s", expected);
     if (*p > 0x20 && *p < 0x7f)
         return place_refuse(r->err, at, "'%c' came, expected %s", *p, expected);
-    return place_refuse(r->err, at, "the byte 0x%02x came, expected %s", (unsigned char)*p, expected);
+    return place_refuse(r->err, at, "the byte 0x%02x came, expected %s", (unsigned char)*p,
+                        expected);
 }
 
+/* The four blanks of RFC 8259. */
 static void skip_blanks(struct reader *r)
 {
     while (*r->p == ' ' || *r->p == '\n' || *r->p == '\r' || *r->p == '\t')
         r->p++;
 }
 
+/* Doubles, so a body of n values moves fewer than 2 n; the first FIRST_STACK need no memory. */
 static int grow(struct reader *r)
 {
     size_t cap = r->cap * 2;
@@ -91,13 +96,16 @@ static int close_container(struct reader *r, size_t from, struct muster_value *o
     return 0;
 }
 
-static int open_container(struct reader *r, const struct place *at, int type, struct muster_value *out)
+/* The depth is checked before anything of the list or map is read. */
+static int open_container(struct reader *r, const struct place *at, int type,
+                          struct muster_value *out)
 {
     *out = (struct muster_value){.type = (uint8_t)type};
     if (r->depth == WIRE_MAX_DEPTH) {
         r->err->offset = (size_t)(r->p - r->doc->text);
-        return place_refuse(r->err, at, "level %d came, expected at most %d levels of lists and maps", WIRE_MAX_DEPTH + 1,
-                            WIRE_MAX_DEPTH);
+        return place_refuse(r->err, at,
+                            "level %d came, expected at most %d levels of lists and maps",
+                            WIRE_MAX_DEPTH + 1, WIRE_MAX_DEPTH);
     }
     r->depth++;
     r->p++;
@@ -123,6 +131,7 @@ static int32_t hex4(const char *p)
     return v;
 }
 
+/* c is a scalar value: surrogates were paired or refused before. */
 static char *put_utf8(char *w, uint32_t c)
 {
     if (c < 0x80) {
@@ -144,7 +153,8 @@ static char *put_utf8(char *w, uint32_t c)
     return w;
 }
 
-/* r->p stands on the 'u'. */
+/* r->p stands on the 'u'. Characters above U+FFFF come as two escapes. An escape has six bytes and
+ * becomes at most three, a pair has twelve and becomes four: writing never overtakes reading. */
 static int read_code_point(struct reader *r, const struct place *at, char **w)
 {
     int32_t high = hex4(r->p + 1), low;
@@ -209,7 +219,8 @@ static int read_string_slow(struct reader *r, const struct place *at, char **ret
         if (*r->p == '"')
             break;
         if (*r->p != '\\')
-            return refuse_byte(r, at, r->p, r->p < r->end ? "an escape for control characters" : "a closing '\"'");
+            return refuse_byte(
+                r, at, r->p, r->p < r->end ? "an escape for control characters" : "a closing '\"'");
         r->p++;
         if (read_escape(r, at, &w))
             return MUSTER_EINVAL;
@@ -223,7 +234,8 @@ static int read_string(struct reader *r, const struct place *at, struct muster_v
 {
     char *s = ++r->p, *stop;
 
-    while ((unsigned char)*r->p >= 0x20 && (unsigned char)*r->p < 0x80 && *r->p != '"' && *r->p != '\\')
+    while ((unsigned char)*r->p >= 0x20 && (unsigned char)*r->p < 0x80 && *r->p != '"' &&
+           *r->p != '\\')
         r->p++;
     stop = r->p;
     if (*r->p != '"' && read_string_slow(r, at, &stop))
@@ -234,6 +246,7 @@ static int read_string(struct reader *r, const struct place *at, struct muster_v
     return 0;
 }
 
+/* Not isdigit(): that depends on the locale. */
 static bool is_digit(char c)
 {
     return c >= '0' && c <= '9';
@@ -266,13 +279,15 @@ static int skip_tail(struct reader *r, const struct place *at, bool *ret_large)
     return skip_digits(r, at, "a digit of the exponent");
 }
 
-/* Digits of a number without fraction: INT, or FLOAT in the form U64; false when it is larger than both. */
+/* Digits of a number without fraction: INT, or FLOAT in the form U64; false when it is larger than
+ * both. */
 static bool to_integer(const char *digits, const char *end, bool negative, struct muster_value *out)
 {
     uint64_t v = 0;
 
     for (; digits < end; digits++)
-        if (__builtin_mul_overflow(v, UINT64_C(10), &v) || __builtin_add_overflow(v, (uint64_t)(*digits - '0'), &v))
+        if (__builtin_mul_overflow(v, UINT64_C(10), &v) ||
+            __builtin_add_overflow(v, (uint64_t)(*digits - '0'), &v))
             return false;
     if (v <= (uint64_t)INT64_MAX + negative) {
         *out = (struct muster_value){.type = MUSTER_INT, .i = (int64_t)(negative ? 0 - v : v)};
@@ -282,6 +297,7 @@ static bool to_integer(const char *digits, const char *end, bool negative, struc
     return !negative;
 }
 
+/* The grammar is checked here, because strtod() takes far more than JSON has. */
 static int read_number(struct reader *r, const struct place *at, struct muster_value *out)
 {
     char *start = r->p, *digits;
@@ -319,6 +335,7 @@ static int read_word(struct reader *r, const struct place *at, const char *word)
     return 0;
 }
 
+/* `here` is the place of the element that is being read. */
 static int read_array(struct reader *r, const struct place *at, struct muster_value *out)
 {
     struct place here = {.up = at};
@@ -377,7 +394,9 @@ static int read_pair(struct reader *r, const struct place *map)
     return err ? err : push(r, &v);
 }
 
-static int close_map(struct reader *r, const struct place *at, size_t from, struct muster_value *out)
+/* Keys are compared when all are there; the second of two equal ones is named. */
+static int close_map(struct reader *r, const struct place *at, size_t from,
+                     struct muster_value *out)
 {
     const struct muster_value *twice;
     struct place here = {.up = at};
@@ -394,6 +413,7 @@ static int close_map(struct reader *r, const struct place *at, size_t from, stru
     return place_refuse(r->err, &here, "this key came twice, expected each key once");
 }
 
+/* The count is checked before a pair is read, so the stack never holds more than is allowed. */
 static int read_map(struct reader *r, const struct place *at, struct muster_value *out)
 {
     size_t from = r->n;
@@ -422,6 +442,7 @@ static int read_map(struct reader *r, const struct place *at, struct muster_valu
     return close_map(r, at, from, out);
 }
 
+/* The first byte tells the kind. Recursion is bounded by WIRE_MAX_DEPTH. */
 static int read_value(struct reader *r, const struct place *at, struct muster_value *out)
 {
     skip_blanks(r);

@@ -1,8 +1,9 @@
 /*
- * The MessagePack reader. msgpack-c decodes, but it believes what a head says: five bytes can ask it for gigabytes, it knows
- * no UTF-8, and its errors name no place. Therefore the body is scanned first against every rule of value.h, which also counts
- * the nodes, so that one allocation of the right size holds the document. msgpack-c then unpacks into a zone that each thread
- * keeps, and the objects are moved into the document.
+ * The MessagePack reader. msgpack-c decodes, but it believes what a head says: five bytes can ask
+ * it for gigabytes, it knows no UTF-8, and its errors name no place. Therefore the body is scanned
+ * first against every rule of value.h, which also counts the nodes, so that one allocation of the
+ * right size holds the document. msgpack-c then unpacks into a zone that each thread keeps, and the
+ * objects are moved into the document.
  */
 #include <math.h>
 #include <msgpack.h>
@@ -15,10 +16,11 @@
 enum { ZONE_CHUNK = 8192 };
 
 enum { /* what a head announces, beside MUSTER_NULL ... MUSTER_MAP */
-    HEAD_EXT = 16,
-    HEAD_UNUSED,
+       HEAD_EXT = 16,
+       HEAD_UNUSED,
 };
 
+/* n_nodes: how many nodes the document needs beside its root. */
 struct scan {
     const unsigned char *p, *start, *end;
     size_t n_nodes, depth;
@@ -32,12 +34,13 @@ struct head {
 
 /* 0xc0 ... 0xdf; all others are one byte with the value or the length inside. */
 static const struct head heads[32] = {
-    {MUSTER_NULL, 0}, {HEAD_UNUSED, 0}, {MUSTER_BOOL, 0},  {MUSTER_BOOL, 0},  {MUSTER_BIN, 1}, {MUSTER_BIN, 2},
-    {MUSTER_BIN, 4},  {HEAD_EXT, 0},    {HEAD_EXT, 0},     {HEAD_EXT, 0},     {MUSTER_FLOAT, 4}, {MUSTER_FLOAT, 8},
-    {MUSTER_INT, 1},  {MUSTER_INT, 2},  {MUSTER_INT, 4},   {MUSTER_INT, 8},   {MUSTER_INT, 1}, {MUSTER_INT, 2},
-    {MUSTER_INT, 4},  {MUSTER_INT, 8},  {HEAD_EXT, 0},     {HEAD_EXT, 0},     {HEAD_EXT, 0},   {HEAD_EXT, 0},
-    {HEAD_EXT, 0},    {MUSTER_STR, 1},  {MUSTER_STR, 2},   {MUSTER_STR, 4},   {MUSTER_ARRAY, 2}, {MUSTER_ARRAY, 4},
-    {MUSTER_MAP, 2},  {MUSTER_MAP, 4},
+    {MUSTER_NULL, 0},  {HEAD_UNUSED, 0},  {MUSTER_BOOL, 0}, {MUSTER_BOOL, 0},  {MUSTER_BIN, 1},
+    {MUSTER_BIN, 2},   {MUSTER_BIN, 4},   {HEAD_EXT, 0},    {HEAD_EXT, 0},     {HEAD_EXT, 0},
+    {MUSTER_FLOAT, 4}, {MUSTER_FLOAT, 8}, {MUSTER_INT, 1},  {MUSTER_INT, 2},   {MUSTER_INT, 4},
+    {MUSTER_INT, 8},   {MUSTER_INT, 1},   {MUSTER_INT, 2},  {MUSTER_INT, 4},   {MUSTER_INT, 8},
+    {HEAD_EXT, 0},     {HEAD_EXT, 0},     {HEAD_EXT, 0},    {HEAD_EXT, 0},     {HEAD_EXT, 0},
+    {MUSTER_STR, 1},   {MUSTER_STR, 2},   {MUSTER_STR, 4},  {MUSTER_ARRAY, 2}, {MUSTER_ARRAY, 4},
+    {MUSTER_MAP, 2},   {MUSTER_MAP, 4},
 };
 
 static int scan_value(struct scan *s, const struct place *at);
@@ -49,9 +52,11 @@ static struct wire_error *stand_at(struct scan *s, const unsigned char *p)
     return s->err;
 }
 
+/* missing: at least; what follows the missing bytes is unknown. */
 static int refuse_end(struct scan *s, const struct place *at, size_t missing)
 {
-    return place_refuse(stand_at(s, s->end), at, "the end of the body came, expected %zu more bytes", missing);
+    return place_refuse(stand_at(s, s->end), at,
+                        "the end of the body came, expected %zu more bytes", missing);
 }
 
 static uint64_t big_endian(const unsigned char *p, size_t width)
@@ -88,6 +93,7 @@ static int scan_head(struct scan *s, const struct place *at, uint8_t *ret_type, 
     return 0;
 }
 
+/* n comes from the body and may be anything up to 2^32 - 1. */
 static int scan_bytes(struct scan *s, const struct place *at, uint8_t type, uint64_t n)
 {
     size_t left = (size_t)(s->end - s->p), bad;
@@ -95,12 +101,13 @@ static int scan_bytes(struct scan *s, const struct place *at, uint8_t type, uint
     if (left < n)
         return refuse_end(s, at, (size_t)n - left);
     if (type == MUSTER_STR && !text_is_legal((const char *)s->p, (size_t)n, &bad))
-        return place_refuse(stand_at(s, s->p + bad), at, "the byte 0x%02x came, expected valid UTF-8 without U+0000",
-                            s->p[bad]);
+        return place_refuse(stand_at(s, s->p + bad), at,
+                            "the byte 0x%02x came, expected valid UTF-8 without U+0000", s->p[bad]);
     s->p += n;
     return 0;
 }
 
+/* A key that is not a str would be lost in JSON. */
 static int scan_pair(struct scan *s, const struct place *map)
 {
     const unsigned char *start = s->p;
@@ -112,7 +119,8 @@ static int scan_pair(struct scan *s, const struct place *map)
     if (err)
         return err;
     if (type != MUSTER_STR)
-        return place_refuse(stand_at(s, start), map, "a key of type 0x%02x came, expected a str", *start);
+        return place_refuse(stand_at(s, start), map, "a key of type 0x%02x came, expected a str",
+                            *start);
     err = scan_bytes(s, map, type, n);
     if (err)
         return err;
@@ -121,6 +129,7 @@ static int scan_pair(struct scan *s, const struct place *map)
     return scan_value(s, &here);
 }
 
+/* n is within the limits, so a body of a few bytes cannot ask for much. */
 static int scan_items(struct scan *s, const struct place *at, uint8_t type, uint64_t n)
 {
     struct place here = {.up = at};
@@ -133,25 +142,29 @@ static int scan_items(struct scan *s, const struct place *at, uint8_t type, uint
 }
 
 /* A list, a map, or a binary, which is a map in JSON. start: its first byte. */
-static int scan_container(struct scan *s, const struct place *at, const unsigned char *start, struct head h, uint64_t n)
+static int scan_container(struct scan *s, const struct place *at, const unsigned char *start,
+                          struct head h, uint64_t n)
 {
     uint64_t most = h.type == MUSTER_MAP ? WIRE_MAX_KEYS : WIRE_MAX_ELEMENTS;
     int err;
 
     if (s->depth == WIRE_MAX_DEPTH)
-        return place_refuse(stand_at(s, start), at, "level %d came, expected at most %d levels of lists, maps and binaries",
+        return place_refuse(stand_at(s, start), at,
+                            "level %d came, expected at most %d levels of lists, maps and binaries",
                             WIRE_MAX_DEPTH + 1, WIRE_MAX_DEPTH);
     if (h.type == MUSTER_BIN)
         return scan_bytes(s, at, h.type, n);
     if (n > most)
         return place_refuse(stand_at(s, start), at, "%s of %llu came, expected at most %llu",
-                            h.type == MUSTER_MAP ? "a map" : "a list", (unsigned long long)n, (unsigned long long)most);
+                            h.type == MUSTER_MAP ? "a map" : "a list", (unsigned long long)n,
+                            (unsigned long long)most);
     s->depth++;
     err = scan_items(s, at, h.type, n);
     s->depth--;
     return err;
 }
 
+/* All exponent bits set: NaN or infinity, in either width. */
 static bool is_finite(uint64_t bits, const unsigned char *start)
 {
     uint64_t exponent = *start == 0xca ? UINT64_C(0x7f800000) : UINT64_C(0x7ff0000000000000);
@@ -159,6 +172,7 @@ static bool is_finite(uint64_t bits, const unsigned char *start)
     return (bits & exponent) != exponent;
 }
 
+/* Recursion is bounded by WIRE_MAX_DEPTH; numbers are skipped by their head alone. */
 static int scan_value(struct scan *s, const struct place *at)
 {
     const unsigned char *start = s->p;
@@ -178,16 +192,19 @@ static int scan_value(struct scan *s, const struct place *at)
     case MUSTER_FLOAT:
         if (is_finite(n, start))
             return 0;
-        return place_refuse(stand_at(s, start), at, "a NaN or infinity came, expected a finite number, or it as a string");
+        return place_refuse(stand_at(s, start), at,
+                            "a NaN or infinity came, expected a finite number, or it as a string");
     case HEAD_EXT:
     case HEAD_UNUSED:
-        return place_refuse(stand_at(s, start), at, "the type 0x%02x came, expected nil, bool, int, float, str, bin, array or map",
-                            *start);
+        return place_refuse(
+            stand_at(s, start), at,
+            "the type 0x%02x came, expected nil, bool, int, float, str, bin, array or map", *start);
     default:
         return 0;
     }
 }
 
+/* From msgpack-c's objects, which point into the body, to nodes, which point into the copy. */
 struct move {
     struct doc *doc;
     const char *body;
@@ -195,7 +212,8 @@ struct move {
     struct wire_error *err;
 };
 
-/* Bytes in the document's copy. The NUL overwrites the head of what follows, which nobody reads any more. */
+/* Bytes in the document's copy. The NUL overwrites the head of what follows, which nobody reads any
+ * more. */
 static struct muster_value move_bytes(const struct move *m, uint8_t type, const char *p, uint32_t n)
 {
     char *s = m->doc->text + (n ? (size_t)(p - m->body) : m->len);
@@ -204,9 +222,11 @@ static struct muster_value move_bytes(const struct move *m, uint8_t type, const 
     return (struct muster_value){.type = type, .n = n, .s = s};
 }
 
-static int move_value(const struct move *m, const struct place *at, const msgpack_object *o, struct muster_value *out);
+static int move_value(const struct move *m, const struct place *at, const msgpack_object *o,
+                      struct muster_value *out);
 
-static int move_array(const struct move *m, const struct place *at, const msgpack_object *o, struct muster_value *out)
+static int move_array(const struct move *m, const struct place *at, const msgpack_object *o,
+                      struct muster_value *out)
 {
     struct place here = {.up = at};
     struct muster_value *items = doc_nodes(m->doc, o->via.array.size);
@@ -218,6 +238,7 @@ static int move_array(const struct move *m, const struct place *at, const msgpac
     return err;
 }
 
+/* As in JSON: the second of two equal keys is named. */
 static int check_keys(const struct move *m, const struct place *at, const struct muster_value *map)
 {
     const struct muster_value *twice = node_twice(map);
@@ -231,7 +252,8 @@ static int check_keys(const struct move *m, const struct place *at, const struct
     return place_refuse(m->err, &here, "this key came twice, expected each key once");
 }
 
-static int move_map(const struct move *m, const struct place *at, const msgpack_object *o, struct muster_value *out)
+static int move_map(const struct move *m, const struct place *at, const msgpack_object *o,
+                    struct muster_value *out)
 {
     uint32_t n = o->via.map.size;
     struct muster_value *items = doc_nodes(m->doc, 2 * (size_t)n);
@@ -250,6 +272,7 @@ static int move_map(const struct move *m, const struct place *at, const msgpack_
     return check_keys(m, at, out);
 }
 
+/* The same division as the JSON reader makes, so that one body is one tree. */
 static struct muster_value move_unsigned(uint64_t u)
 {
     if (u <= INT64_MAX)
@@ -257,7 +280,9 @@ static struct muster_value move_unsigned(uint64_t u)
     return (struct muster_value){.type = MUSTER_FLOAT, .form = FORM_U64, .u = u};
 }
 
-static int move_value(const struct move *m, const struct place *at, const msgpack_object *o, struct muster_value *out)
+/* The scan has bounded depth and counts. */
+static int move_value(const struct move *m, const struct place *at, const msgpack_object *o,
+                      struct muster_value *out)
 {
     switch (o->type) {
     case MSGPACK_OBJECT_MAP:
@@ -289,6 +314,7 @@ static int move_value(const struct move *m, const struct place *at, const msgpac
     }
 }
 
+/* One zone a thread, freed when the thread ends; cleared after each body, which keeps one chunk. */
 static pthread_key_t zone_key;
 static pthread_once_t zone_once = PTHREAD_ONCE_INIT;
 static bool zone_ready;
@@ -322,7 +348,10 @@ static msgpack_zone *borrow_zone(void)
     return zone;
 }
 
-static int unpack(struct muster_bytes body, msgpack_zone *zone, msgpack_object *ret_object, struct wire_error *err)
+/* After the scan only memory can be short; a refusal would mean that scan and msgpack-c disagree.
+ */
+static int unpack(struct muster_bytes body, msgpack_zone *zone, msgpack_object *ret_object,
+                  struct wire_error *err)
 {
     size_t off = 0;
     int code = msgpack_unpack(body.data, body.len, &off, zone, ret_object);
@@ -335,8 +364,8 @@ static int unpack(struct muster_bytes body, msgpack_zone *zone, msgpack_object *
     return place_refuse(err, NULL, "msgpack-c gave %d, expected one complete value", code);
 }
 
-static int move_document(struct muster_bytes body, size_t n_nodes, const msgpack_object *top, struct doc **ret_doc,
-                         struct wire_error *err)
+static int move_document(struct muster_bytes body, size_t n_nodes, const msgpack_object *top,
+                         struct doc **ret_doc, struct wire_error *err)
 {
     struct move m = {.doc = doc_new(body, n_nodes), .body = body.data, .len = body.len, .err = err};
     int code = m.doc ? move_value(&m, NULL, top, &m.doc->root) : MUSTER_ENOMEM;
@@ -359,7 +388,8 @@ int msgpack_read(struct muster_bytes body, struct doc **ret_doc, struct wire_err
     s.end = s.p + body.len;
     code = scan_value(&s, NULL);
     if (!code && s.p != s.end)
-        code = place_refuse(stand_at(&s, s.p), NULL, "%zu more bytes came, expected the end of the body",
+        code = place_refuse(stand_at(&s, s.p), NULL,
+                            "%zu more bytes came, expected the end of the body",
                             (size_t)(s.end - s.p));
     if (code)
         return code;

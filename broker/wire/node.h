@@ -9,10 +9,10 @@
 
 #include "wire/value.h"
 
-enum { /* what a MUSTER_FLOAT was made of */
-    FORM_F64,    /* f */
-    FORM_U64,    /* u: an unsigned integer above INT64_MAX */
-    FORM_DIGITS, /* s, n: JSON digits, followed by a byte that no number goes on with */
+enum {              /* what a MUSTER_FLOAT was made of */
+       FORM_F64,    /* f */
+       FORM_U64,    /* u: an unsigned integer above INT64_MAX */
+       FORM_DIGITS, /* s, n: JSON digits, followed by a byte that no number goes on with */
 };
 
 struct muster_value {
@@ -27,7 +27,8 @@ struct muster_value {
         const struct muster_value *items; /* ARRAY: n; MAP: 2 n, key before value, keys are STR */
     };
 };
-_Static_assert(sizeof(struct muster_value) == 16, "the limits of a decoded body count on 16 bytes a value");
+_Static_assert(sizeof(struct muster_value) == 16,
+               "the limits of a decoded body count on 16 bytes a value");
 
 struct block;
 

@@ -48,6 +48,7 @@ int place_refuse(struct wire_error *err, const struct place *at, const char *fmt
     va_end(ap);
     if (err->offset != WIRE_NO_OFFSET)
         (void)snprintf(byte, sizeof byte, err->field[0] ? " (byte %zu)" : "byte %zu", err->offset);
-    (void)snprintf(err->text, sizeof err->text, "%s%s%s%s", err->field, byte, err->field[0] || byte[0] ? ": " : "", what);
+    (void)snprintf(err->text, sizeof err->text, "%s%s%s%s", err->field, byte,
+                   err->field[0] || byte[0] ? ": " : "", what);
     return MUSTER_EINVAL;
 }

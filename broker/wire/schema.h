@@ -1,24 +1,29 @@
 /*
  * wire/schema.h - definitions of bodies: loaded from text, and checked against decoded bodies.
  *
- * Text     One service a text: schemas/messages/<service>.yaml, turned into the same structure in JSON by the build, because that
- *          is what a plugin gives in struct muster_service.schema; the broker's plugins and third parties use one path.
+ * Text     One service a text: schemas/messages/<service>.yaml, turned into the same structure in
+ *          JSON by the build, because that is what a plugin gives in struct muster_service.schema;
+ *          the broker's plugins and third parties use one path.
  *            service: presence           the subject token
  *            doc: ...
  *            types:  {<type>: {doc, fields: {...}} or "<field text>"}
  *            verbs:  {<verb>: {doc, request, reply, write, paged}}
  *            events: {<event>: {doc, key, body}}          published on evt.<service>.<event>.<key>
- *            messages: {<name>: {doc, subject, body}}     anything else that is said, on a subject of its own
- *          request, reply and body are a map of fields, or one field text; left out they are an empty map. `write: true` adds
- *          request_id? to the request; `paged: true` adds limit? and after? to the request, and next?, epoch and seq to the reply.
- * Fields   Written as INTERFACE 4 writes them: a name, with `?` when it may be missing, and one text:
+ *            messages: {<name>: {doc, subject, body}}     said on a subject of its own
+ *          request, reply and body are a map of fields, or one field text; left out they are an
+ *          empty map. `write: true` adds request_id? to the request; `paged: true` adds limit? and
+ *          after? to the request, and next?, epoch and seq to the reply.
+ * Fields   Written as INTERFACE 4 writes them: a name, with `?` when it may be missing, and one
+ *          text:
  *            <type>[ [] | {} ][ or null][ <min>..<max>][ = <default>][ - <what it means>]
- *          The type is bool, int, float, str, name (INTERFACE 1), time (RFC 3339 UTC), any, choices (low|medium|high), or
- *          a type of the same text or of the core's. `[]` is a list of it, `{}` a map of names to it. The range
- *          bounds a number's value, a string's bytes, or the count of a list or map; both ends are whole numbers and may be left out.
- * Strict   Requests are checked strictly: an unknown field is refused with the names that there are, because a misspelt option
- *          that is ignored does the wrong thing silently. Events and replies are read leniently, because they grow.
- *          null is not the same as a field left out, except where the text says "or null".
+ *          The type is bool, int, float, str, name (INTERFACE 1), time (RFC 3339 UTC), any, choices
+ *          (low|medium|high), or a type of the same text or of the core's. `[]` is a list of it,
+ *          `{}` a map of names to it. The range bounds a number's value, a string's bytes, or the
+ *          count of a list or map; both ends are whole numbers and may be left out.
+ * Strict   Requests are checked strictly: an unknown field is refused with the names that there
+ *          are, because a misspelt option that is ignored does the wrong thing silently. Events and
+ *          replies are read leniently, because they grow. null is not the same as a field left out,
+ *          except where the text says "or null".
  * Errors   0, MUSTER_ENOMEM, or MUSTER_EINVAL with the field, what came and what was expected.
  * Memory   A schema owns all it points to; schema_free(). Read-only after loading, from any thread.
  */
@@ -30,14 +35,24 @@
 #include "wire/text.h"
 #include "wire/value.h"
 
-enum { SCHEMA_BOOL, SCHEMA_INT, SCHEMA_FLOAT, SCHEMA_STR, SCHEMA_NAME, SCHEMA_TIME, SCHEMA_ANY, SCHEMA_ENUM, SCHEMA_REF };
+enum {
+    SCHEMA_BOOL,
+    SCHEMA_INT,
+    SCHEMA_FLOAT,
+    SCHEMA_STR,
+    SCHEMA_NAME,
+    SCHEMA_TIME,
+    SCHEMA_ANY,
+    SCHEMA_ENUM,
+    SCHEMA_REF
+};
 enum { SCHEMA_ONE, SCHEMA_LIST, SCHEMA_MAP };
 
 struct schema_type;
 
 struct schema_field {
-    struct text name, doc, def; /* def.s NULL: none */
-    struct text choices;        /* ENUM: "low|medium|high" */
+    struct text name, doc, def;    /* def.s NULL: none */
+    struct text choices;           /* ENUM: "low|medium|high" */
     const struct schema_type *ref; /* REF */
     int64_t min, max;              /* INT64_MIN, INT64_MAX: unbounded */
     uint8_t kind, shape;
@@ -69,14 +84,15 @@ struct schema {
     struct schema_type *types;
     size_t n_types;
     struct schema_list verbs, events, messages;
-    const struct schema *base;  /* where types are looked up next; NULL for the core's own */
+    const struct schema *base; /* where types are looked up next; NULL for the core's own */
     struct muster_value *tree; /* owns all strings */
 };
 
 /* The broker's own definitions, schemas/messages/core.yaml. Loaded once. */
 const struct schema *schema_core(void);
 /* Load a definition in JSON. base: usually schema_core(). */
-int schema_load(const char *text, const struct schema *base, struct schema **ret_schema, struct wire_error *err);
+int schema_load(const char *text, const struct schema *base, struct schema **ret_schema,
+                struct wire_error *err);
 void schema_free(struct schema *schema);
 
 /* NULL: no such entry. */
@@ -84,7 +100,8 @@ const struct schema_entry *schema_find(const struct schema_list *list, const cha
 
 enum { SCHEMA_LENIENT = 0, SCHEMA_STRICT = 1 };
 /* Check a decoded body against entry->body or entry->reply. */
-int schema_check(const struct schema_type *type, const struct muster_value *body, int strict, struct wire_error *err);
+int schema_check(const struct schema_type *type, const struct muster_value *body, int strict,
+                 struct wire_error *err);
 
 /* True when word is one of choices ("a|b|c"). */
 bool schema_is_choice(struct text choices, struct text word);

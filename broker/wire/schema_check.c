@@ -9,6 +9,7 @@
 
 enum { SHOWN_SIZE = 80 };
 
+/* One check of one body. */
 struct check {
     int strict;
     struct wire_error *err;
@@ -43,6 +44,7 @@ static void say_choices(struct text choices, char *out)
     }
 }
 
+/* unit: " bytes" or "", with its blank. */
 static void say_range(const struct schema_field *f, const char *unit, char *out)
 {
     if (f->min == f->max)
@@ -110,11 +112,13 @@ static const char *show(const struct muster_value *v, char out[SHOWN_SIZE])
     return out;
 }
 
-static int refuse(struct check *c, const struct place *at, const struct schema_field *f, const struct muster_value *v)
+static int refuse(struct check *c, const struct place *at, const struct schema_field *f,
+                  const struct muster_value *v)
 {
     char came[SHOWN_SIZE], expected[SCHEMA_SENTENCE_SIZE];
 
-    return place_refuse(c->err, at, "%s came, expected %s", show(v, came), schema_describe(f, expected));
+    return place_refuse(c->err, at, "%s came, expected %s", show(v, came),
+                        schema_describe(f, expected));
 }
 
 /* Two digits at p as a number; out of all ranges when they are not digits. */
@@ -141,7 +145,8 @@ static bool is_time(const char *s, size_t len)
 {
     const char *p = s + 19;
 
-    if (len < 20 || s[4] != '-' || s[7] != '-' || (s[10] | 0x20) != 't' || s[13] != ':' || s[16] != ':')
+    if (len < 20 || s[4] != '-' || s[7] != '-' || (s[10] | 0x20) != 't' || s[13] != ':' ||
+        s[16] != ':')
         return false;
     if (!is_day(s) || two(s + 11) > 23 || two(s + 14) > 59 || two(s + 17) > 59)
         return false;
@@ -152,9 +157,11 @@ static bool is_time(const char *s, size_t len)
             return false;
         p += n;
     }
-    return strcmp(p, "Z") == 0 || strcmp(p, "z") == 0 || strcmp(p, "+00:00") == 0 || strcmp(p, "-00:00") == 0;
+    return strcmp(p, "Z") == 0 || strcmp(p, "z") == 0 || strcmp(p, "+00:00") == 0 ||
+           strcmp(p, "-00:00") == 0;
 }
 
+/* A fraction is compared as a double; bounds are small whole numbers. */
 static bool within(const struct schema_field *f, const struct muster_value *v)
 {
     double d;
@@ -162,10 +169,12 @@ static bool within(const struct schema_field *f, const struct muster_value *v)
     if (v->type == MUSTER_INT)
         return v->i >= f->min && v->i <= f->max;
     d = value_float(v);
-    return (f->min == INT64_MIN || d >= (double)f->min) && (f->max == INT64_MAX || d <= (double)f->max);
+    return (f->min == INT64_MIN || d >= (double)f->min) &&
+           (f->max == INT64_MAX || d <= (double)f->max);
 }
 
-/* One value of a kind other than REF and ANY. In a list or map the range is of the count, not of the element. */
+/* One value of a kind other than REF and ANY. In a list or map the range is of the count, not of
+ * the element. */
 static bool fits(const struct schema_field *f, const struct muster_value *v)
 {
     bool ranged = f->shape == SCHEMA_ONE;
@@ -178,7 +187,8 @@ static bool fits(const struct schema_field *f, const struct muster_value *v)
     case SCHEMA_FLOAT:
         return (v->type == MUSTER_INT || v->type == MUSTER_FLOAT) && (!ranged || within(f, v));
     case SCHEMA_STR:
-        return v->type == MUSTER_STR && (!ranged || ((int64_t)v->n >= f->min && (int64_t)v->n <= f->max));
+        return v->type == MUSTER_STR &&
+               (!ranged || ((int64_t)v->n >= f->min && (int64_t)v->n <= f->max));
     case SCHEMA_NAME:
         return v->type == MUSTER_STR && name_is_public(v->s, v->n);
     case SCHEMA_TIME:
@@ -188,7 +198,8 @@ static bool fits(const struct schema_field *f, const struct muster_value *v)
     }
 }
 
-static int check_one(struct check *c, const struct place *at, const struct schema_field *f, const struct muster_value *v)
+static int check_one(struct check *c, const struct place *at, const struct schema_field *f,
+                     const struct muster_value *v)
 {
     struct schema_field one = *f;
 
@@ -205,7 +216,9 @@ static int check_one(struct check *c, const struct place *at, const struct schem
     return refuse(c, at, &one, v);
 }
 
-static int check_items(struct check *c, const struct place *at, const struct schema_field *f, const struct muster_value *v)
+/* The count first, then each element. */
+static int check_items(struct check *c, const struct place *at, const struct schema_field *f,
+                       const struct muster_value *v)
 {
     bool list = f->shape == SCHEMA_LIST;
     int err = 0;
@@ -215,8 +228,8 @@ static int check_items(struct check *c, const struct place *at, const struct sch
     if ((int64_t)v->n < f->min || (int64_t)v->n > f->max) {
         char expected[SCHEMA_SENTENCE_SIZE];
 
-        return place_refuse(c->err, at, "%s of %u came, expected %s", list ? "a list" : "a map", v->n,
-                            schema_describe(f, expected));
+        return place_refuse(c->err, at, "%s of %u came, expected %s", list ? "a list" : "a map",
+                            v->n, schema_describe(f, expected));
     }
     for (uint32_t i = 0; !err && i < v->n; i++) {
         const struct muster_value *key = &v->items[2 * (size_t)i];
@@ -227,17 +240,22 @@ static int check_items(struct check *c, const struct place *at, const struct sch
     return err;
 }
 
-static int check_field(struct check *c, const struct place *at, const struct schema_field *f, const struct muster_value *v)
+/* null counts only where the definition says "or null"; it is not a missing field. */
+static int check_field(struct check *c, const struct place *at, const struct schema_field *f,
+                       const struct muster_value *v)
 {
     if (v->type == MUSTER_NULL && f->nullable)
         return 0;
     return f->shape == SCHEMA_ONE ? check_one(c, at, f, v) : check_items(c, at, f, v);
 }
 
-static const struct schema_field *find_field(const struct schema_type *type, const struct muster_value *key)
+/* Types have a few fields; a scan is enough. */
+static const struct schema_field *find_field(const struct schema_type *type,
+                                             const struct muster_value *key)
 {
     for (size_t i = 0; i < type->n_fields; i++)
-        if (type->fields[i].name.len == key->n && memcmp(type->fields[i].name.s, key->s, key->n) == 0)
+        if (type->fields[i].name.len == key->n &&
+            memcmp(type->fields[i].name.s, key->s, key->n) == 0)
             return &type->fields[i];
     return NULL;
 }
@@ -252,7 +270,8 @@ static void say_fields(const struct schema_type *type, char *out)
         say(out, "an empty map");
 }
 
-static int refuse_unknown(struct check *c, const struct place *at, const struct schema_type *type, struct text key)
+static int refuse_unknown(struct check *c, const struct place *at, const struct schema_type *type,
+                          struct text key)
 {
     char known[SCHEMA_SENTENCE_SIZE];
     struct place here = {.up = at, .key = key.s, .n = key.len};
@@ -261,6 +280,7 @@ static int refuse_unknown(struct check *c, const struct place *at, const struct 
     return place_refuse(c->err, &here, "an unknown field came, expected %s", known);
 }
 
+/* After the fields that came were checked: a wrong one says more than a missing one. */
 static int check_present(struct check *c, const struct place *at, const struct schema_type *type,
                          const struct muster_value *map)
 {
@@ -272,13 +292,16 @@ static int check_present(struct check *c, const struct place *at, const struct s
         bool there = f->optional;
 
         for (size_t j = 0; !there && j < map->n; j++)
-            there = map->items[2 * j].n == f->name.len && memcmp(map->items[2 * j].s, f->name.s, f->name.len) == 0;
+            there = map->items[2 * j].n == f->name.len &&
+                    memcmp(map->items[2 * j].s, f->name.s, f->name.len) == 0;
         if (!there)
-            return place_refuse(c->err, &here, "nothing came, expected %s", schema_describe(f, expected));
+            return place_refuse(c->err, &here, "nothing came, expected %s",
+                                schema_describe(f, expected));
     }
     return 0;
 }
 
+/* Recursion is bounded by the depth of the body. */
 static int check_type(struct check *c, const struct place *at, const struct schema_type *type,
                       const struct muster_value *v)
 {
@@ -287,8 +310,8 @@ static int check_type(struct check *c, const struct place *at, const struct sche
     if (type->alias)
         return check_field(c, at, &type->fields[0], v);
     if (v->type != MUSTER_MAP)
-        return place_refuse(c->err, at, "%s came, expected a map%s%s", value_kind(v), type->name ? " of type " : "",
-                            type->name ? type->name : "");
+        return place_refuse(c->err, at, "%s came, expected a map%s%s", value_kind(v),
+                            type->name ? " of type " : "", type->name ? type->name : "");
     for (size_t i = 0; !err && i < v->n; i++) {
         const struct muster_value *key = &v->items[2 * i];
         const struct schema_field *f = find_field(type, key);
@@ -302,7 +325,8 @@ static int check_type(struct check *c, const struct place *at, const struct sche
     return err ? err : check_present(c, at, type, v);
 }
 
-int schema_check(const struct schema_type *type, const struct muster_value *body, int strict, struct wire_error *err)
+int schema_check(const struct schema_type *type, const struct muster_value *body, int strict,
+                 struct wire_error *err)
 {
     struct check c = {.strict = strict, .err = err};
 

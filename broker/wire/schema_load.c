@@ -18,22 +18,25 @@ struct load {
 
 static const char *const kind_words[] = {"bool", "int", "float", "str", "name", "time", "any"};
 
-static const char request_id_text[] = "str 1..128 - Makes the request safe to repeat: for 24 hours the same id with the same "
-                                      "body gets the first answer, with another body already_exists.";
+static const char request_id_text[] =
+    "str 1..128 - Makes the request safe to repeat: for 24 hours the same id with the same "
+    "body gets the first answer, with another body already_exists.";
 static const char limit_text[] = "int 1..1000 = 100 - How many at most.";
 static const char after_text[] = "str - The next of the previous answer.";
 static const char next_text[] = "str - Where the next page begins; missing on the last one.";
 static const char epoch_text[] = "int - Of the service's events.";
 static const char seq_text[] = "int - Events after this one complete the list.";
 
-static int add_fields(struct load *l, const struct place *at, const struct muster_value *map, struct schema_type *type);
+static int add_fields(struct load *l, const struct place *at, const struct muster_value *map,
+                      struct schema_type *type);
 
 /* Refuse the text of a string: it, and what should stand there. */
 static int refuse(struct load *l, const struct place *at, struct text came, const char *expected)
 {
     char shown[TEXT_QUOTE_SIZE];
 
-    return place_refuse(l->err, at, "%s came, expected %s", text_quote(came.s, came.len, shown), expected);
+    return place_refuse(l->err, at, "%s came, expected %s", text_quote(came.s, came.len, shown),
+                        expected);
 }
 
 /* A text being read from left to right. */
@@ -41,6 +44,7 @@ struct words {
     const char *p, *end;
 };
 
+/* YAML folds lines with blanks or newlines. */
 static void skip_spaces(struct words *w)
 {
     while (w->p < w->end && (*w->p == ' ' || *w->p == '\n'))
@@ -58,6 +62,7 @@ static struct text take_word(struct words *w, const char *stops)
     return word;
 }
 
+/* True when the text goes on with literal, which is skipped then. */
 static bool take(struct words *w, const char *literal)
 {
     size_t len = strlen(literal);
@@ -68,6 +73,7 @@ static bool take(struct words *w, const char *literal)
     return true;
 }
 
+/* Own types come before the core's, so a service may have a position of its own. */
 static const struct schema_type *find_type(const struct schema *s, struct text name)
 {
     for (; s; s = s->base)
@@ -77,7 +83,9 @@ static const struct schema_type *find_type(const struct schema *s, struct text n
     return NULL;
 }
 
-static int parse_kind(struct load *l, const struct place *at, struct text word, struct schema_field *f)
+/* What no other rule takes is the name of a type. */
+static int parse_kind(struct load *l, const struct place *at, struct text word,
+                      struct schema_field *f)
 {
     for (f->kind = SCHEMA_BOOL; f->kind <= SCHEMA_ANY; f->kind++)
         if (text_is(word, kind_words[f->kind]))
@@ -90,7 +98,8 @@ static int parse_kind(struct load *l, const struct place *at, struct text word, 
     f->kind = SCHEMA_REF;
     f->ref = find_type(l->schema, word);
     if (!f->ref)
-        return refuse(l, at, word, "bool, int, float, str, name, time, any, choices (a|b), or a defined type");
+        return refuse(l, at, word,
+                      "bool, int, float, str, name, time, any, choices (a|b), or a defined type");
     return 0;
 }
 
@@ -115,23 +124,28 @@ static bool parse_bound(struct text digits, int64_t none, int64_t *ret_bound)
     return true;
 }
 
+/* The range of a list or map is its count, whatever its elements are. */
 static bool has_range(const struct schema_field *f)
 {
-    return f->shape != SCHEMA_ONE || f->kind == SCHEMA_INT || f->kind == SCHEMA_FLOAT || f->kind == SCHEMA_STR;
+    return f->shape != SCHEMA_ONE || f->kind == SCHEMA_INT || f->kind == SCHEMA_FLOAT ||
+           f->kind == SCHEMA_STR;
 }
 
-static int parse_range(struct load *l, const struct place *at, struct text word, struct schema_field *f)
+static int parse_range(struct load *l, const struct place *at, struct text word,
+                       struct schema_field *f)
 {
     const char *dots = memmem(word.s, word.len, "..", 2);
     struct text low, high;
 
     if (!dots)
-        return refuse(l, at, word, "\"or null\", a range (1..64), a default (= 5) or a text (- what it means)");
+        return refuse(l, at, word,
+                      "\"or null\", a range (1..64), a default (= 5) or a text (- what it means)");
     if (!has_range(f))
         return refuse(l, at, word, "no range, which only numbers, strings, lists and maps have");
     low = (struct text){word.s, (size_t)(dots - word.s)};
     high = (struct text){dots + 2, word.len - low.len - 2};
-    if (!parse_bound(low, INT64_MIN, &f->min) || !parse_bound(high, INT64_MAX, &f->max) || f->min > f->max)
+    if (!parse_bound(low, INT64_MIN, &f->min) || !parse_bound(high, INT64_MAX, &f->max) ||
+        f->min > f->max)
         return refuse(l, at, word, "a range such as 1..64, ..64 or 1..");
     return 0;
 }
@@ -151,24 +165,30 @@ bool schema_is_choice(struct text choices, struct text word)
     return false;
 }
 
-static int parse_default(struct load *l, const struct place *at, struct text word, struct schema_field *f)
+/* The default is for documents: the plugin applies it. It is checked, so that documents do not lie.
+ */
+static int parse_default(struct load *l, const struct place *at, struct text word,
+                         struct schema_field *f)
 {
     int64_t v;
 
     f->def = word;
     if (!f->optional || f->shape != SCHEMA_ONE)
-        return refuse(l, at, word, "no default, which only single fields with a '?' behind their name have");
+        return refuse(l, at, word,
+                      "no default, which only single fields with a '?' behind their name have");
     if (f->kind == SCHEMA_ENUM && !schema_is_choice(f->choices, word))
         return refuse(l, at, word, "a default that is one of the choices");
     if (f->kind == SCHEMA_BOOL && !text_is(word, "true") && !text_is(word, "false"))
         return refuse(l, at, word, "true or false");
-    if (f->kind == SCHEMA_INT && (!word.len || !parse_bound(word, 0, &v) || v < f->min || v > f->max))
+    if (f->kind == SCHEMA_INT &&
+        (!word.len || !parse_bound(word, 0, &v) || v < f->min || v > f->max))
         return refuse(l, at, word, "a whole number within the range");
     return 0;
 }
 
-/* f->optional is set. */
-static int parse_field(struct load *l, const struct place *at, struct text text, struct schema_field *f)
+/* The grammar of schema.h, from left to right. f->optional is set. */
+static int parse_field(struct load *l, const struct place *at, struct text text,
+                       struct schema_field *f)
 {
     struct words w = {text.s, text.s + text.len};
     int err = parse_kind(l, at, take_word(&w, "[{"), f);
@@ -192,11 +212,14 @@ static int parse_field(struct load *l, const struct place *at, struct text text,
         w.p = w.end;
     }
     if (!err && w.p < w.end)
-        return refuse(l, at, (struct text){w.p, (size_t)(w.end - w.p)}, "the end of the field, or a text (- what it means)");
+        return refuse(l, at, (struct text){w.p, (size_t)(w.end - w.p)},
+                      "the end of the field, or a text (- what it means)");
     return err;
 }
 
-static int parse_named(struct load *l, const struct place *at, struct text text, struct schema_type *type)
+/* at is the place of the field, so its key is the name. */
+static int parse_named(struct load *l, const struct place *at, struct text text,
+                       struct schema_type *type)
 {
     struct schema_field *f = &type->fields[type->n_fields];
     struct text name = {at->key, at->n};
@@ -206,16 +229,20 @@ static int parse_named(struct load *l, const struct place *at, struct text text,
         name.len--;
     }
     if (!name_is_legal(name.s, name.len))
-        return refuse(l, at, name, "the name of a field ([A-Za-z0-9_-]{1,64}, then '?' where it may be missing)");
+        return refuse(
+            l, at, name,
+            "the name of a field ([A-Za-z0-9_-]{1,64}, then '?' where it may be missing)");
     for (size_t i = 0; i < type->n_fields; i++)
-        if (type->fields[i].name.len == name.len && memcmp(type->fields[i].name.s, name.s, name.len) == 0)
+        if (type->fields[i].name.len == name.len &&
+            memcmp(type->fields[i].name.s, name.s, name.len) == 0)
             return refuse(l, at, name, "a field that is not there yet");
     f->name = name;
     type->n_fields++;
     return parse_field(l, at, text, f);
 }
 
-static int add_fields(struct load *l, const struct place *at, const struct muster_value *map, struct schema_type *type)
+static int add_fields(struct load *l, const struct place *at, const struct muster_value *map,
+                      struct schema_type *type)
 {
     int err = 0;
 
@@ -226,7 +253,8 @@ static int add_fields(struct load *l, const struct place *at, const struct muste
 
         text.s = value_str(v, &text.len);
         if (!text.s)
-            return place_refuse(l->err, &here, "%s came, expected the text of a field (str 1..64 - what it means)",
+            return place_refuse(l->err, &here,
+                                "%s came, expected the text of a field (str 1..64 - what it means)",
                                 value_kind(v));
         err = parse_named(l, &here, text, type);
     }
@@ -234,28 +262,32 @@ static int add_fields(struct load *l, const struct place *at, const struct muste
 }
 
 /* v: NULL, a map of fields, or one text. Room for `extra` more fields is made. */
-static int parse_type(struct load *l, const struct place *at, const struct muster_value *v, size_t extra,
-                      struct schema_type *type)
+static int parse_type(struct load *l, const struct place *at, const struct muster_value *v,
+                      size_t extra, struct schema_type *type)
 {
     int kind = v ? value_type(v) : MUSTER_MAP;
     size_t n = v && kind == MUSTER_MAP ? value_count(v) : 1;
     struct text text;
 
     if (kind != MUSTER_MAP && kind != MUSTER_STR)
-        return place_refuse(l->err, at, "%s came, expected a map of fields, or one text", value_kind(v));
+        return place_refuse(l->err, at, "%s came, expected a map of fields, or one text",
+                            value_kind(v));
     type->fields = calloc(n + extra + 1, sizeof *type->fields);
     if (!type->fields)
         return MUSTER_ENOMEM;
     if (!v || kind == MUSTER_MAP)
         return v ? add_fields(l, at, v, type) : 0;
     if (extra)
-        return place_refuse(l->err, at, "one text came, expected a map of fields, because write or paged adds to it");
+        return place_refuse(
+            l->err, at,
+            "one text came, expected a map of fields, because write or paged adds to it");
     type->alias = true;
     type->n_fields = 1;
     text.s = value_str(v, &text.len);
     return parse_field(l, at, text, &type->fields[0]);
 }
 
+/* text is one of the constants above. */
 static int add_known(struct load *l, const char *name, const char *text, struct schema_type *type)
 {
     struct place here = {.key = name, .n = strlen(name)};
@@ -281,7 +313,8 @@ static int add_common(struct load *l, bool write, bool paged, struct schema_entr
 }
 
 /* Every key of map is one of the words in `known`, which are separated by blanks. */
-static int check_words(struct load *l, const struct place *at, const struct muster_value *map, const char *known)
+static int check_words(struct load *l, const struct place *at, const struct muster_value *map,
+                       const char *known)
 {
     if (value_type(map) != MUSTER_MAP)
         return place_refuse(l->err, at, "%s came, expected a map of %s", value_kind(map), known);
@@ -303,8 +336,8 @@ static int check_words(struct load *l, const struct place *at, const struct must
 }
 
 /* A string member; *ret_s stays as it is when it is missing. */
-static int get_text(struct load *l, const struct place *at, const struct muster_value *map, const char *key,
-                    const char **ret_s)
+static int get_text(struct load *l, const struct place *at, const struct muster_value *map,
+                    const char *key, const char **ret_s)
 {
     struct place here = {.up = at, .key = key, .n = strlen(key)};
     const struct muster_value *v = value_get(map, key);
@@ -316,6 +349,7 @@ static int get_text(struct load *l, const struct place *at, const struct muster_
     return 0;
 }
 
+/* Missing is false. */
 static bool is_true(const struct muster_value *map, const char *key)
 {
     const struct muster_value *v = value_get(map, key);
@@ -323,28 +357,36 @@ static bool is_true(const struct muster_value *map, const char *key)
     return v && value_int(v);
 }
 
+/* The place of a member, kept in *here. */
 static const struct place *below(struct place *here, const struct place *at, const char *key)
 {
     *here = (struct place){.up = at, .key = key, .n = strlen(key)};
     return here;
 }
 
-static int parse_verb(struct load *l, const struct place *at, const struct muster_value *v, struct schema_entry *e)
+/* Room for three more fields is enough for request_id, or limit and after; write and paged together
+ * too. */
+static int parse_verb(struct load *l, const struct place *at, const struct muster_value *v,
+                      struct schema_entry *e)
 {
     bool write = is_true(v, "write"), paged = is_true(v, "paged");
     struct place here;
     int err = check_words(l, at, v, "doc request reply write paged");
 
     if (!err)
-        err = parse_type(l, below(&here, at, "request"), value_get(v, "request"), 3u * (write || paged), &e->body);
+        err = parse_type(l, below(&here, at, "request"), value_get(v, "request"),
+                         3u * (write || paged), &e->body);
     if (!err)
-        err = parse_type(l, below(&here, at, "reply"), value_get(v, "reply"), 3u * paged, &e->reply);
+        err =
+            parse_type(l, below(&here, at, "reply"), value_get(v, "reply"), 3u * paged, &e->reply);
     if (!err)
         err = add_common(l, write, paged, e);
     return err ? err : get_text(l, at, v, "doc", &e->doc);
 }
 
-static int parse_said(struct load *l, const struct place *at, const struct muster_value *v, struct schema_entry *e)
+/* What events and messages have in common. */
+static int parse_said(struct load *l, const struct place *at, const struct muster_value *v,
+                      struct schema_entry *e)
 {
     struct place here;
     int err = get_text(l, at, v, "doc", &e->doc);
@@ -356,29 +398,34 @@ static int parse_said(struct load *l, const struct place *at, const struct muste
     return err ? err : parse_type(l, below(&here, at, "body"), value_get(v, "body"), 0, &e->body);
 }
 
-static int parse_event(struct load *l, const struct place *at, const struct muster_value *v, struct schema_entry *e)
+static int parse_event(struct load *l, const struct place *at, const struct muster_value *v,
+                       struct schema_entry *e)
 {
     int err = check_words(l, at, v, "doc key body");
 
     if (!err)
         err = parse_said(l, at, v, e);
     if (!err && !e->key)
-        return place_refuse(l->err, at, "no key came, expected what the last token of the event's subject is");
+        return place_refuse(l->err, at,
+                            "no key came, expected what the last token of the event's subject is");
     return err;
 }
 
-static int parse_message(struct load *l, const struct place *at, const struct muster_value *v, struct schema_entry *e)
+static int parse_message(struct load *l, const struct place *at, const struct muster_value *v,
+                         struct schema_entry *e)
 {
     int err = check_words(l, at, v, "doc subject body");
 
     if (!err)
         err = parse_said(l, at, v, e);
     if (!err && !e->subject)
-        return place_refuse(l->err, at, "no subject came, expected the subject that the message has");
+        return place_refuse(l->err, at,
+                            "no subject came, expected the subject that the message has");
     return err;
 }
 
-typedef int (*entry_fn)(struct load *l, const struct place *at, const struct muster_value *v, struct schema_entry *e);
+typedef int (*entry_fn)(struct load *l, const struct place *at, const struct muster_value *v,
+                        struct schema_entry *e);
 
 static int parse_list(struct load *l, const char *key, entry_fn parse, struct schema_list *list)
 {
@@ -417,7 +464,8 @@ static int name_types(struct load *l, const struct place *at, const struct muste
     for (; s->n_types < value_count(map); s->n_types++) {
         struct text name;
 
-        (void)value_key(map, s->n_types, &s->types[s->n_types].name, &name.len); /* below the count */
+        (void)value_key(map, s->n_types, &s->types[s->n_types].name,
+                        &name.len); /* below the count */
         name.s = s->types[s->n_types].name;
         if (!name_is_legal(name.s, name.len))
             return refuse(l, at, name, "a name ([A-Za-z0-9_-]{1,64})");
@@ -459,7 +507,8 @@ static int check_aliases(struct load *l)
 {
     for (size_t i = 0; i < l->schema->n_types; i++) {
         const struct schema_type *type = &l->schema->types[i];
-        struct place top = {.key = "types", .n = 5}, here = {.up = &top, .key = type->name, .n = strlen(type->name)};
+        struct place top = {.key = "types", .n = 5},
+                     here = {.up = &top, .key = type->name, .n = strlen(type->name)};
 
         if (type->alias && type->fields[0].kind == SCHEMA_REF && type->fields[0].ref->alias)
             return refuse(l, &here, text_of(type->fields[0].ref->name), "a type that has fields");
@@ -467,6 +516,7 @@ static int check_aliases(struct load *l)
     return 0;
 }
 
+/* Types first: the bodies of all others may refer to them. */
 static int parse_schema(struct load *l)
 {
     struct schema *s = l->schema;
@@ -475,7 +525,9 @@ static int parse_schema(struct load *l)
     if (!err)
         err = get_text(l, NULL, s->tree, "service", &s->service);
     if (!err && (!s->service || !name_is_public(s->service, strlen(s->service))))
-        return place_refuse(l->err, NULL, "no service or no legal name came, expected service: [A-Za-z0-9_-]{1,64}");
+        return place_refuse(
+            l->err, NULL,
+            "no service or no legal name came, expected service: [A-Za-z0-9_-]{1,64}");
     if (!err)
         err = get_text(l, NULL, s->tree, "doc", &s->doc);
     if (!err)
@@ -489,7 +541,8 @@ static int parse_schema(struct load *l)
     return err ? err : parse_list(l, "messages", parse_message, &s->messages);
 }
 
-int schema_load(const char *text, const struct schema *base, struct schema **ret_schema, struct wire_error *err)
+int schema_load(const char *text, const struct schema *base, struct schema **ret_schema,
+                struct wire_error *err)
 {
     struct load l = {.schema = calloc(1, sizeof *l.schema), .err = err};
     int code;
@@ -497,7 +550,8 @@ int schema_load(const char *text, const struct schema *base, struct schema **ret
     if (!l.schema)
         return MUSTER_ENOMEM;
     l.schema->base = base;
-    code = value_decode(MUSTER_JSON, (struct muster_bytes){text, strlen(text)}, &l.schema->tree, err);
+    code =
+        value_decode(MUSTER_JSON, (struct muster_bytes){text, strlen(text)}, &l.schema->tree, err);
     if (!code) {
         err->offset = WIRE_NO_OFFSET;
         code = parse_schema(&l);
@@ -543,6 +597,7 @@ const struct schema_entry *schema_find(const struct schema_list *list, const cha
 
 static struct schema *core;
 
+/* Its definition is part of the program, so a fault in it is a fault of the build. */
 static void load_core(void)
 {
     struct wire_error err;

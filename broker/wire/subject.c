@@ -13,6 +13,7 @@ struct cursor {
     bool done;
 };
 
+/* In the order of SUBJECT_*. */
 static const char *const kind_names[] = {"rpc", "box", "all",   "to",  "grp", "msg",
                                          "evt", "cdc", "audit", "log", "sub", "_in"};
 
@@ -21,6 +22,7 @@ const char *subject_kind_name(int kind)
     return kind_names[kind];
 }
 
+/* False at the end and for an empty token. */
 static bool next(struct cursor *c, struct text *ret_token)
 {
     const char *dot;
@@ -47,7 +49,8 @@ static bool next_sender(struct cursor *c, struct text *ret_token)
            (name_is_public(ret_token->s, ret_token->len) || text_is(*ret_token, "_muster"));
 }
 
-/* The token that stands for an id: the id where it is a name (also one that begins with '_'), or its hash. */
+/* The token that stands for an id: the id where it is a name (also one that begins with '_'), or
+ * its hash. */
 static bool next_key(struct cursor *c, struct text *ret_token)
 {
     if (!next(c, ret_token))
@@ -75,6 +78,7 @@ static bool take_rest(struct cursor *c, struct text *ret_rest)
     return subject_is_literal(ret_rest->s, ret_rest->len);
 }
 
+/* Below: one function a row of the table; each takes what stands behind the kind's token. */
 static bool parse_rpc(struct cursor *c, struct subject *s)
 {
     if (!next_name(c, &s->agent) || !next_name(c, &s->service) || !next_name(c, &s->verb))
@@ -108,7 +112,8 @@ static bool parse_evt(struct cursor *c, struct subject *s)
         return false;
     if (text_is(s->service, "_")) /* the broker's own notices concern no single key */
         return next_name(c, &s->verb) && c->done;
-    return name_is_public(s->service.s, s->service.len) && next_name(c, &s->verb) && next_key(c, &s->ref);
+    return name_is_public(s->service.s, s->service.len) && next_name(c, &s->verb) &&
+           next_key(c, &s->ref);
 }
 
 static bool is_operation(struct text op)
@@ -119,8 +124,8 @@ static bool is_operation(struct text op)
 
 static bool parse_cdc(struct cursor *c, struct subject *s)
 {
-    return next_name(c, &s->service) && next_key(c, &s->schema) && next_key(c, &s->table) && next(c, &s->verb) &&
-           is_operation(s->verb) && next_key(c, &s->ref);
+    return next_name(c, &s->service) && next_key(c, &s->schema) && next_key(c, &s->table) &&
+           next(c, &s->verb) && is_operation(s->verb) && next_key(c, &s->ref);
 }
 
 static bool parse_audit(struct cursor *c, struct subject *s)
@@ -133,6 +138,7 @@ static bool parse_sub(struct cursor *c, struct subject *s)
     return next_name(c, &s->target) && next_name(c, &s->ref);
 }
 
+/* The stored form of all, to and grp; nothing else is logged. */
 static bool parse_log(struct cursor *c, struct subject *s)
 {
     struct text kind;
@@ -142,7 +148,7 @@ static bool parse_log(struct cursor *c, struct subject *s)
     s->inner = text_is(kind, "all")   ? SUBJECT_ALL
                : text_is(kind, "to")  ? SUBJECT_TO
                : text_is(kind, "grp") ? SUBJECT_GRP
-                                              : SUBJECT_LOG;
+                                      : SUBJECT_LOG;
     if (s->inner == SUBJECT_ALL)
         return parse_all(c, s);
     return s->inner != SUBJECT_LOG && parse_to(c, s);
@@ -153,6 +159,7 @@ static bool parse_in(struct cursor *c, struct subject *s)
     return next_name(c, &s->tenant) && take_rest(c, &s->rest);
 }
 
+/* A kind that does not end where its row ends is malformed, hence c->done. */
 static bool parse_kind(struct cursor *c, struct subject *s)
 {
     static bool (*const parsers[])(struct cursor *, struct subject *) = {
@@ -193,7 +200,9 @@ int subject_parse(const char *root, const char *text, size_t len, struct subject
     return 0;
 }
 
-bool subject_reply_is_own(const char *reply, const char *root, const char *tenant, const char *agent)
+/* Parsing first: what is malformed, or has a wildcard or blank, is nobody's box. */
+bool subject_reply_is_own(const char *reply, const char *root, const char *tenant,
+                          const char *agent)
 {
     struct subject s;
 
@@ -205,7 +214,8 @@ bool subject_reply_is_own(const char *reply, const char *root, const char *tenan
            text_is(s.verb, "reply");
 }
 
-/* One token of a pattern or subject: no blank, no control character, a wildcard only alone and where it is allowed. */
+/* One token of a pattern or subject: no blank, no control character, a wildcard only alone and
+ * where it is allowed. */
 static bool token_is_clean(struct text token, bool last, bool wildcards)
 {
     if (token.len == 1 && token.s[0] == '*')
@@ -244,6 +254,7 @@ bool subject_is_pattern(const char *s, size_t len)
     return tokens_are_clean(s, len, true);
 }
 
+/* Matching works on C strings: subjects of the NATS library and of the configuration are. */
 static struct cursor whole(const char *s)
 {
     return (struct cursor){.p = s, .end = s + strlen(s)};

@@ -1,8 +1,9 @@
 /*
  * wire/subject.h - the subjects of INTERFACE 2: parsed, checked, matched.
  *
- * Shape    subject_parse() is strict: what it takes is exactly a subject of the table in INTERFACE 2, with legal names. Parts
- *          are slices of the subject, so it must outlive them. Which part is filled is told at each kind.
+ * Shape    subject_parse() is strict: what it takes is exactly a subject of the table in INTERFACE
+ *          2, with legal names. Parts are slices of the subject, so it must outlive them. Which
+ *          part is filled is told at each kind.
  * Errors   MUSTER_ENOTFOUND: another root token, not ours. MUSTER_EINVAL: ours, and malformed.
  * Threads  Any; nothing is kept.
  */
@@ -48,8 +49,9 @@ int subject_parse(const char *root, const char *s, size_t len, struct subject *r
 const char *subject_kind_name(int kind);
 
 /* True when a broker may answer agent's request on reply: inside root.tenant.box.agent.> or exactly
- * root.tenant.to.agent._muster.reply. Everything else could reach another tenant, a stream or $JS. */
-bool subject_reply_is_own(const char *reply, const char *root, const char *tenant, const char *agent);
+ * root.tenant.to.agent._muster.reply. Anything else could reach another tenant or $JS. */
+bool subject_reply_is_own(const char *reply, const char *root, const char *tenant,
+                          const char *agent);
 
 /* True for tokens without blanks, control characters and wildcards, none of them empty. */
 bool subject_is_literal(const char *s, size_t len);

@@ -9,6 +9,7 @@
 
 enum { BLOCK_NODES = 1024, PAIRWISE = 32 };
 
+/* Memory beyond the first; a document that needs many nodes has a chain of these. */
 struct block {
     struct block *next;
     struct muster_value nodes[];
@@ -72,6 +73,7 @@ struct muster_value *doc_nodes(struct doc *doc, size_t n)
     return nodes;
 }
 
+/* Bytes decide, then the length: the order that the canonical form is defined by. */
 static int compare_keys(const struct muster_value *a, const struct muster_value *b)
 {
     int order = memcmp(a->s, b->s, a->n < b->n ? a->n : b->n);
@@ -79,6 +81,7 @@ static int compare_keys(const struct muster_value *a, const struct muster_value 
     return order ? order : (a->n > b->n) - (a->n < b->n);
 }
 
+/* For qsort_r(): what is sorted are pair numbers, so that the map itself keeps its order. */
 static int by_key(const void *a, const void *b, void *map)
 {
     const struct muster_value *items = ((const struct muster_value *)map)->items;
@@ -100,7 +103,8 @@ static const struct muster_value *twice_sorted(const struct muster_value *map)
 
     node_sort(map, order);
     for (size_t i = 1; i < map->n; i++) {
-        const struct muster_value *a = &map->items[2 * order[i - 1]], *b = &map->items[2 * order[i]];
+        const struct muster_value *a = &map->items[2 * order[i - 1]],
+                                  *b = &map->items[2 * order[i]];
 
         if (compare_keys(a, b) == 0)
             return a->s > b->s ? a : b;
@@ -125,12 +129,14 @@ const struct muster_value *node_twice(const struct muster_value *map)
     return NULL;
 }
 
+/* In the C locale, which no part of the broker leaves; setlocale() is forbidden to plugins. */
 double node_digits(const struct muster_value *v)
 {
     return strtod(v->s, NULL);
 }
 
-/* The bytes that a map can begin with: no other value of either encoding starts so, so one look is enough. */
+/* The bytes that a map can begin with: no other value of either encoding starts so, so one look is
+ * enough. */
 int value_detect(struct muster_bytes body, uint32_t *ret_encoding, struct wire_error *err)
 {
     unsigned char c = body.len ? *(const unsigned char *)body.data : '{';
@@ -144,19 +150,24 @@ int value_detect(struct muster_bytes body, uint32_t *ret_encoding, struct wire_e
         return 0;
     }
     err->offset = 0;
-    return place_refuse(err, NULL, "0x%02x came, expected the first byte of a JSON object or of a MessagePack map", c);
+    return place_refuse(
+        err, NULL, "0x%02x came, expected the first byte of a JSON object or of a MessagePack map",
+        c);
 }
 
-int value_decode_any(uint32_t encoding, struct muster_bytes body, struct muster_value **ret_doc, struct wire_error *err)
+int value_decode_any(uint32_t encoding, struct muster_bytes body, struct muster_value **ret_doc,
+                     struct wire_error *err)
 {
     struct doc *doc = NULL;
     int code;
 
     err->offset = WIRE_NO_OFFSET;
     if (body.len > WIRE_MAX_BODY)
-        return place_refuse(err, NULL, "a body of %zu bytes came, expected at most %d", body.len, WIRE_MAX_BODY);
+        return place_refuse(err, NULL, "a body of %zu bytes came, expected at most %d", body.len,
+                            WIRE_MAX_BODY);
     if (encoding != MUSTER_JSON && encoding != MUSTER_MSGPACK)
-        return place_refuse(err, NULL, "encoding %u came, expected MUSTER_JSON or MUSTER_MSGPACK", encoding);
+        return place_refuse(err, NULL, "encoding %u came, expected MUSTER_JSON or MUSTER_MSGPACK",
+                            encoding);
     code = encoding == MUSTER_JSON ? json_read(body, &doc, err) : msgpack_read(body, &doc, err);
     if (code == MUSTER_ENOMEM)
         (void)place_refuse(err, NULL, "no memory to decode %zu bytes", body.len);
@@ -166,7 +177,9 @@ int value_decode_any(uint32_t encoding, struct muster_bytes body, struct muster_
     return 0;
 }
 
-int value_decode(uint32_t encoding, struct muster_bytes body, struct muster_value **ret_doc, struct wire_error *err)
+/* An empty body means {} in both encodings, because a request without arguments is common. */
+int value_decode(uint32_t encoding, struct muster_bytes body, struct muster_value **ret_doc,
+                 struct wire_error *err)
 {
     struct muster_value *doc;
     int code;
@@ -198,6 +211,7 @@ int value_type(const struct muster_value *v)
     return v->type;
 }
 
+/* Also the order of MUSTER_NULL ... MUSTER_MAP, which is frozen by the ABI. */
 const char *value_kind(const struct muster_value *v)
 {
     static const char *const kinds[] = {"null",     "a boolean", "an integer", "a fraction",
@@ -217,7 +231,8 @@ const struct muster_value *value_at(const struct muster_value *array, size_t i)
     return array->type == MUSTER_ARRAY && i < array->n ? &array->items[i] : NULL;
 }
 
-const struct muster_value *value_key(const struct muster_value *map, size_t i, const char **ret_key, size_t *ret_len)
+const struct muster_value *value_key(const struct muster_value *map, size_t i, const char **ret_key,
+                                     size_t *ret_len)
 {
     if (map->type != MUSTER_MAP || i >= map->n)
         return NULL;
@@ -227,6 +242,7 @@ const struct muster_value *value_key(const struct muster_value *map, size_t i, c
     return &map->items[2 * i + 1];
 }
 
+/* A scan: bodies have a few keys, and an index would cost more than it saves. */
 const struct muster_value *value_get(const struct muster_value *map, const char *key)
 {
     size_t len = strlen(key);

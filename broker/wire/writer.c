@@ -11,6 +11,7 @@
 #include "wire/node.h"
 #include "wire/text.h"
 
+/* What msgpack-c calls to write. */
 static int append(void *out, const char *data, size_t len)
 {
     if (len) /* the body of an empty binary may be NULL */
@@ -18,6 +19,7 @@ static int append(void *out, const char *data, size_t len)
     return 0; /* the buffer remembers a failure */
 }
 
+/* Two pointers; made for each value, because the buffer may be another one after writer_init(). */
 static msgpack_packer packer(struct muster_writer *w)
 {
     msgpack_packer pk;
@@ -54,6 +56,7 @@ void writer_free(struct muster_writer *w)
     free(w);
 }
 
+/* The first breach is the cause; later ones follow from it. */
 static bool breach(struct muster_writer *w, const char *why)
 {
     if (!w->breach)
@@ -61,6 +64,7 @@ static bool breach(struct muster_writer *w, const char *why)
     return false;
 }
 
+/* MessagePack has no separators. */
 static void separate(struct muster_writer *w, struct writer_level *l)
 {
     if (w->encoding == MUSTER_JSON && l->map && l->left % 2)
@@ -102,6 +106,7 @@ static void end(struct muster_writer *w)
     w->done = true;
 }
 
+/* An empty list or map is complete at once. */
 static void open_level(struct muster_writer *w, size_t n, bool map)
 {
     if (w->encoding == MUSTER_JSON)
@@ -122,7 +127,8 @@ void writer_map(struct muster_writer *w, size_t n_keys)
     if (!begin(w, false))
         return;
     if (w->depth == WIRE_MAX_DEPTH || n_keys > WIRE_MAX_KEYS) {
-        (void)breach(w, n_keys > WIRE_MAX_KEYS ? "a map of more than 1,024 keys" : "more than 32 levels");
+        (void)breach(w, n_keys > WIRE_MAX_KEYS ? "a map of more than 1,024 keys"
+                                               : "more than 32 levels");
         return;
     }
     if (w->encoding == MUSTER_MSGPACK)
@@ -137,7 +143,8 @@ void writer_array(struct muster_writer *w, size_t n)
     if (!begin(w, false))
         return;
     if (w->depth == WIRE_MAX_DEPTH || n > WIRE_MAX_ELEMENTS) {
-        (void)breach(w, n > WIRE_MAX_ELEMENTS ? "a list of more than 4,096 elements" : "more than 32 levels");
+        (void)breach(w, n > WIRE_MAX_ELEMENTS ? "a list of more than 4,096 elements"
+                                              : "more than 32 levels");
         return;
     }
     if (w->encoding == MUSTER_MSGPACK)
@@ -145,6 +152,7 @@ void writer_array(struct muster_writer *w, size_t n)
     open_level(w, n, false);
 }
 
+/* s was checked. */
 static void put_str(struct muster_writer *w, const char *s, size_t len)
 {
     msgpack_packer pk = packer(w);
@@ -182,7 +190,8 @@ void writer_bin(struct muster_writer *w, const void *data, size_t len)
     if (!begin(w, false))
         return;
     if (w->depth == WIRE_MAX_DEPTH || len > WIRE_MAX_BODY) {
-        (void)breach(w, w->depth == WIRE_MAX_DEPTH ? "more than 32 levels" : "a binary of more than 1,000,000 bytes");
+        (void)breach(w, w->depth == WIRE_MAX_DEPTH ? "more than 32 levels"
+                                                   : "a binary of more than 1,000,000 bytes");
         return;
     }
     if (w->encoding == MUSTER_MSGPACK) {
@@ -208,6 +217,7 @@ void writer_int(struct muster_writer *w, int64_t v)
     end(w);
 }
 
+/* Above INT64_MAX; lost to a double otherwise. */
 static void put_unsigned(struct muster_writer *w, uint64_t v)
 {
     msgpack_packer pk = packer(w);
@@ -221,6 +231,7 @@ static void put_unsigned(struct muster_writer *w, uint64_t v)
     end(w);
 }
 
+/* 15 digits give most doubles back, 17 all of them. */
 void writer_digits(struct buf *out, double v)
 {
     char digits[40];
@@ -289,6 +300,7 @@ void writer_null(struct muster_writer *w)
     end(w);
 }
 
+/* JSON digits go to JSON as they came, 1.10 as 1.10; MessagePack gets the nearest double. */
 static void put_number(struct muster_writer *w, const struct muster_value *v)
 {
     if (v->form == FORM_U64) {
@@ -346,7 +358,9 @@ void writer_value(struct muster_writer *w, const struct muster_value *v)
 
 int writer_finish(const struct muster_writer *w, const char **ret_why)
 {
-    const char *why = w->breach ? w->breach : w->done ? NULL : "a list, a map or the body is not complete";
+    const char *why = w->breach ? w->breach
+                      : w->done ? NULL
+                                : "a list, a map or the body is not complete";
 
     if (buf_failed(w->out))
         return MUSTER_ENOMEM;

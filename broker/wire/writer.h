@@ -1,12 +1,14 @@
 /*
  * wire/writer.h - write a body in JSON or MessagePack, value by value, into a struct buf.
  *
- * Shape    One value after another; maps as key, value, key, value ... The count is told when a list or map begins, and the
- *          writer closes it by itself after the last element.
- * Checks   Counts, keys that are strings, UTF-8, and the limits of value.h, so that what was written can be read. The first
- *          breach makes every later call a no-op; writer_finish() tells it. A key twice is not seen here.
- * Forms    A binary is bin in MessagePack and {"base64": "..."} in JSON. NaN and infinities are the strings NaN, Infinity and
- *          -Infinity in both. A fraction always has a point or an exponent in JSON, and its shortest digits.
+ * Shape    One value after another; maps as key, value, key, value ... The count is told when a
+ *          list or map begins, and the writer closes it by itself after the last element.
+ * Checks   Counts, keys that are strings, UTF-8, and the limits of value.h, so that what was
+ *          written can be read. The first breach makes every later call a no-op; writer_finish()
+ *          tells it. A key twice is not seen here.
+ * Forms    A binary is bin in MessagePack and {"base64": "..."} in JSON. NaN and infinities are the
+ *          strings NaN, Infinity and -Infinity in both. A fraction always has a point or an
+ *          exponent in JSON, and its shortest digits.
  * Memory   The buffer is the caller's. writer_new() makes one that owns its buffer, for the ABI.
  * Threads  None: one owner.
  */
@@ -52,7 +54,8 @@ void writer_null(struct muster_writer *w);
 /* A whole tree, from either encoding; the digits of JSON numbers are kept in JSON. */
 void writer_value(struct muster_writer *w, const struct muster_value *v);
 
-/* 0 when exactly one value was written completely; MUSTER_EINVAL with *ret_why (may be NULL) otherwise, or MUSTER_ENOMEM. */
+/* 0 when exactly one value was written completely; MUSTER_EINVAL with *ret_why (may be NULL)
+ * otherwise, or MUSTER_ENOMEM. */
 int writer_finish(const struct muster_writer *w, const char **ret_why);
 
 /* Append the shortest JSON digits that give v again; with a point or an exponent. v is finite. */

@@ -1,6 +1,6 @@
 /*
- * The JSON reader on any bytes. What it takes must survive a trip through either encoding: the same tree and
- * the same digest again. What it refuses must have a one-line sentence.
+ * The JSON reader on any bytes. What it takes must survive a trip through either encoding: the same
+ * tree and the same digest again. What it refuses must have a one-line sentence.
  */
 #include "wire/schema.h"
 #include "wire_again.h"
@@ -18,7 +18,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     check_again(doc, MUSTER_JSON, true);
     check_again(doc, MUSTER_MSGPACK, true);
-    (void)schema_check(&schema_find(&schema_core()->messages, "srv_stats")->body, doc, SCHEMA_STRICT, &err);
+    (void)schema_check(&schema_find(&schema_core()->messages, "srv_stats")->body, doc,
+                       SCHEMA_STRICT, &err);
     value_free(doc);
     return 0;
 }

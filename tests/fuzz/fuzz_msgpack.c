@@ -1,6 +1,6 @@
 /*
- * The MessagePack reader on any bytes. What it takes must come back as the same tree from MessagePack, and with the same digest
- * from JSON (where a binary is a map, so the trees differ).
+ * The MessagePack reader on any bytes. What it takes must come back as the same tree from
+ * MessagePack, and with the same digest from JSON (where a binary is a map, so the trees differ).
  */
 #include "wire_again.h"
 

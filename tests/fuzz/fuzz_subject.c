@@ -1,5 +1,6 @@
 /*
- * The subject parser on any bytes, and patterns against each other. The input is two texts with a newline between them.
+ * The subject parser on any bytes, and patterns against each other. The input is two texts with a
+ * newline between them.
  *   - what parses is a literal, and matches the pattern that has a wildcard for each of its tokens
  *   - a reply that is accepted lies in the box of that tenant and agent
  *   - a subject that two patterns match makes them overlap, and overlap is symmetric
@@ -34,10 +35,12 @@ static void check_pair(const char *a, const char *b)
 {
     bool pattern = subject_is_pattern(a, strlen(a));
 
-    ASSERT(subject_overlap(a, b) == subject_overlap(b, a) || !pattern || !subject_is_pattern(b, strlen(b)));
+    ASSERT(subject_overlap(a, b) == subject_overlap(b, a) || !pattern ||
+           !subject_is_pattern(b, strlen(b)));
     if (!pattern || !subject_is_literal(b, strlen(b)))
         return;
-    ASSERT(subject_match(a, b) == subject_overlap(a, b)); /* a literal is the pattern of itself only */
+    ASSERT(subject_match(a, b) ==
+           subject_overlap(a, b)); /* a literal is the pattern of itself only */
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

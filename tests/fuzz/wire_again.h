@@ -1,5 +1,6 @@
 /*
- * The trip of a decoded body through an encoding and back; shared by the JSON and the MessagePack fuzzer.
+ * The trip of a decoded body through an encoding and back; shared by the JSON and the MessagePack
+ * fuzzer.
  */
 #ifndef MUSTER_TESTS_WIRE_AGAIN_H
 #define MUSTER_TESTS_WIRE_AGAIN_H
@@ -8,7 +9,8 @@
 #include "base/assert.h"
 #include "wire/digest.h"
 
-/* The digest must be the same, and the tree too where same is true. Escapes and binaries can grow beyond the largest body. */
+/* The digest must be the same, and the tree too where same is true. Escapes and binaries can grow
+ * beyond the largest body. */
 static inline void check_again(const struct muster_value *doc, uint32_t encoding, bool same)
 {
     uint8_t first[DIGEST_SIZE], second[DIGEST_SIZE];

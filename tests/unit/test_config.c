@@ -163,8 +163,7 @@ static void test_host_errors(void **state)
 static void test_host_defaults(void **state)
 {
     static const char *const texts[] = {"", "# nothing\n", "---\n", "{}\n",
-                                        "\xef\xbb\xbf"
-                                        "broker:\nplugins:\n"};
+                                        "\xef\xbb\xbf{broker: , plugins: }\n"};
 
     (void)state;
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {

@@ -83,6 +83,7 @@ static void test_ready(void **state)
     struct health_component *nats, *cdc, *stats;
 
     assert_false(health_is_ready(*state)); /* nothing was added: nothing is known */
+    health_set(NULL, MUSTER_HEALTH_DOWN, "x", "%s", "heard by nobody");
     nats = add(*state, HEALTH_LINK, "nats", true);
     cdc = add(*state, HEALTH_PLUGIN, "cdc.main", true);
     stats = add(*state, HEALTH_PLUGIN, "stats", false);

@@ -38,9 +38,9 @@ static void refused(struct muster_bytes body, const char *expected)
 
 static void test_values(void **state)
 {
-    struct muster_value *doc =
-        decode(" { \"s\" : \"x\\u00e9\\n\\ud83d\\ude00/\\/\" ,\"i\":-9223372036854775808,\"l\":[1,true,null,false,[],{}],"
-               "\"f\":1.5e3,\"\":0}\r\n\t");
+    struct muster_value *doc = decode(" { \"s\" : \"x\\u00e9\\n\\ud83d\\ude00/\\/\" "
+                                      ",\"i\":-9223372036854775808,\"l\":[1,true,null,false,[],{}],"
+                                      "\"f\":1.5e3,\"\":0}\r\n\t");
     const struct muster_value *list = value_get(doc, "l");
     const char *key;
     size_t len;
@@ -70,8 +70,9 @@ static void test_values(void **state)
 /* Ids above 2^53, where a double loses digits. */
 static void test_large_integers(void **state)
 {
-    struct muster_value *doc = decode("{\"a\":9007199254740993,\"b\":9223372036854775807,\"c\":9223372036854775808,"
-                                      "\"d\":18446744073709551615,\"e\":18446744073709551616,\"f\":-9223372036854775809}");
+    struct muster_value *doc =
+        decode("{\"a\":9007199254740993,\"b\":9223372036854775807,\"c\":9223372036854775808,"
+               "\"d\":18446744073709551615,\"e\":18446744073709551616,\"f\":-9223372036854775809}");
     struct buf json = encoded(doc, MUSTER_JSON);
 
     (void)state;
@@ -80,15 +81,18 @@ static void test_large_integers(void **state)
     assert_int_equal(value_type(value_get(doc, "c")), MUSTER_FLOAT);
     assert_int_equal(value_int(value_get(doc, "c")), 0);
     assert_true(value_float(value_get(doc, "d")) == 18446744073709551616.0);
-    assert_string_equal(json.data, "{\"a\":9007199254740993,\"b\":9223372036854775807,\"c\":9223372036854775808,"
-                                   "\"d\":18446744073709551615,\"e\":18446744073709551616,\"f\":-9223372036854775809}");
+    assert_string_equal(
+        json.data,
+        "{\"a\":9007199254740993,\"b\":9223372036854775807,\"c\":9223372036854775808,"
+        "\"d\":18446744073709551615,\"e\":18446744073709551616,\"f\":-9223372036854775809}");
     buf_done(&json);
     value_free(doc);
 }
 
 static void test_digits_are_kept(void **state)
 {
-    static const char body[] = "{\"a\":1.10,\"b\":0.1e-7,\"c\":123456789012345678901234567890.5,\"d\":-0.0,\"e\":1E5}";
+    static const char body[] =
+        "{\"a\":1.10,\"b\":0.1e-7,\"c\":123456789012345678901234567890.5,\"d\":-0.0,\"e\":1E5}";
     struct muster_value *doc = decode(body);
     struct buf json = encoded(doc, MUSTER_JSON);
 
@@ -112,7 +116,8 @@ static void test_empty_body(void **state)
     assert_int_equal(value_type(doc), MUSTER_MAP);
     assert_int_equal(value_count(doc), 0);
     value_free(doc);
-    assert_int_equal(value_decode_any(MUSTER_JSON, (struct muster_bytes){NULL, 0}, &doc, &err), MUSTER_EINVAL);
+    assert_int_equal(value_decode_any(MUSTER_JSON, (struct muster_bytes){NULL, 0}, &doc, &err),
+                     MUSTER_EINVAL);
     value_free(NULL);
 }
 
@@ -152,27 +157,34 @@ static void test_syntax(void **state)
         {"{'a':1}", "byte 1: ''' came, expected '\"' and a key"},
         {"{\"a\":\"\\x\"}", "a (byte 7): 'x' came, expected one of \"\\/bfnrtu behind a backslash"},
         {"{\"a\":\"\\u12g4\"}", "a (byte 7): 'u' came, expected \\u and four hex digits"},
-        {"{\"a\":\"\\ud800\"}", "a (byte 7): 'u' came, expected a pair of surrogates, the high one first"},
-        {"{\"a\":\"\\udc00\\ud800\"}", "a (byte 7): 'u' came, expected a pair of surrogates, the high one first"},
+        {"{\"a\":\"\\ud800\"}",
+         "a (byte 7): 'u' came, expected a pair of surrogates, the high one first"},
+        {"{\"a\":\"\\udc00\\ud800\"}",
+         "a (byte 7): 'u' came, expected a pair of surrogates, the high one first"},
         {"{\"a\":\"\\u0000\"}", "a (byte 7): 'u' came, expected no U+0000 in a string"},
-        {"{\"a\":\"\n\"}", "a (byte 6): the byte 0x0a came, expected an escape for control characters"},
+        {"{\"a\":\"\n\"}",
+         "a (byte 6): the byte 0x0a came, expected an escape for control characters"},
         {"{\"a\":\"x", "a (byte 7): the end of the body came, expected a closing '\"'"},
-        {"{\"a\":1e999}", "a (byte 5): the number \"1e999\" came, expected one that a double can hold"},
+        {"{\"a\":1e999}",
+         "a (byte 5): the number \"1e999\" came, expected one that a double can hold"},
         {"\xef\xbb\xbf{}", "byte 0: the byte 0xef came, expected " VALUE},
-        {"{\"tasks\":[{},{},{\"deadline\":tomorrow}]}", "tasks[2].deadline (byte 28): 't' came, expected " VALUE},
+        {"{\"tasks\":[{},{},{\"deadline\":tomorrow}]}",
+         "tasks[2].deadline (byte 28): 't' came, expected " VALUE},
     };
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         refused(text(cases[i].body), cases[i].error);
-    refused((struct muster_bytes){"{\"a\":1}\0", 8}, "byte 7: the byte 0x00 came, expected the end of the body");
+    refused((struct muster_bytes){"{\"a\":1}\0", 8},
+            "byte 7: the byte 0x00 came, expected the end of the body");
 }
 
 static void test_utf8(void **state)
 {
     (void)state;
     refused(text("{\"a\":\"ok\xc3(\"}"), "a (byte 8): the byte 0xc3 came, expected valid UTF-8");
-    refused(text("{\"a\":\"\xed\xa0\x80\"}"), "a (byte 6): the byte 0xed came, expected valid UTF-8");
+    refused(text("{\"a\":\"\xed\xa0\x80\"}"),
+            "a (byte 6): the byte 0xed came, expected valid UTF-8");
     refused(text("{\"\xff\":1}"), "byte 2: the byte 0xff came, expected valid UTF-8");
     value_free(decode("{\"\xc3\xa9\":\"\xe2\x82\xac \\u20ac \xf0\x9f\x98\x80\"}"));
 }
@@ -184,8 +196,10 @@ static void test_twice(void **state)
     struct wire_error err;
 
     (void)state;
-    refused(text("{\"x\":{\"a\":1,\"b\":2,\"a\":1}}"), "x.a (byte 19): this key came twice, expected each key once");
-    refused(text("{\"a\":1,\"\\u0061\":2}"), "a (byte 8): this key came twice, expected each key once");
+    refused(text("{\"x\":{\"a\":1,\"b\":2,\"a\":1}}"),
+            "x.a (byte 19): this key came twice, expected each key once");
+    refused(text("{\"a\":1,\"\\u0061\":2}"),
+            "a (byte 8): this key came twice, expected each key once");
     buf_putc(&b, '{');
     for (int i = 0; i < 600; i++)
         buf_printf(&b, "\"k%d\":%d,", i, i);
@@ -234,7 +248,9 @@ static void test_limits(void **state)
         buf_puts(&b, "]}");
         assert_int_equal(try(&b, &err), n == 4096 ? 0 : MUSTER_EINVAL);
     }
-    assert_string_equal(err.text, "a (byte 8198): '0' came, expected ']', because a list has at most 4,096 elements");
+    assert_string_equal(
+        err.text,
+        "a (byte 8198): '0' came, expected ']', because a list has at most 4,096 elements");
     for (int n = 1024; n <= 1025; n++) {
         buf_putc(&b, '{');
         for (int i = 0; i < n; i++)
@@ -273,9 +289,15 @@ static void test_error_text(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values),     cmocka_unit_test(test_large_integers), cmocka_unit_test(test_digits_are_kept),
-        cmocka_unit_test(test_empty_body), cmocka_unit_test(test_any_top),        cmocka_unit_test(test_syntax),
-        cmocka_unit_test(test_utf8),       cmocka_unit_test(test_twice),          cmocka_unit_test(test_limits),
+        cmocka_unit_test(test_values),
+        cmocka_unit_test(test_large_integers),
+        cmocka_unit_test(test_digits_are_kept),
+        cmocka_unit_test(test_empty_body),
+        cmocka_unit_test(test_any_top),
+        cmocka_unit_test(test_syntax),
+        cmocka_unit_test(test_utf8),
+        cmocka_unit_test(test_twice),
+        cmocka_unit_test(test_limits),
         cmocka_unit_test(test_error_text),
     };
 

@@ -1,4 +1,5 @@
-/* wire/msgpack: what is read and what is refused; and that JSON and MessagePack of one body are one tree and one digest. */
+/* wire/msgpack: what is read and what is refused; and that JSON and MessagePack of one body are one
+ * tree and one digest. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -30,13 +31,14 @@ static void test_values(void **state)
     size_t len;
 
     (void)state;
-    assert_int_equal(value_decode(MUSTER_MSGPACK,
-                                  BODY("\x87\xa1i\xd3\x80\0\0\0\0\0\0\0\xa1u\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
-                                       "\xa1s\xd9\x02hi\xa1"
-                                       "b\xc4\x03\x00\x01\x02\xa1"
-                                       "f\xca\x3f\xc0\0\0\xa1l\x93\xc0\xc3\xff\xa0\xa0"),
-                                  &doc, &err),
-                     0);
+    assert_int_equal(
+        value_decode(MUSTER_MSGPACK,
+                     BODY("\x87\xa1i\xd3\x80\0\0\0\0\0\0\0\xa1u\xcf\xff\xff\xff\xff\xff\xff\xff\xff"
+                          "\xa1s\xd9\x02hi\xa1"
+                          "b\xc4\x03\x00\x01\x02\xa1"
+                          "f\xca\x3f\xc0\0\0\xa1l\x93\xc0\xc3\xff\xa0\xa0"),
+                     &doc, &err),
+        0);
     assert_int_equal(value_count(doc), 7);
     assert_true(value_int(value_get(doc, "i")) == INT64_MIN);
     assert_true(value_float(value_get(doc, "u")) == 18446744073709551615.0);
@@ -53,9 +55,10 @@ static void test_values(void **state)
 static void test_refusals(void **state)
 {
     (void)state;
-    refused(BODY("\x81\xa1"
-                 "a\xd4\x01\x00"),
-            "a (byte 3): the type 0xd4 came, expected nil, bool, int, float, str, bin, array or map");
+    refused(
+        BODY("\x81\xa1"
+             "a\xd4\x01\x00"),
+        "a (byte 3): the type 0xd4 came, expected nil, bool, int, float, str, bin, array or map");
     refused(BODY("\x81\x01\x02"), "byte 1: a key of type 0x01 came, expected a str");
     refused(BODY("\x81\xa1"
                  "a\xcb\x7f\xf8\0\0\0\0\0\0"),
@@ -84,7 +87,8 @@ static void test_short(void **state)
     refused(BODY("\x81\xa1"
                  "a\xdd\xff\xff\xff\xff"),
             "a (byte 3): a list of 4294967295 came, expected at most 4096");
-    refused(BODY("\xdf\xff\xff\xff\xff"), "byte 0: a map of 4294967295 came, expected at most 1024");
+    refused(BODY("\xdf\xff\xff\xff\xff"),
+            "byte 0: a map of 4294967295 came, expected at most 1024");
     refused(BODY("\x81\xa1"
                  "a\xc6\xff\xff\xff\xffx"),
             "a (byte 9): the end of the body came, expected 4294967294 more bytes");
@@ -141,15 +145,18 @@ static void test_detect(void **state)
     assert_int_equal(value_detect(BODY("\n{"), &encoding, &err), 0);
     assert_int_equal(encoding, MUSTER_JSON);
     assert_int_equal(value_detect(BODY("[1]"), &encoding, &err), MUSTER_EINVAL);
-    assert_string_equal(err.text,
-                        "byte 0: 0x5b came, expected the first byte of a JSON object or of a MessagePack map");
+    assert_string_equal(
+        err.text,
+        "byte 0: 0x5b came, expected the first byte of a JSON object or of a MessagePack map");
 }
 
 /* JSON -> tree -> MessagePack -> tree -> JSON. */
 static void test_transcode(void **state)
 {
-    static const char body[] = "{\"task_id\":\"t-1\",\"n\":9007199254740993,\"u\":18446744073709551615,\"f\":0.1,\"e\":1.0,"
-                               "\"deep\":[[{\"a\":null}],true,false,-1,\"\xe2\x82\xac\"],\"\":\"\\u0001\"}";
+    static const char body[] =
+        "{\"task_id\":\"t-1\",\"n\":9007199254740993,\"u\":18446744073709551615,\"f\":0.1,\"e\":1."
+        "0,"
+        "\"deep\":[[{\"a\":null}],true,false,-1,\"\xe2\x82\xac\"],\"\":\"\\u0001\"}";
     struct muster_value *a = NULL, *b = NULL;
     struct wire_error err;
     struct buf packed, json;
@@ -195,12 +202,15 @@ static void canonical(const char *json, const char *expected)
 static void test_canonical(void **state)
 {
     (void)state;
-    canonical("{ \"b\" : 1, \"a\" : [ ] , \"B\":{}, \"ab\":null, \"\":true}", "{\"\":true,\"B\":{},\"a\":[],\"ab\":null,\"b\":1}");
+    canonical("{ \"b\" : 1, \"a\" : [ ] , \"B\":{}, \"ab\":null, \"\":true}",
+              "{\"\":true,\"B\":{},\"a\":[],\"ab\":null,\"b\":1}");
     canonical("{\"a\":[1,1.0,1e0,10e-1,0.10e1]}", "{\"a\":[1,1,1,1,1]}");
     canonical("{\"a\":[-0,-0.0,0e5]}", "{\"a\":[0,0,0]}");
     canonical("{\"a\":[0.1,1e-7,1.50,1e300]}", "{\"a\":[0.1,1e-07,1.5,1e+300]}");
-    canonical("{\"a\":[18446744073709551615,9223372036854775808,9223372036854775808.0,18446744073709551616]}",
-              "{\"a\":[18446744073709551615,9223372036854775808,9223372036854775808,1.8446744073709552e+19]}");
+    canonical("{\"a\":[18446744073709551615,9223372036854775808,9223372036854775808.0,"
+              "18446744073709551616]}",
+              "{\"a\":[18446744073709551615,9223372036854775808,9223372036854775808,1."
+              "8446744073709552e+19]}");
     canonical("{\"\\u00e9\":\"\\u0041\\/\"}", "{\"\xc3\xa9\":\"A/\"}");
 }
 
@@ -212,30 +222,34 @@ static void test_digest(void **state)
 
     (void)state;
     digest(MUSTER_JSON, BODY("{\"b\":\"x\", \"a\":1.0}"), json);
-    digest(MUSTER_MSGPACK, BODY("\x82\xa1"
-                                "a\x01\xa1"
-                                "b\xd9\x01x"),
+    digest(MUSTER_MSGPACK,
+           BODY("\x82\xa1"
+                "a\x01\xa1"
+                "b\xd9\x01x"),
            packed);
     digest(MUSTER_JSON, BODY("{\"b\":\"x\", \"a\":2}"), other);
     assert_memory_equal(json, packed, DIGEST_SIZE);
     assert_memory_equal(json, expected, 8);
     assert_memory_not_equal(json, other, DIGEST_SIZE);
     digest(MUSTER_JSON, BODY("{\"a\":{\"base64\":\"AAEC\"}}"), json);
-    digest(MUSTER_MSGPACK, BODY("\x81\xa1"
-                                "a\xc4\x03\0\1\2"),
+    digest(MUSTER_MSGPACK,
+           BODY("\x81\xa1"
+                "a\xc4\x03\0\1\2"),
            packed);
     assert_memory_equal(json, packed, DIGEST_SIZE);
 }
 
-/* Each thread has a zone of its own, which goes when the thread ends (the leak check sees it otherwise). */
+/* Each thread has a zone of its own, which goes when the thread ends (the leak check sees it
+ * otherwise). */
 static void *decode_some(void *result)
 {
     for (int i = 0; i < 100; i++) {
         struct muster_value *doc = NULL;
         struct wire_error err;
 
-        if (value_decode(MUSTER_MSGPACK, BODY("\x81\xa1"
-                                              "a\x93\x01\x02\xa1x"),
+        if (value_decode(MUSTER_MSGPACK,
+                         BODY("\x81\xa1"
+                              "a\x93\x01\x02\xa1x"),
                          &doc, &err))
             *(int *)result = -1;
         else
@@ -261,9 +275,11 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_values), cmocka_unit_test(test_refusals),  cmocka_unit_test(test_short),
-        cmocka_unit_test(test_depth),  cmocka_unit_test(test_detect),    cmocka_unit_test(test_transcode),
-        cmocka_unit_test(test_digest), cmocka_unit_test(test_canonical), cmocka_unit_test(test_threads),
+        cmocka_unit_test(test_values),  cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_short),   cmocka_unit_test(test_depth),
+        cmocka_unit_test(test_detect),  cmocka_unit_test(test_transcode),
+        cmocka_unit_test(test_digest),  cmocka_unit_test(test_canonical),
+        cmocka_unit_test(test_threads),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* wire/schema: definitions that load, definitions that do not, bodies checked; and that schemas/asyncapi.yaml is current. */
+/* wire/schema: definitions that load, definitions that do not, bodies checked; and that
+ * schemas/asyncapi.yaml is current. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -15,11 +16,15 @@
 static const char demo_text[] =
     "{\"service\":\"demo\",\"doc\":\"Try.\",\"types\":{"
     "\"label\":\"str 1..4 - A label.\","
-    "\"item\":{\"doc\":\"A thing.\",\"fields\":{\"id\":\"name\",\"n?\":\"int 1..10 = 3 - How many.\",\"sub?\":\"item[] ..2\","
-    "\"level?\":\"low|high = low\",\"labels?\":\"label{}\",\"f?\":\"float 0..1\",\"when?\":\"time\",\"on?\":\"bool = true\","
+    "\"item\":{\"doc\":\"A thing.\",\"fields\":{\"id\":\"name\",\"n?\":\"int 1..10 = 3 - How "
+    "many.\",\"sub?\":\"item[] ..2\","
+    "\"level?\":\"low|high = low\",\"labels?\":\"label{}\",\"f?\":\"float "
+    "0..1\",\"when?\":\"time\",\"on?\":\"bool = true\","
     "\"pos?\":\"position or null\",\"any?\":\"any\",\"tags?\":\"str[] ..2\"}}},"
-    "\"verbs\":{\"put\":{\"write\":true,\"request\":{\"item\":\"item\"},\"reply\":{\"id\":\"str\"}},"
-    "\"list\":{\"paged\":true,\"reply\":{\"items\":\"item[]\"}},\"get\":{\"request\":{\"id\":\"name\"},\"reply\":\"item\"},"
+    "\"verbs\":{\"put\":{\"write\":true,\"request\":{\"item\":\"item\"},\"reply\":{\"id\":\"str\"}}"
+    ","
+    "\"list\":{\"paged\":true,\"reply\":{\"items\":\"item[]\"}},\"get\":{\"request\":{\"id\":"
+    "\"name\"},\"reply\":\"item\"},"
     "\"bye\":{}},"
     "\"events\":{\"made\":{\"key\":\"The id.\",\"body\":\"item\"}},"
     "\"messages\":{\"note\":{\"subject\":\"{root}.x\",\"body\":\"position{} 1..\"}}}";
@@ -55,16 +60,24 @@ static void test_accepts(void **state)
 
     (void)state;
     assert_null(check(put, "{\"item\":{\"id\":\"a\"}}", SCHEMA_STRICT));
-    assert_null(check(put, "{\"request_id\":\"r\",\"item\":{\"id\":\"a\",\"n\":10,\"level\":\"high\",\"labels\":{\"\":\"x\"},"
-                           "\"f\":1,\"when\":\"2024-02-29T23:59:59.123456Z\",\"on\":false,\"pos\":null,\"any\":[1],"
-                           "\"sub\":[{\"id\":\"b\",\"sub\":[]}],\"tags\":[\"\",\"longer than two\"]}}",
-                      SCHEMA_STRICT));
-    assert_null(check(put, "{\"item\":{\"id\":\"a\",\"pos\":{\"epoch\":1,\"seq\":2}}}", SCHEMA_STRICT));
+    assert_null(check(
+        put,
+        "{\"request_id\":\"r\",\"item\":{\"id\":\"a\",\"n\":10,\"level\":\"high\",\"labels\":{\"\":"
+        "\"x\"},"
+        "\"f\":1,\"when\":\"2024-02-29T23:59:59.123456Z\",\"on\":false,\"pos\":null,\"any\":[1],"
+        "\"sub\":[{\"id\":\"b\",\"sub\":[]}],\"tags\":[\"\",\"longer than two\"]}}",
+        SCHEMA_STRICT));
+    assert_null(
+        check(put, "{\"item\":{\"id\":\"a\",\"pos\":{\"epoch\":1,\"seq\":2}}}", SCHEMA_STRICT));
     assert_null(check(&schema_find(&s->verbs, "bye")->body, "{}", SCHEMA_STRICT));
-    assert_null(check(&schema_find(&s->verbs, "list")->body, "{\"limit\":1000,\"after\":\"x\"}", SCHEMA_STRICT));
-    assert_null(check(&schema_find(&s->verbs, "list")->reply, "{\"items\":[],\"epoch\":1,\"seq\":0}", SCHEMA_STRICT));
-    assert_null(check(&schema_find(&s->messages, "note")->body, "{\"evt.task\":{\"epoch\":1,\"seq\":2}}", SCHEMA_STRICT));
-    assert_null(check(&schema_find(&s->events, "made")->body, "{\"id\":\"a\",\"new_field\":1}", SCHEMA_LENIENT));
+    assert_null(check(&schema_find(&s->verbs, "list")->body, "{\"limit\":1000,\"after\":\"x\"}",
+                      SCHEMA_STRICT));
+    assert_null(check(&schema_find(&s->verbs, "list")->reply,
+                      "{\"items\":[],\"epoch\":1,\"seq\":0}", SCHEMA_STRICT));
+    assert_null(check(&schema_find(&s->messages, "note")->body,
+                      "{\"evt.task\":{\"epoch\":1,\"seq\":2}}", SCHEMA_STRICT));
+    assert_null(check(&schema_find(&s->events, "made")->body, "{\"id\":\"a\",\"new_field\":1}",
+                      SCHEMA_LENIENT));
     assert_null(schema_find(&s->verbs, "nope"));
     schema_free(s);
 }
@@ -74,16 +87,21 @@ static void test_refuses(void **state)
     static const struct {
         const char *item, *error;
     } cases[] = {
-        {"{}", "item.id: nothing came, expected a name ([A-Za-z0-9_-], 1 to 64 characters, not beginning with _)"},
+        {"{}", "item.id: nothing came, expected a name ([A-Za-z0-9_-], 1 to 64 characters, not "
+               "beginning with _)"},
         {"[]", "item: a list came, expected a map of type item"},
-        {"{\"id\":\"_x\"}", "item.id: \"_x\" came, expected a name ([A-Za-z0-9_-], 1 to 64 characters, not beginning with _)"},
+        {"{\"id\":\"_x\"}", "item.id: \"_x\" came, expected a name ([A-Za-z0-9_-], 1 to 64 "
+                            "characters, not beginning with _)"},
         {"{\"id\":\"a\",\"n\":11}", "item.n: 11 came, expected an integer of 1 to 10"},
         {"{\"id\":\"a\",\"n\":5.0}", "item.n: the number 5 came, expected an integer of 1 to 10"},
         {"{\"id\":\"a\",\"n\":null}", "item.n: null came, expected an integer of 1 to 10"},
         {"{\"id\":\"a\",\"level\":\"mid\"}", "item.level: \"mid\" came, expected one of low, high"},
-        {"{\"id\":\"a\",\"level\":\"low|high\"}", "item.level: \"low|high\" came, expected one of low, high"},
-        {"{\"id\":\"a\",\"labels\":{\"k\":\"12345\"}}", "item.labels.k: \"12345\" came, expected a string of 1 to 4 bytes"},
-        {"{\"id\":\"a\",\"labels\":[]}", "item.labels: a list came, expected a map, each a value of type label"},
+        {"{\"id\":\"a\",\"level\":\"low|high\"}",
+         "item.level: \"low|high\" came, expected one of low, high"},
+        {"{\"id\":\"a\",\"labels\":{\"k\":\"12345\"}}",
+         "item.labels.k: \"12345\" came, expected a string of 1 to 4 bytes"},
+        {"{\"id\":\"a\",\"labels\":[]}",
+         "item.labels: a list came, expected a map, each a value of type label"},
         {"{\"id\":\"a\",\"tags\":[\"x\",2]}", "item.tags[1]: 2 came, expected a string"},
         {"{\"id\":\"a\",\"tags\":[\"\",\"\",\"\"]}",
          "item.tags: a list of 3 came, expected a list of at most 2 elements, each a string"},
@@ -91,10 +109,11 @@ static void test_refuses(void **state)
          "item.sub[0].sub[0].n: 0 came, expected an integer of 1 to 10"},
         {"{\"id\":\"a\",\"f\":1.5}", "item.f: the number 1.5 came, expected a number of 0 to 1"},
         {"{\"id\":\"a\",\"on\":1}", "item.on: 1 came, expected a boolean"},
-        {"{\"id\":\"a\",\"pos\":{\"epoch\":1}}", "item.pos.seq: nothing came, expected an integer of at least 0"},
+        {"{\"id\":\"a\",\"pos\":{\"epoch\":1}}",
+         "item.pos.seq: nothing came, expected an integer of at least 0"},
         {"{\"id\":\"a\",\"pos\":7}", "item.pos: an integer came, expected a map of type position"},
-        {"{\"id\":\"a\",\"idd\":1}",
-         "item.idd: an unknown field came, expected id, n, sub, level, labels, f, when, on, pos, any, tags"},
+        {"{\"id\":\"a\",\"idd\":1}", "item.idd: an unknown field came, expected id, n, sub, level, "
+                                     "labels, f, when, on, pos, any, tags"},
         {"{\"id\":\"a\",\"when\":\"tomorrow\"}",
          "item.when: \"tomorrow\" came, expected a UTC time such as 2026-01-31T23:59:59.123456Z"},
     };
@@ -120,13 +139,26 @@ static void test_times(void **state)
         const char *text;
         bool legal;
     } cases[] = {
-        {"2026-01-31T23:59:59Z", true},      {"2026-01-31t23:59:59.1z", true},   {"2026-01-31T23:59:59+00:00", true},
-        {"2000-02-29T00:00:00Z", true},      {"1900-02-29T00:00:00Z", false},    {"2023-02-29T00:00:00Z", false},
-        {"2026-13-01T00:00:00Z", false},     {"2026-04-31T00:00:00Z", false},    {"2026-01-00T00:00:00Z", false},
-        {"2026-01-31T24:00:00Z", false},     {"2026-01-31T23:60:00Z", false},    {"2026-01-31T23:59:60Z", false},
-        {"2026-01-31 23:59:59Z", false},     {"2026-01-31T23:59:59", false},     {"2026-01-31T23:59:59+02:00", false},
-        {"2026-01-31T23:59:59.Z", false},    {"2026-01-31T23:59:59.1234567890Z", false}, {"2026-01-31T23:59:59ZZ", false},
-        {"20260131T235959Z", false},         {"x026-01-31T23:59:59Z", false},
+        {"2026-01-31T23:59:59Z", true},
+        {"2026-01-31t23:59:59.1z", true},
+        {"2026-01-31T23:59:59+00:00", true},
+        {"2000-02-29T00:00:00Z", true},
+        {"1900-02-29T00:00:00Z", false},
+        {"2023-02-29T00:00:00Z", false},
+        {"2026-13-01T00:00:00Z", false},
+        {"2026-04-31T00:00:00Z", false},
+        {"2026-01-00T00:00:00Z", false},
+        {"2026-01-31T24:00:00Z", false},
+        {"2026-01-31T23:60:00Z", false},
+        {"2026-01-31T23:59:60Z", false},
+        {"2026-01-31 23:59:59Z", false},
+        {"2026-01-31T23:59:59", false},
+        {"2026-01-31T23:59:59+02:00", false},
+        {"2026-01-31T23:59:59.Z", false},
+        {"2026-01-31T23:59:59.1234567890Z", false},
+        {"2026-01-31T23:59:59ZZ", false},
+        {"20260131T235959Z", false},
+        {"x026-01-31T23:59:59Z", false},
     };
     struct schema *s = load();
     char body[128];
@@ -134,7 +166,8 @@ static void test_times(void **state)
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         (void)snprintf(body, sizeof body, "{\"id\":\"a\",\"when\":\"%s\"}", cases[i].text);
-        if ((check(&schema_find(&s->events, "made")->body, body, SCHEMA_LENIENT) == NULL) != cases[i].legal)
+        if ((check(&schema_find(&s->events, "made")->body, body, SCHEMA_LENIENT) == NULL) !=
+            cases[i].legal)
             fail_msg("%s", cases[i].text);
     }
     schema_free(s);
@@ -149,35 +182,45 @@ static void test_bad_definitions(void **state)
         {"\"doc\":1", "doc: an integer came, expected a string"},
         {"\"types\":[]", "types: a list came, expected a map"},
         {"\"types\":{\"a\":1}", "types.a: an integer came, expected a map of doc fields"},
-        {"\"types\":{\"a b\":\"int\"}", "types: \"a b\" came, expected a name ([A-Za-z0-9_-]{1,64})"},
-        {"\"types\":{\"a\":\"b\",\"b\":\"a\"}", "types.a: \"b\" came, expected a type that has fields"},
+        {"\"types\":{\"a b\":\"int\"}",
+         "types: \"a b\" came, expected a name ([A-Za-z0-9_-]{1,64})"},
+        {"\"types\":{\"a\":\"b\",\"b\":\"a\"}",
+         "types.a: \"b\" came, expected a type that has fields"},
         {"\"types\":{\"a\":{\"fields\":{\"x\":5}}}",
-         "types.a.fields.x: an integer came, expected the text of a field (str 1..64 - what it means)"},
+         "types.a.fields.x: an integer came, expected the text of a field (str 1..64 - what it "
+         "means)"},
         {"\"types\":{\"a\":{\"fields\":{\"x y\":\"int\"}}}",
-         "types.a.fields.x y: \"x y\" came, expected the name of a field ([A-Za-z0-9_-]{1,64}, then '?' where it may be missing)"},
+         "types.a.fields.x y: \"x y\" came, expected the name of a field ([A-Za-z0-9_-]{1,64}, "
+         "then '?' where it may be missing)"},
         {"\"types\":{\"a\":{\"fields\":{\"x\":\"int\",\"x?\":\"int\"}}}",
          "types.a.fields.x?: \"x\" came, expected a field that is not there yet"},
-        {"\"types\":{\"a\":\"strng\"}",
-         "types.a: \"strng\" came, expected bool, int, float, str, name, time, any, choices (a|b), or a defined type"},
-        {"\"types\":{\"a\":\"bool 1..2\"}",
-         "types.a: \"1..2\" came, expected no range, which only numbers, strings, lists and maps have"},
-        {"\"types\":{\"a\":\"int 2..1\"}", "types.a: \"2..1\" came, expected a range such as 1..64, ..64 or 1.."},
-        {"\"types\":{\"a\":\"int 1..x\"}", "types.a: \"1..x\" came, expected a range such as 1..64, ..64 or 1.."},
-        {"\"types\":{\"a\":\"int many\"}",
-         "types.a: \"many\" came, expected \"or null\", a range (1..64), a default (= 5) or a text (- what it means)"},
-        {"\"types\":{\"a\":\"int = 5\"}",
-         "types.a: \"5\" came, expected no default, which only single fields with a '?' behind their name have"},
+        {"\"types\":{\"a\":\"strng\"}", "types.a: \"strng\" came, expected bool, int, float, str, "
+                                        "name, time, any, choices (a|b), or a defined type"},
+        {"\"types\":{\"a\":\"bool 1..2\"}", "types.a: \"1..2\" came, expected no range, which only "
+                                            "numbers, strings, lists and maps have"},
+        {"\"types\":{\"a\":\"int 2..1\"}",
+         "types.a: \"2..1\" came, expected a range such as 1..64, ..64 or 1.."},
+        {"\"types\":{\"a\":\"int 1..x\"}",
+         "types.a: \"1..x\" came, expected a range such as 1..64, ..64 or 1.."},
+        {"\"types\":{\"a\":\"int many\"}", "types.a: \"many\" came, expected \"or null\", a range "
+                                           "(1..64), a default (= 5) or a text (- what it means)"},
+        {"\"types\":{\"a\":\"int = 5\"}", "types.a: \"5\" came, expected no default, which only "
+                                          "single fields with a '?' behind their name have"},
         {"\"verbs\":{\"v\":{\"request\":{\"x?\":\"a|b = c\"}}}",
          "verbs.v.request.x?: \"c\" came, expected a default that is one of the choices"},
         {"\"verbs\":{\"v\":{\"request\":{\"x?\":\"int ..9 = 10\"}}}",
          "verbs.v.request.x?: \"10\" came, expected a whole number within the range"},
         {"\"verbs\":{\"v\":{\"write\":true,\"request\":\"str\"}}",
-         "verbs.v.request: one text came, expected a map of fields, because write or paged adds to it"},
+         "verbs.v.request: one text came, expected a map of fields, because write or paged adds to "
+         "it"},
         {"\"verbs\":{\"v\":{\"write\":true,\"request\":{\"request_id\":\"str\"}}}",
          "request_id?: \"request_id\" came, expected a field that is not there yet"},
-        {"\"events\":{\"e\":{}}", "events.e: no key came, expected what the last token of the event's subject is"},
-        {"\"messages\":{\"m\":{}}", "messages.m: no subject came, expected the subject that the message has"},
-        {"\"doc\":\"\\x\"", "doc (byte 23): 'x' came, expected one of \"\\/bfnrtu behind a backslash"},
+        {"\"events\":{\"e\":{}}",
+         "events.e: no key came, expected what the last token of the event's subject is"},
+        {"\"messages\":{\"m\":{}}",
+         "messages.m: no subject came, expected the subject that the message has"},
+        {"\"doc\":\"\\x\"",
+         "doc (byte 23): 'x' came, expected one of \"\\/bfnrtu behind a backslash"},
     };
     struct schema *s = NULL;
     struct wire_error err;
@@ -201,10 +244,13 @@ static void test_core(void **state)
     (void)state;
     assert_ptr_equal(core, schema_core());
     assert_string_equal(core->service, "core");
-    assert_null(check(&schema_find(&core->messages, "head")->body, "{\"evt.task\":{\"epoch\":1,\"seq\":2}}", SCHEMA_STRICT));
-    assert_non_null(check(&schema_find(&core->messages, "head")->body, "{\"evt.task\":{\"epoch\":1}}", SCHEMA_STRICT));
+    assert_null(check(&schema_find(&core->messages, "head")->body,
+                      "{\"evt.task\":{\"epoch\":1,\"seq\":2}}", SCHEMA_STRICT));
+    assert_non_null(check(&schema_find(&core->messages, "head")->body,
+                          "{\"evt.task\":{\"epoch\":1}}", SCHEMA_STRICT));
     assert_null(check(&schema_find(&core->messages, "srv_ping")->body,
-                      "{\"type\":\"io.nats.micro.v1.ping_response\",\"name\":\"muster\",\"id\":\"b\",\"version\":\"0.1.0\","
+                      "{\"type\":\"io.nats.micro.v1.ping_response\",\"name\":\"muster\",\"id\":"
+                      "\"b\",\"version\":\"0.1.0\","
                       "\"metadata\":{}}",
                       SCHEMA_STRICT));
 }
@@ -218,7 +264,8 @@ static void read_all(FILE *in, struct buf *out)
         buf_put(out, chunk, n);
 }
 
-/* The generator lies beside this program; `cmake --build BUILD --target asyncapi-update` mends what fails here. */
+/* The generator lies beside this program; `cmake --build BUILD --target asyncapi-update` mends what
+ * fails here. */
 static void test_asyncapi_is_current(void **state)
 {
     char self[4000] = "", command[4100];
@@ -239,7 +286,8 @@ static void test_asyncapi_is_current(void **state)
     read_all(in, &kept);
     assert_int_equal(fclose(in), 0);
     if (made.len != kept.len || memcmp(made.data, kept.data, made.len) != 0)
-        fail_msg("schemas/asyncapi.yaml is not what schemas/messages/ says; build the target asyncapi-update");
+        fail_msg("schemas/asyncapi.yaml is not what schemas/messages/ says; build the target "
+                 "asyncapi-update");
     buf_done(&made);
     buf_done(&kept);
 }
@@ -247,8 +295,9 @@ static void test_asyncapi_is_current(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_accepts),         cmocka_unit_test(test_refuses), cmocka_unit_test(test_times),
-        cmocka_unit_test(test_bad_definitions), cmocka_unit_test(test_core),    cmocka_unit_test(test_asyncapi_is_current),
+        cmocka_unit_test(test_accepts), cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_times),   cmocka_unit_test(test_bad_definitions),
+        cmocka_unit_test(test_core),    cmocka_unit_test(test_asyncapi_is_current),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -49,21 +49,25 @@ static void test_kinds(void **state)
 {
     (void)state;
     parsed("mst.acme.rpc.a1.task.submit", "rpc tenant=acme agent=a1 service=task verb=submit");
-    parsed("mst.acme.rpc.a1.task.accept.0198-x_7", "rpc tenant=acme agent=a1 service=task verb=accept ref=0198-x_7");
+    parsed("mst.acme.rpc.a1.task.accept.0198-x_7",
+           "rpc tenant=acme agent=a1 service=task verb=accept ref=0198-x_7");
     parsed("mst.acme.box.a1.x.Y!.3", "box tenant=acme agent=a1 rest=x.Y!.3");
     parsed("mst.acme.all.a1.hi", "all tenant=acme agent=a1 verb=hi");
     parsed("mst.acme.all._muster.roll_call", "all tenant=acme agent=_muster verb=roll_call");
     parsed("mst.acme.to.b.a1.hi", "to tenant=acme agent=a1 target=b verb=hi");
-    parsed("mst.acme.to.b._muster.task_assignment", "to tenant=acme agent=_muster target=b verb=task_assignment");
+    parsed("mst.acme.to.b._muster.task_assignment",
+           "to tenant=acme agent=_muster target=b verb=task_assignment");
     parsed("mst.acme.grp.g.a1.hi", "grp tenant=acme agent=a1 target=g verb=hi");
     parsed("mst.acme.msg.b", "msg tenant=acme target=b");
     parsed("mst.acme.evt.task.queued.t-1", "evt tenant=acme service=task verb=queued ref=t-1");
-    parsed("mst.acme.evt.run.stuck.~abcdefghij234567", "evt tenant=acme service=run verb=stuck ref=~abcdefghij234567");
+    parsed("mst.acme.evt.run.stuck.~abcdefghij234567",
+           "evt tenant=acme service=run verb=stuck ref=~abcdefghij234567");
     parsed("mst.acme.evt._.head", "evt tenant=acme service=_ verb=head");
     parsed("mst.acme.cdc.main.public.orders.insert._",
            "cdc tenant=acme service=main schema=public table=orders verb=insert ref=_");
-    parsed("mst.acme.cdc.main.public.~abcdefghij234567.truncate._",
-           "cdc tenant=acme service=main schema=public table=~abcdefghij234567 verb=truncate ref=_");
+    parsed(
+        "mst.acme.cdc.main.public.~abcdefghij234567.truncate._",
+        "cdc tenant=acme service=main schema=public table=~abcdefghij234567 verb=truncate ref=_");
     parsed("mst.acme.audit.task.cancel.a1", "audit tenant=acme agent=a1 service=task verb=cancel");
     parsed("mst.acme.log.all.a1.hi", "log inner=all tenant=acme agent=a1 verb=hi");
     parsed("mst.acme.log.to.b.a1.hi", "log inner=to tenant=acme agent=a1 target=b verb=hi");
@@ -74,7 +78,8 @@ static void test_kinds(void **state)
 
 static void test_foreign(void **state)
 {
-    static const char *const foreign[] = {"", ".", "mst2.acme.msg.b", "$JS.API.INFO", "_INBOX.x", "ms", "MST.acme.msg.b"};
+    static const char *const foreign[] = {"",         ".",  "mst2.acme.msg.b", "$JS.API.INFO",
+                                          "_INBOX.x", "ms", "MST.acme.msg.b"};
     struct subject s;
 
     (void)state;
@@ -186,11 +191,25 @@ static void test_match(void **state)
         const char *pattern, *subject;
         bool match;
     } cases[] = {
-        {"a.b", "a.b", true},     {"a.b", "a.c", false},    {"a.*", "a.b", true},       {"a.*", "a", false},
-        {"a.*", "a.b.c", false},  {"a.>", "a.b.c", true},   {"a.>", "a", false},        {">", "a", true},
-        {"*", "a", true},         {"*.b", "a.b", true},     {"a.*.c", "a.b.c", true},   {"a.*.c", "a.b.d", false},
-        {"a.b.c", "a.b", false},  {"a*", "ab", false},      {"*.*", "a.b", true},       {"a.b>", "a.b>", true},
-        {"", "", false},          {"a..b", "a..b", false},  {"rpc.*.presence.beat", "rpc.a1.presence.beat", true},
+        {"a.b", "a.b", true},
+        {"a.b", "a.c", false},
+        {"a.*", "a.b", true},
+        {"a.*", "a", false},
+        {"a.*", "a.b.c", false},
+        {"a.>", "a.b.c", true},
+        {"a.>", "a", false},
+        {">", "a", true},
+        {"*", "a", true},
+        {"*.b", "a.b", true},
+        {"a.*.c", "a.b.c", true},
+        {"a.*.c", "a.b.d", false},
+        {"a.b.c", "a.b", false},
+        {"a*", "ab", false},
+        {"*.*", "a.b", true},
+        {"a.b>", "a.b>", true},
+        {"", "", false},
+        {"a..b", "a..b", false},
+        {"rpc.*.presence.beat", "rpc.a1.presence.beat", true},
     };
 
     (void)state;
@@ -205,10 +224,20 @@ static void test_overlap(void **state)
         const char *a, *b;
         bool overlap;
     } cases[] = {
-        {"a.b", "a.b", true},          {"a.b", "a.c", false},       {"a.*", "*.b", true},        {"a.*", "b.*", false},
-        {"a.>", "a", false},           {"a.>", "a.*", true},        {">", "a.b.c", true},        {"a.*.c", "a.b.>", true},
-        {"a.*.c", "a.b.d", false},     {"a.*", "a.b.>", false},     {"*.all.>", "acme.*.*.hi", true},
-        {"mst.*.all.>", "mst.>", true}, {"mst._in.>", "mst.*.evt.>", true}, {"x.>", "mst.acme.>", false},
+        {"a.b", "a.b", true},
+        {"a.b", "a.c", false},
+        {"a.*", "*.b", true},
+        {"a.*", "b.*", false},
+        {"a.>", "a", false},
+        {"a.>", "a.*", true},
+        {">", "a.b.c", true},
+        {"a.*.c", "a.b.>", true},
+        {"a.*.c", "a.b.d", false},
+        {"a.*", "a.b.>", false},
+        {"*.all.>", "acme.*.*.hi", true},
+        {"mst.*.all.>", "mst.>", true},
+        {"mst._in.>", "mst.*.evt.>", true},
+        {"x.>", "mst.acme.>", false},
     };
 
     (void)state;
@@ -237,9 +266,10 @@ static void test_patterns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kinds), cmocka_unit_test(test_foreign), cmocka_unit_test(test_malformed),
-        cmocka_unit_test(test_long),  cmocka_unit_test(test_reply),   cmocka_unit_test(test_match),
-        cmocka_unit_test(test_overlap), cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_kinds),     cmocka_unit_test(test_foreign),
+        cmocka_unit_test(test_malformed), cmocka_unit_test(test_long),
+        cmocka_unit_test(test_reply),     cmocka_unit_test(test_match),
+        cmocka_unit_test(test_overlap),   cmocka_unit_test(test_patterns),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

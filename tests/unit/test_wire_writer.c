@@ -38,9 +38,8 @@ static void test_json(void **state)
     writer_init(&w, MUSTER_JSON, &out);
     write_sample(&w);
     assert_int_equal(writer_finish(&w, NULL), 0);
-    assert_string_equal(
-        out.data,
-        "{\"s\":\"a\\\"b\",\"list\":[-5,1.0,true,null,{}],\"bin\":{\"base64\":\"/w==\"},\"nan\":\"-Infinity\"}");
+    assert_string_equal(out.data, "{\"s\":\"a\\\"b\",\"list\":[-5,1.0,true,null,{}],\"bin\":{"
+                                  "\"base64\":\"/w==\"},\"nan\":\"-Infinity\"}");
     buf_done(&out);
 }
 
@@ -66,8 +65,13 @@ static void test_digits(void **state)
     static const struct {
         double v;
         const char *digits;
-    } cases[] = {{0.1, "0.1"},       {1, "1.0"},        {-0.0, "-0.0"},         {1e21, "1e+21"},
-                 {1.0 / 3, "0.3333333333333333"}, {5e-324, "4.94065645841247e-324"}, {123456789.125, "123456789.125"}};
+    } cases[] = {{0.1, "0.1"},
+                 {1, "1.0"},
+                 {-0.0, "-0.0"},
+                 {1e21, "1e+21"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {5e-324, "4.94065645841247e-324"},
+                 {123456789.125, "123456789.125"}};
     struct buf out = {0};
 
     (void)state;
@@ -147,9 +151,13 @@ static void test_codec(void **state)
 
     (void)state;
     assert_int_equal(codec->size, sizeof *codec);
-    assert_int_equal(codec->decode(&host, MUSTER_JSON, (struct muster_bytes){"{\"a\":[tru]}", 11}, &doc), MUSTER_EINVAL);
-    assert_string_equal(failure, "a[0] (byte 6): 't' came, expected a string in quotes, a number, true, false, null, a list or a map");
-    assert_int_equal(codec->decode(&host, MUSTER_JSON, (struct muster_bytes){"{\"a\":[2.5]}", 11}, &doc), 0);
+    assert_int_equal(
+        codec->decode(&host, MUSTER_JSON, (struct muster_bytes){"{\"a\":[tru]}", 11}, &doc),
+        MUSTER_EINVAL);
+    assert_string_equal(failure, "a[0] (byte 6): 't' came, expected a string in quotes, a number, "
+                                 "true, false, null, a list or a map");
+    assert_int_equal(
+        codec->decode(&host, MUSTER_JSON, (struct muster_bytes){"{\"a\":[2.5]}", 11}, &doc), 0);
     assert_int_equal(codec->writer_new(&host, 7, &w), MUSTER_EINVAL);
     assert_int_equal(codec->writer_new(&host, MUSTER_MSGPACK, &w), 0);
     codec->put_map(w, 2);
@@ -160,9 +168,10 @@ static void test_codec(void **state)
     codec->put_bool(w, 7);
     assert_int_equal(codec->bytes(w, &out), 0);
     assert_int_equal(out.len, 21);
-    assert_memory_equal(out.data, "\x82\xa5"
-                                  "again\x81\xa1"
-                                  "a\x91\xca\x40\x20\0\0\xa3yes\xc3",
+    assert_memory_equal(out.data,
+                        "\x82\xa5"
+                        "again\x81\xa1"
+                        "a\x91\xca\x40\x20\0\0\xa3yes\xc3",
                         21);
     codec->writer_free(w);
     codec->free_doc(doc);
@@ -171,8 +180,9 @@ static void test_codec(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_json),     cmocka_unit_test(test_msgpack), cmocka_unit_test(test_digits),
-        cmocka_unit_test(test_breaches), cmocka_unit_test(test_codec),
+        cmocka_unit_test(test_json),   cmocka_unit_test(test_msgpack),
+        cmocka_unit_test(test_digits), cmocka_unit_test(test_breaches),
+        cmocka_unit_test(test_codec),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -15,8 +15,9 @@ static inline bool same_tree(const struct muster_value *a, const struct muster_v
     size_t n = value_count(a), a_len = 0, b_len = 0;
     const char *a_s = value_str(a, &a_len), *b_s = value_str(b, &b_len);
 
-    if (value_type(a) != value_type(b) || n != value_count(b) || a_len != b_len || value_int(a) != value_int(b) ||
-        value_float(a) < value_float(b) || value_float(a) > value_float(b))
+    if (value_type(a) != value_type(b) || n != value_count(b) || a_len != b_len ||
+        value_int(a) != value_int(b) || value_float(a) < value_float(b) ||
+        value_float(a) > value_float(b))
         return false;
     if (a_s && memcmp(a_s, b_s, a_len) != 0)
         return false;

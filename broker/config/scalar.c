@@ -1,10 +1,10 @@
 /*
- * Numbers and their units, both ways; see value.h.
+ * Numbers and their units, both ways; see scalar.h.
  *
- * What value_put_…() writes, the reader of the same type takes back to the same number; --print-config
+ * What scalar_put_…() writes, the reader of the same type takes back to the same number; --print-config
  * relies on it.
  */
-#include "config/value.h"
+#include "config/scalar.h"
 
 #include <inttypes.h>
 #include <math.h>
@@ -49,7 +49,7 @@ static size_t read_digits(const char *s, int64_t *ret_value, bool *ret_over)
     return n;
 }
 
-bool value_int(const char *text, int64_t *ret_value, bool *ret_over)
+bool scalar_int(const char *text, int64_t *ret_value, bool *ret_over)
 {
     bool negative = text[0] == '-', over;
     int64_t value;
@@ -88,8 +88,8 @@ static bool is_float(const char *s)
     return *s == '\0';
 }
 
-/* Any rounding is strtod's; the process keeps the locale "C", so that the point is a point. */
-bool value_float(const char *text, double *ret_value)
+/* strtod() reads a point as a point because no part of the broker calls setlocale(). */
+bool scalar_float(const char *text, double *ret_value)
 {
     double value;
 
@@ -121,27 +121,27 @@ static bool read_scaled(const char *text, const struct unit *units, size_t n_uni
     return false;
 }
 
-bool value_duration(const char *text, int64_t *ret_ns, bool *ret_over)
+bool scalar_duration(const char *text, int64_t *ret_ns, bool *ret_over)
 {
     return read_scaled(text, time_units, COUNT(time_units), ret_ns, ret_over);
 }
 
-bool value_bytes(const char *text, int64_t *ret_bytes, bool *ret_over)
+bool scalar_bytes(const char *text, int64_t *ret_bytes, bool *ret_over)
 {
     return read_scaled(text, byte_units, COUNT(byte_units), ret_bytes, ret_over);
 }
 
-const char *value_put_int(int64_t value, char out[VALUE_TEXT_SIZE])
+const char *scalar_put_int(int64_t value, char out[SCALAR_TEXT_SIZE])
 {
-    snprintf(out, VALUE_TEXT_SIZE, "%" PRId64, value);
+    snprintf(out, SCALAR_TEXT_SIZE, "%" PRId64, value);
     return out;
 }
 
 /* As few digits as give the same number back. */
-const char *value_put_float(double value, char out[VALUE_TEXT_SIZE])
+const char *scalar_put_float(double value, char out[SCALAR_TEXT_SIZE])
 {
     for (int digits = 6; digits <= 17; digits++) {
-        snprintf(out, VALUE_TEXT_SIZE, "%.*g", digits, value);
+        snprintf(out, SCALAR_TEXT_SIZE, "%.*g", digits, value);
         if (strtod(out, NULL) == value) /* exact on purpose: it must read back as the same number */
             break;
     }
@@ -155,20 +155,20 @@ static const char *put_scaled(int64_t value, const struct unit *units, size_t n_
 
     while (i > 0 && value % units[i].factor != 0)
         i--;
-    snprintf(out, VALUE_TEXT_SIZE, "%" PRId64 "%s", value / units[i].factor, units[i].name);
+    snprintf(out, SCALAR_TEXT_SIZE, "%" PRId64 "%s", value / units[i].factor, units[i].name);
     return out;
 }
 
-const char *value_put_duration(int64_t ns, char out[VALUE_TEXT_SIZE])
+const char *scalar_put_duration(int64_t ns, char out[SCALAR_TEXT_SIZE])
 {
     if (ns % time_units[0].factor != 0) { /* cannot be written in a file, but a bound may be 1 ns */
-        snprintf(out, VALUE_TEXT_SIZE, "%" PRId64 "ns", ns);
+        snprintf(out, SCALAR_TEXT_SIZE, "%" PRId64 "ns", ns);
         return out;
     }
     return put_scaled(ns, time_units, ns ? COUNT(time_units) : 2, out); /* 0 is said in seconds */
 }
 
-const char *value_put_bytes(int64_t bytes, char out[VALUE_TEXT_SIZE])
+const char *scalar_put_bytes(int64_t bytes, char out[SCALAR_TEXT_SIZE])
 {
     return put_scaled(bytes, byte_units, bytes ? COUNT(byte_units) : 1, out); /* 0 needs no unit */
 }
