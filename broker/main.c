@@ -97,7 +97,7 @@ static void reload(const char *file)
         log_warn("config", "reload: %s is valid; its settings take effect at a restart", file ? file : "the environment");
         config_free(config);
     }
-    (void)notify_ready();
+    (void)notify_ready(); /* ends the reload for the service manager */
 }
 
 /* Tell the service manager how things are until a signal ends the broker. */

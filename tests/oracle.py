@@ -125,7 +125,7 @@ def _as_json(value: Any) -> Any:
         return str(value)
     if isinstance(value, bytes):
         return base64.b64encode(value).decode()
-    if isinstance(value, datetime.datetime):
+    if isinstance(value, datetime.datetime):  # INTERFACE 3: always microseconds, six digits
         text = value.replace(tzinfo=None).isoformat(timespec="microseconds")
         return text + ("Z" if value.tzinfo else "")
     if isinstance(value, list):

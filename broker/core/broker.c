@@ -26,6 +26,29 @@
 enum { OUTBOX_MSGS = 32768, CHECK_PERIOD_MS = 60000 };
 static const size_t outbox_bytes = 64u << 20;
 
+/* One sample a link of what the bus counts itself. */
+struct bus_metric {
+    const char *name, *help;
+    int type;
+    size_t offset; /* in struct bus_counters */
+};
+static const struct bus_metric bus_metrics[] = {
+    {"muster_bus_reconnects_total", "Connections made to NATS after the first.", MUSTER_COUNTER, offsetof(struct bus_counters, connects)},
+    {"muster_bus_sent_messages_total", "Messages sent to NATS.", MUSTER_COUNTER, offsetof(struct bus_counters, sent_msgs)},
+    {"muster_bus_sent_bytes_total", "Bytes sent to NATS.", MUSTER_COUNTER, offsetof(struct bus_counters, sent_bytes)},
+    {"muster_bus_received_messages_total", "Messages received.", MUSTER_COUNTER, offsetof(struct bus_counters, received_msgs)},
+    {"muster_bus_dropped_total", "Messages dropped because NATS was away.", MUSTER_COUNTER, offsetof(struct bus_counters, dropped_away)},
+    {"muster_bus_full_total", "Messages refused because the outbox was full.", MUSTER_COUNTER, offsetof(struct bus_counters, refused_full)},
+    {"muster_bus_waiting_messages", "Messages in the outbox.", MUSTER_GAUGE, offsetof(struct bus_counters, waiting_msgs)},
+    {"muster_bus_waiting_bytes", "Bytes in the outbox.", MUSTER_GAUGE, offsetof(struct bus_counters, waiting_bytes)},
+};
+enum { N_BUS_METRICS = sizeof bus_metrics / sizeof *bus_metrics };
+
+struct bus_reader {
+    struct broker *broker;
+    const struct bus_metric *metric;
+};
+
 struct broker {
     const struct config *config;
     char id[96];
@@ -35,6 +58,7 @@ struct broker {
     struct health_component *link_health[BUS_N_LINKS], *postgres_health;
     struct tenants *tenants;
     struct bus *bus;
+    struct bus_reader bus_readers[N_BUS_METRICS];
     struct lane *lane; /* the core lane: registry, streams, watch */
     struct streams *streams;
     struct dispatch *dispatch;
@@ -181,6 +205,38 @@ static void on_writable(void *arg, int link)
     pthread_mutex_unlock(&b->tell_lock);
 }
 
+static void read_bus(void *arg, struct metrics_out *out)
+{
+    static const char *const links[] = {"bulk", "live"};
+    struct bus_reader *r = arg;
+    struct bus_counters counters;
+    uint64_t value;
+
+    for (int link = 0; link < BUS_N_LINKS && r->broker->bus; link++) {
+        struct metric_label label = {"link", links[link]};
+
+        bus_counters(r->broker->bus, link, &counters);
+        memcpy(&value, (const char *)&counters + r->metric->offset, sizeof value);
+        if (r->metric == &bus_metrics[0] && value > 0)
+            value--; /* the first connection is no reconnect */
+        metrics_emit(out, &label, 1, (double)value);
+    }
+}
+
+static int watch_bus(struct broker *b)
+{
+    int err = 0;
+
+    for (size_t i = 0; i < N_BUS_METRICS && !err; i++) {
+        const struct bus_metric *m = &bus_metrics[i];
+        struct metric_spec spec = {.type = m->type, .name = m->name, .help = m->help};
+
+        b->bus_readers[i] = (struct bus_reader){b, m};
+        err = metrics_watch(b->metrics, &spec, read_bus, &b->bus_readers[i]);
+    }
+    return err;
+}
+
 static int read_password(struct broker *b)
 {
     const char *path = b->config->nats.password_file;
@@ -224,7 +280,9 @@ static int open_bus(struct broker *b)
 
     (void)snprintf(name, sizeof name, "muster %s", b->id);
     options.password = b->password;
-    return err ? err : bus_open(&options, &b->bus);
+    if (!err)
+        err = bus_open(&options, &b->bus);
+    return err ? err : watch_bus(b);
 }
 
 /* ---- the core lane -------------------------------------------------------------------------------------------------------------- */

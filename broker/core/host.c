@@ -113,6 +113,10 @@ static void host_health(const struct muster_host *host, int state, const char *c
 {
     va_list ap;
 
+    if (state < MUSTER_HEALTH_OK || state > MUSTER_HEALTH_DOWN) {
+        host_log(host, MUSTER_LOG_ERROR, "health state %d: expected one of MUSTER_HEALTH_*", state);
+        return;
+    }
     va_start(ap, fmt);
     health_vset(instance_of(host)->health, state, code, fmt, ap);
     va_end(ap);

@@ -105,13 +105,14 @@ enum { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_AWAY };
 
 struct sql {
     struct sql_options options;
+    char *dsn, *broker_id; /* as in options */
     struct stmt *stmts[SQL_STMTS_MAX];
     uint32_t n_stmts;
     struct map names; /* of stmts */
     struct queue reads;
     struct shard shards[SHARDS_MAX];
     unsigned int n_shards, next_shard;
-    struct conn **conns; /* options.pool of them */
+    struct conn **conns; /* options.pool of them; NULL before sql_start() */
     uint64_t seq;
     struct sql_stats stats;
     bool full;    /* MUSTER_EAGAIN was given since on_writable */

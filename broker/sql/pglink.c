@@ -239,7 +239,7 @@ static uv_timer_t *timer_new(uv_loop_t *loop, void *data)
 }
 
 /* libpq quotes a string that does not parse, password and all, so its text must never be asked for. */
-static bool dsn_parses(const char *dsn)
+bool pglink_dsn_parses(const char *dsn)
 {
     PQconninfoOption *options = PQconninfoParse(dsn, NULL);
 
@@ -251,7 +251,7 @@ int pglink_open(const struct pglink_options *o, struct pglink **ret_link)
 {
     struct pglink *l;
 
-    if (!dsn_parses(o->dsn))
+    if (!pglink_dsn_parses(o->dsn))
         return MUSTER_EINVAL;
     l = calloc(1, sizeof *l);
     if (!l)

@@ -33,6 +33,7 @@ struct pglink_options {
     void *arg;
 };
 
+bool pglink_dsn_parses(const char *dsn); /* any thread */
 /* MUSTER_EINVAL: the connection string cannot be parsed. */
 int pglink_open(const struct pglink_options *options, struct pglink **ret_link);
 /* Close without any further event. Never from within an event. Accepts NULL. */

@@ -292,29 +292,53 @@ static int open_conns(struct sql *sql)
     return err;
 }
 
+static void close_all(struct sql *sql)
+{
+    for (unsigned int i = 0; sql->conns && i < sql->options.pool; i++)
+        conn_free(sql->conns[i]);
+    free(sql->conns);
+    sql->conns = NULL;
+    if (sql->turn)
+        uv_close((uv_handle_t *)sql->turn, on_handle_closed);
+    if (sql->tick)
+        uv_close((uv_handle_t *)sql->tick, on_handle_closed);
+    sql->turn = NULL;
+    sql->tick = NULL;
+}
+
+int sql_start(struct sql *sql)
+{
+    int err;
+
+    if (sql->conns)
+        return 0;
+    err = open_handles(sql);
+    if (!err)
+        err = open_conns(sql);
+    if (err)
+        close_all(sql);
+    return err;
+}
+
 int sql_new(const struct sql_options *o, struct sql **ret_sql)
 {
     struct sql *sql;
-    int err;
 
-    if (o->pool == 0 || o->pool > SQL_POOL_MAX || o->max_items == 0 || o->max_bytes == 0)
+    if (o->pool == 0 || o->pool > SQL_POOL_MAX || o->max_items == 0 || o->max_bytes == 0 || !pglink_dsn_parses(o->dsn))
         return MUSTER_EINVAL;
     sql = calloc(1, sizeof *sql);
     if (!sql)
         return MUSTER_ENOMEM;
     sql->options = *o;
+    sql->options.dsn = sql->dsn = strdup(o->dsn);
+    sql->options.broker_id = sql->broker_id = strdup(o->broker_id);
     if (o->wait_ns == 0)
         sql->options.wait_ns = default_wait_ns;
     sql->n_shards = shards_of_pool(o->pool);
-
-    err = open_handles(sql);
-    if (!err)
-        err = open_conns(sql);
-    if (err) {
+    if (!sql->dsn || !sql->broker_id) {
         sql_free(sql);
-        return err;
+        return MUSTER_ENOMEM;
     }
-    sql->options.dsn = sql->options.broker_id = NULL; /* each connection has its copy */
     *ret_sql = sql;
     return 0;
 }
@@ -346,17 +370,13 @@ void sql_free(struct sql *sql)
         return;
     ASSERT(!sql->in_callback);
     sql->closing = true;
-    for (unsigned int i = 0; sql->conns && i < sql->options.pool; i++)
-        conn_free(sql->conns[i]);
+    close_all(sql);
     finish_queue(sql, &sql->reads);
     for (unsigned int i = 0; i < sql->n_shards; i++)
         finish_queue(sql, &sql->shards[i].waiting);
-    if (sql->turn)
-        uv_close((uv_handle_t *)sql->turn, on_handle_closed);
-    if (sql->tick)
-        uv_close((uv_handle_t *)sql->tick, on_handle_closed);
     free_stmts(sql);
-    free(sql->conns);
+    free(sql->dsn);
+    free(sql->broker_id);
     free(sql);
 }
 
@@ -421,6 +441,8 @@ int sql_exec(struct sql *sql, const struct sql_call *call)
     if (call->stmt == 0 || call->stmt > sql->n_stmts || call->n_params > SQL_PARAMS_MAX || !call->fn)
         return MUSTER_EINVAL;
     err = check_room(sql, 0); /* a flood should not cost a copy each */
+    if (!err)
+        err = sql_start(sql);
     if (err)
         return err;
     err = item_new(call, sql->stmts[call->stmt - 1], &item);

@@ -1,7 +1,7 @@
 /*
  * sql/sql.h - the SQL service of one lane: statements run on a small pool of connections, and nothing ever blocks.
  *
- * Shape    sql_new() with the lane's loop, sql_prepare() for each statement, then sql_exec(). What is queued during one turn of
+ * Shape    sql_new() with the lane's loop, sql_prepare() for each statement, sql_start(), then sql_exec(). What is queued during one turn of
  *          the loop is sent together at its end (before the poll), so batches form by themselves and no timer delays them.
  * Kinds    SQL_READ: alone, in a read-only transaction of its own; many are in flight. Tried again when the link is lost.
  *          SQL_WRITE: group commit. Items of one tenant keep to one shard; a shard has one batch in flight, sorted by (tenant,
@@ -11,7 +11,8 @@
  *          lock (50 ms), the statement (10 s) or the wait for a connection took too long; MUSTER_EAGAIN the server lacks
  *          memory or disk; MUSTER_ELINK the link is away. Only a write that was sent has an unknown outcome then.
  * Memory   What sql_exec() takes is copied. A result is borrowed until its callback returns.
- * Threads  All on the loop's thread, callbacks too. Callbacks never run inside sql_exec(), and exactly once: also in sql_free().
+ * Threads  sql_new() and sql_prepare() on any one thread before sql_start(): they leave the loop alone. From then on all on the
+ *          loop's thread, callbacks too. Callbacks never run inside sql_exec(), and exactly once: also in sql_free().
  */
 #ifndef MUSTER_SQL_SQL_H
 #define MUSTER_SQL_SQL_H
@@ -60,7 +61,7 @@ struct sql_stats {
     uint64_t reconnects;           /* connections that came up again */
 };
 
-/* MUSTER_EINVAL: the connection string cannot be parsed, or a bound is out of range. Does not wait for a connection. */
+/* MUSTER_EINVAL: the connection string cannot be parsed, or a bound is out of range. */
 int sql_new(const struct sql_options *options, struct sql **ret_sql);
 /* Finish every callback that is due with MUSTER_ELINK and free. Run the loop once more, for libuv's handles. Never from
  * within a callback. Accepts NULL. */
@@ -69,6 +70,8 @@ void sql_free(struct sql *sql);
 /* Register a statement with $1…$n text parameters; it is prepared on each connection when first used there. The same name again
  * must mean the same statement and gives the same handle, otherwise MUSTER_EEXIST. */
 int sql_prepare(struct sql *sql, const char *name, int kind, const char *text, uint64_t *ret_stmt);
+/* Begin to connect, without waiting for it. The first sql_exec() does so where this was not called. */
+int sql_start(struct sql *sql);
 /* MUSTER_EAGAIN: a bound is reached, nothing was queued, on_writable follows. MUSTER_EINVAL: unknown statement, a NUL inside a
  * parameter, or more than max_bytes in one item. Do not call it from a uv_prepare callback. */
 int sql_exec(struct sql *sql, const struct sql_call *call);

@@ -116,7 +116,8 @@ static size_t stamp_len(const char *s, size_t len)
     return n == STAMP_SECONDS + 1 ? 0 : n;
 }
 
-/* RFC 3339 needs two changes: T for the space, and Z for the offset that TimeZone UTC gives. */
+/* RFC 3339 needs two changes: T for the space, and Z for the offset that TimeZone UTC gives. PostgreSQL drops the zeros at
+ * the end of a fraction; INTERFACE 3 has times in microseconds, so that they sort as text. */
 static void put_stamp(struct out *o, const char *s, size_t len, bool zone)
 {
     size_t n = stamp_len(s, len);
@@ -128,10 +129,11 @@ static void put_stamp(struct out *o, const char *s, size_t len, bool zone)
         return;
     }
     memcpy(stamp, s, n);
+    memcpy(stamp + n, "0000000", STAMP_MAX - n);
     stamp[10] = 'T';
-    if (zone)
-        stamp[n++] = 'Z';
-    out_plain(o, stamp, n);
+    stamp[STAMP_SECONDS] = '.';
+    stamp[STAMP_MAX] = 'Z';
+    out_plain(o, stamp, zone ? STAMP_MAX + 1 : STAMP_MAX);
 }
 
 static void put_scalar(struct out *o, uint8_t kind, const char *s, size_t len)

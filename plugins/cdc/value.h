@@ -7,7 +7,7 @@
  *          3 and bytea_output hex; under others dates and bytea stay the text that came.
  * Kinds    int and float: numbers (NaN and infinities strings; a float is a double in MessagePack);
  *          bool; json: the tree, with its digits as they were; bytea: base64, binary in MessagePack;
- *          timestamps: RFC 3339, `Z` only where there is a zone, microseconds as in the text;
+ *          timestamps: RFC 3339, `Z` only where there is a zone, always with six digits of fraction;
  *          infinity, dates before Christ and years after 9999: the text; numeric and all others: the
  *          text. Bytes that are not UTF-8 are {"base64": ...}.
  * Threads  None: the writer's owner.

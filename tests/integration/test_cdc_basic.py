@@ -28,7 +28,7 @@ def test_insert_update_delete(site: Site, watch: Callable[[str], Watcher]) -> No
     assert insert.body["key"] == {"tenant_id": "acme", "id": 1}
     assert insert.body["new"]["item"] == "bolt" and insert.body["new"]["qty"] == 3
     assert insert.body["new"]["price"] == "1.50" and insert.body["new"]["data"] is None
-    assert {"name": "qty", "type": "integer"} in insert.body["columns"]
+    assert {"name": "qty", "type": "int4"} in insert.body["columns"]
     assert update.subject == "mst.acme.cdc.main.public.orders.update._"
     assert update.body["new"]["qty"] == 4 and "columns" not in update.body
     assert delete.subject == "mst.acme.cdc.main.public.orders.delete._"

@@ -114,12 +114,12 @@ static void test_captured_rows(void **state)
          "\"key\":{\"id\":1},\"new\":{\"id\":1,\"tenant_id\":\"acme\",\"item\":\"a \\\"quoted\\\" "
          "thing\",\"price\":\"12.50\","
          "\"paid\":true,\"meta\":{\"k\": 1.10, \"n\": "
-         "null},\"created\":\"2026-01-02T03:04:05.6Z\"},\"old\":null}"},
+         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":null}"},
         {capture_insert_update_delete, 8, /* the key changes */
          "\"key\":{\"id\":2},\"new\":{\"id\":2,\"tenant_id\":\"acme\",\"item\":\"a \\\"quoted\\\" "
          "thing\",\"price\":\"12.50\","
          "\"paid\":false,\"meta\":{\"k\": 1.10, \"n\": "
-         "null},\"created\":\"2026-01-02T03:04:05.6Z\"},\"old\":{\"id\":1}}"},
+         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":{\"id\":1}}"},
         {capture_insert_update_delete, 11, "\"key\":{\"id\":2},\"new\":null,\"old\":{\"id\":2}}"},
         {capture_composite, 3,
          "\"key\":{\"a\":\"y\",\"b\":2},\"new\":{\"a\":\"y\",\"b\":2,\"note\":null},\"old\":null}"},
