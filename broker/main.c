@@ -19,6 +19,7 @@
 #include "core/broker.h"
 #include "core/check.h"
 #include "core/crash.h"
+#include "core/reload.h"
 
 static const int64_t drain_ns = 10 * CLOCK_S;
 
@@ -33,7 +34,8 @@ static const char help[] =
     "      --version       print the version and exit\n"
     "  -h, --help          print this and exit\n"
     "\n"
-    "SIGTERM and SIGINT drain and stop. SIGHUP checks the file and says what a restart would change.\n";
+    "SIGTERM and SIGINT drain and stop. SIGHUP reads the file again: the log's\n"
+    "settings take effect, what waits for a restart is named.\n";
 
 enum { RUN, CHECK, PRINT };
 
@@ -84,22 +86,6 @@ static void block_signals(sigset_t *set)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
-/* Nothing of a running broker is changed yet: say so by name instead of taking half of it. */
-static void reload(const char *file)
-{
-    struct config_error err;
-    struct config *config;
-
-    (void)notify_reloading();
-    if (config_load(file, &config, &err) != 0) {
-        log_error("config", "reload: %s", err.text);
-    } else {
-        log_warn("config", "reload: %s is valid; its settings take effect at a restart", file ? file : "the environment");
-        config_free(config);
-    }
-    (void)notify_ready(); /* ends the reload for the service manager */
-}
-
 /* Tell the service manager how things are until a signal ends the broker. */
 static void serve(struct broker *broker, const sigset_t *set, const char *file)
 {
@@ -110,9 +96,12 @@ static void serve(struct broker *broker, const sigset_t *set, const char *file)
     for (;;) {
         int sig = sigtimedwait(set, NULL, &period);
 
-        if (sig == SIGHUP)
-            reload(file);
-        else if (sig > 0)
+        if (sig == SIGHUP) {
+            (void)notify_reloading();
+            reload_config(broker_config(broker), file);
+            (void)notify_ready(); /* ends the reload for the service manager */
+        }
+        if (sig > 0 && sig != SIGHUP)
             return;
         ready = broker_is_ready(broker, line, sizeof line);
         if (ready && !told) {
@@ -144,8 +133,9 @@ static int run(const struct config *config, const char *file)
         code = broker_exit_code(broker);
         (void)notify_stopping();
         log_info("core", "stopping");
-        broker_stop(broker, drain_ns);
     }
+    if (broker_stop(broker, code ? 0 : drain_ns) != 0)
+        _exit(1); /* a plugin hangs, and its thread cannot be taken away from what would be freed */
     broker_free(broker);
     return code;
 }

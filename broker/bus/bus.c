@@ -2,6 +2,7 @@
 #include "bus/bus.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,15 +23,17 @@ struct call {
     int link, code;
     uint32_t slot;
     natsMsg *answer;
+    char prefix[]; /* of its reply subject, with the dot: an agent answers for itself only */
 };
 
+/* One reference for being in the list, one for each of the library's subscriptions whose functions may still run. */
 struct subscription {
     struct subscription *next;
     uint64_t id;
     char *subject, *queue;
-    bus_msg_fn fn;
-    void *arg;
+    struct bus_sub how;
     struct bus *bus;
+    atomic_int refs;
     natsSubscription *sub; /* link thread of BUS_LIVE only */
 };
 
@@ -38,8 +41,8 @@ struct side { /* what a link's hooks need to know */
     struct bus *bus;
     int index;
     struct link *link;
-    char inbox[64];
-    natsSubscription *inbox_sub; /* link thread only */
+    char id[CLOCK_UUID_SIZE]; /* last token but one of the reply subjects */
+    natsSubscription *inboxes[2]; /* link thread only */
 };
 
 struct bus {
@@ -53,7 +56,7 @@ struct bus {
     uint32_t generation; /* part of the reply subject, so that a late answer never meets a new call */
     uint32_t *generations;
     struct subscription *subs;
-    struct subscription *dead; /* unsubscribed; kept until the end, because a callback may still run */
+    struct subscription *dead; /* unsubscribed, and the link thread has not seen it yet */
     uint64_t next_sub;
 };
 
@@ -119,7 +122,7 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
 {
     struct side *side = arg;
     struct bus *b = side->bus;
-    const char *token = strrchr(natsMsg_GetSubject(msg), '.');
+    const char *subject = natsMsg_GetSubject(msg), *token = strrchr(subject, '.');
     unsigned long id = token ? strtoul(token + 1, NULL, 10) : 0;
     uint32_t slot = (uint32_t)(id % MAX_CALLS), generation = (uint32_t)(id / MAX_CALLS);
     struct call *c;
@@ -129,6 +132,8 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
     link_count_received(side->link);
     pthread_mutex_lock(&b->lock);
     c = slot < b->n_slots && b->generations[slot] == generation ? b->calls[slot] : NULL;
+    if (c && strncmp(subject, c->prefix, strlen(c->prefix)) != 0)
+        c = NULL; /* somebody else's word: agents write under their own names only */
     if (c) {
         int code = answer_code(msg);
 
@@ -140,7 +145,7 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
     }
     pthread_mutex_unlock(&b->lock);
     if (!c)
-        natsMsg_Destroy(msg); /* late: its call was completed by its deadline */
+        natsMsg_Destroy(msg); /* late, too: its call was completed by its deadline */
 }
 
 static bool grow_slots(struct bus *b)
@@ -206,17 +211,33 @@ static bool withdraw_call(struct bus *b, struct call *c, uint32_t slot)
 
 /* ---- messages out -------------------------------------------------------------------------------------------------- */
 
-static int make_msg(const struct bus_out *out, const char *reply, natsMsg **ret_msg, size_t *ret_bytes)
+/* A name that ends its line would put headers of somebody else's choice into the message; of values the library takes care. */
+static bool is_header_name(const char *name)
+{
+    return *name && !name[strcspn(name, ": \r\n")];
+}
+
+static bool fits(const struct bus_out *out, size_t *ret_bytes)
+{
+    size_t n = out->payload.len;
+
+    for (uint32_t i = 0; i < out->n_headers && n <= BUS_MAX_BYTES; i++) {
+        if (!is_header_name(out->headers[i].name))
+            return false;
+        n += strlen(out->headers[i].name) + strlen(out->headers[i].value) + 4;
+    }
+    *ret_bytes = n + strlen(out->subject) + 64;
+    return n <= BUS_MAX_BYTES;
+}
+
+static int make_msg(const struct bus_out *out, const char *reply, natsMsg **ret_msg)
 {
     natsMsg *msg = NULL;
     natsStatus s = natsMsg_Create(&msg, out->subject, reply, out->payload.data, (int)out->payload.len);
-    size_t n = out->payload.len + strlen(out->subject) + 64;
     char fence[24];
 
-    for (uint32_t i = 0; s == NATS_OK && i < out->n_headers; i++) {
+    for (uint32_t i = 0; s == NATS_OK && i < out->n_headers; i++)
         s = natsMsgHeader_Set(msg, out->headers[i].name, out->headers[i].value);
-        n += strlen(out->headers[i].name) + strlen(out->headers[i].value) + 4;
-    }
     if (s == NATS_OK && out->fence >= 0) {
         (void)snprintf(fence, sizeof fence, "%lld", (long long)out->fence);
         s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", fence);
@@ -226,7 +247,6 @@ static int make_msg(const struct bus_out *out, const char *reply, natsMsg **ret_
         return s == NATS_NO_MEMORY ? MUSTER_ENOMEM : MUSTER_EINVAL;
     }
     *ret_msg = msg;
-    *ret_bytes = n;
     return 0;
 }
 
@@ -234,8 +254,11 @@ static int send_with_reply(struct bus *b, int link, const struct bus_out *out, c
 {
     natsMsg *msg;
     size_t n_bytes;
-    int err = bus_is_up(b, link) ? make_msg(out, reply, &msg, &n_bytes) : MUSTER_ELINK;
+    int err;
 
+    if (!fits(out, &n_bytes))
+        return MUSTER_EINVAL;
+    err = bus_is_up(b, link) ? make_msg(out, reply, &msg) : MUSTER_ELINK;
     if (err)
         return err;
     err = link_send(b->sides[link].link, msg, n_bytes);
@@ -249,25 +272,39 @@ int bus_send(struct bus *b, int link, const struct bus_out *out)
     return send_with_reply(b, link, out, out->reply);
 }
 
+enum { MAX_PREFIX = 320 };
+
+static struct call *call_new(const struct side *side, const struct bus_call *how)
+{
+    char prefix[MAX_PREFIX];
+    int n = snprintf(prefix, sizeof prefix, "%s.%s.", how->answers ? how->answers : "_INBOX", side->id);
+    struct call *c = n < MAX_PREFIX ? calloc(1, sizeof *c + (size_t)n + 1) : NULL;
+
+    if (!c)
+        return NULL;
+    *c = (struct call){.item = {.run = run_call}, .how = *how, .link = side->index};
+    c->deadline_ns = clock_now_ns() + how->timeout_ns;
+    memcpy(c->prefix, prefix, (size_t)n + 1);
+    return c;
+}
+
 int bus_request(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
 {
-    struct call *c = calloc(1, sizeof *c);
-    char reply[96];
+    struct call *c = call_new(&b->sides[link], how);
+    char reply[MAX_PREFIX + 24];
     unsigned long id;
     uint32_t slot;
     int err;
 
     if (!c)
         return MUSTER_ENOMEM;
-    *c = (struct call){.item = {.run = run_call}, .how = *how, .link = link};
-    c->deadline_ns = clock_now_ns() + how->timeout_ns;
     err = open_call(b, c, &id);
     if (err) {
         free(c);
         return err;
     }
     slot = (uint32_t)(id % MAX_CALLS);
-    (void)snprintf(reply, sizeof reply, "%s.%lu", b->sides[link].inbox, id);
+    (void)snprintf(reply, sizeof reply, "%s%lu", c->prefix, id);
     err = send_with_reply(b, link, out, reply);
     if (!err || !withdraw_call(b, c, slot))
         return 0;
@@ -277,10 +314,22 @@ int bus_request(struct bus *b, int link, const struct bus_out *out, const struct
 
 void bus_cancel(struct bus *b, const void *owner)
 {
-    complete_where(b, is_of_owner, owner, MUSTER_ELINK);
+    if (b)
+        complete_where(b, is_of_owner, owner, MUSTER_ELINK);
 }
 
 /* ---- subscriptions ------------------------------------------------------------------------------------------------- */
+
+static void unref(struct subscription *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    if (s->how.gone)
+        s->how.gone(s->how.arg);
+    free(s->subject);
+    free(s->queue);
+    free(s);
+}
 
 static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
 {
@@ -289,58 +338,116 @@ static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, 
     (void)nc;
     (void)sub;
     link_count_received(s->bus->sides[BUS_LIVE].link);
-    s->fn(s->arg, (struct bus_msg *)msg);
+    s->how.fn(s->how.arg, (struct bus_msg *)msg);
 }
 
-static natsStatus attach(natsConnection *nc, const char *subject, const char *queue, natsMsgHandler fn, void *arg,
-                         natsSubscription **ret_sub)
+/* The library's last word on one of its subscriptions. */
+static void on_complete(void *arg)
 {
-    natsStatus s = queue ? natsConnection_QueueSubscribe(ret_sub, nc, subject, queue, fn, arg)
-                         : natsConnection_Subscribe(ret_sub, nc, subject, fn, arg);
-
-    /* Our bounds rule: the library would drop in silence. */
-    return s == NATS_OK ? natsSubscription_SetPendingLimits(*ret_sub, -1, -1) : s;
+    unref(arg);
 }
 
-static void attach_subscription(void *arg, natsConnection *nc)
+static natsStatus attach(natsConnection *nc, struct subscription *s)
 {
-    struct subscription *s = arg;
+    natsStatus status = s->queue ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_message, s)
+                                 : natsConnection_Subscribe(&s->sub, nc, s->subject, on_message, s);
 
-    if (!s->sub && attach(nc, s->subject, s->queue, on_message, s, &s->sub) != NATS_OK)
+    if (status != NATS_OK) {
         log_error("bus", "cannot subscribe to %s: %s", s->subject, nats_GetLastError(NULL));
+        return status;
+    }
+    atomic_fetch_add(&s->refs, 1);
+    ASSERT(natsSubscription_SetOnCompleteCB(s->sub, on_complete, s) == NATS_OK);
+    return natsSubscription_SetPendingLimits(s->sub, -1, -1); /* our bounds rule: the library would drop in silence */
+}
+
+static void detach(struct subscription *s)
+{
+    natsSubscription_Destroy(s->sub);
+    s->sub = NULL;
+}
+
+static struct subscription *take_dead(struct bus *b)
+{
+    struct subscription *dead = b->dead;
+
+    b->dead = NULL;
+    return dead;
+}
+
+static void drop_all(struct subscription *s)
+{
+    while (s) {
+        struct subscription *next = s->next;
+
+        detach(s);
+        unref(s);
+        s = next;
+    }
+}
+
+/* Bring the library's subscriptions to what the list says. */
+static void on_resync(void *arg, natsConnection *nc)
+{
+    struct side *side = arg;
+    struct bus *b = side->bus;
+    struct subscription *dead;
+
+    if (side->index != BUS_LIVE)
+        return;
+    pthread_mutex_lock(&b->lock);
+    dead = take_dead(b);
+    for (struct subscription *s = b->subs; s; s = s->next)
+        if (!s->sub)
+            (void)attach(nc, s); /* was logged; the connection's end, which is near, makes it good */
+    pthread_mutex_unlock(&b->lock);
+    drop_all(dead);
+}
+
+static natsStatus attach_inboxes(struct side *side, natsConnection *nc)
+{
+    const char *const prefixes[] = {"_INBOX", side->bus->options.answers};
+    char pattern[MAX_PREFIX];
+    natsStatus status = NATS_OK;
+
+    for (int i = 0; status == NATS_OK && i < 2 && prefixes[i]; i++) {
+        natsSubscription_Destroy(side->inboxes[i]);
+        side->inboxes[i] = NULL;
+        (void)snprintf(pattern, sizeof pattern, "%s.%s.*", prefixes[i], side->id);
+        status = natsConnection_Subscribe(&side->inboxes[i], nc, pattern, on_inbox, side);
+        if (status == NATS_OK)
+            status = natsSubscription_SetPendingLimits(side->inboxes[i], -1, -1);
+    }
+    return status;
 }
 
 static natsStatus on_connected(void *arg, natsConnection *nc)
 {
     struct side *side = arg;
     struct bus *b = side->bus;
-    char pattern[80];
-    natsStatus s;
+    natsStatus status = attach_inboxes(side, nc);
 
-    natsSubscription_Destroy(side->inbox_sub);
-    side->inbox_sub = NULL;
-    (void)snprintf(pattern, sizeof pattern, "%s.*", side->inbox);
-    s = attach(nc, pattern, NULL, on_inbox, side, &side->inbox_sub);
-    if (s != NATS_OK || side->index != BUS_LIVE)
-        return s;
+    if (status != NATS_OK || side->index != BUS_LIVE)
+        return status;
     pthread_mutex_lock(&b->lock);
-    for (struct subscription *sub = b->subs; sub; sub = sub->next) {
-        natsSubscription_Destroy(sub->sub);
-        sub->sub = NULL;
-        attach_subscription(sub, nc);
+    for (struct subscription *s = b->subs; s; s = s->next) {
+        detach(s); /* from the connection that was */
+        if (status == NATS_OK)
+            status = attach(nc, s);
     }
     pthread_mutex_unlock(&b->lock);
-    return NATS_OK;
+    return status;
 }
 
-int bus_subscribe(struct bus *b, const char *subject, const char *queue, bus_msg_fn fn, void *arg, uint64_t *ret_id)
+int bus_subscribe(struct bus *b, const struct bus_sub *how, uint64_t *ret_id)
 {
     struct subscription *s = calloc(1, sizeof *s);
 
     if (!s)
         return MUSTER_ENOMEM;
-    *s = (struct subscription){.subject = strdup(subject), .queue = queue ? strdup(queue) : NULL, .fn = fn, .arg = arg, .bus = b};
-    if (!s->subject || (queue && !s->queue)) {
+    *s = (struct subscription){
+        .subject = strdup(how->subject), .queue = how->queue ? strdup(how->queue) : NULL, .how = *how, .bus = b, .refs = 1};
+    if (!s->subject || (how->queue && !s->queue)) {
         free(s->subject);
         free(s);
         return MUSTER_ENOMEM;
@@ -351,48 +458,25 @@ int bus_subscribe(struct bus *b, const char *subject, const char *queue, bus_msg
     b->subs = s;
     *ret_id = s->id;
     pthread_mutex_unlock(&b->lock);
-    link_do(b->sides[BUS_LIVE].link, attach_subscription, s);
+    link_resync(b->sides[BUS_LIVE].link);
     return 0;
-}
-
-static void free_subscriptions(struct subscription *s)
-{
-    while (s) {
-        struct subscription *next = s->next;
-
-        natsSubscription_Destroy(s->sub);
-        free(s->subject);
-        free(s->queue);
-        free(s);
-        s = next;
-    }
-}
-
-static void detach_subscription(void *arg, natsConnection *nc)
-{
-    struct subscription *s = arg;
-
-    (void)nc;
-    natsSubscription_Destroy(s->sub);
-    s->sub = NULL;
 }
 
 void bus_unsubscribe(struct bus *b, uint64_t id)
 {
-    struct subscription **at, *s = NULL;
+    struct subscription **at, *s;
 
     pthread_mutex_lock(&b->lock);
     for (at = &b->subs; *at && (*at)->id != id; at = &(*at)->next)
         ;
-    if (*at) {
-        s = *at;
+    s = *at;
+    if (s) {
         *at = s->next;
         s->next = b->dead;
         b->dead = s;
     }
     pthread_mutex_unlock(&b->lock);
-    if (s)
-        link_do(b->sides[BUS_LIVE].link, detach_subscription, s);
+    link_resync(b->sides[BUS_LIVE].link);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------- */
@@ -424,13 +508,11 @@ static void on_tick(void *arg, int64_t now_ns)
 static int open_side(struct bus *b, int index)
 {
     struct side *side = &b->sides[index];
-    struct link_hooks hooks = {on_connected, on_state, on_writable, on_tick, side};
-    char uuid[CLOCK_UUID_SIZE];
+    struct link_hooks hooks = {on_connected, on_resync, on_state, on_writable, on_tick, side};
 
-    clock_uuid7(uuid);
+    clock_uuid7(side->id);
     side->bus = b;
     side->index = index;
-    (void)snprintf(side->inbox, sizeof side->inbox, "_INBOX.%s", uuid);
     return link_open(&b->options, link_names[index], &hooks, &side->link);
 }
 
@@ -457,17 +539,25 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus)
 
 void bus_close(struct bus *b, int64_t timeout_ns)
 {
+    struct subscription *subs, *dead;
+
     if (!b)
         return;
     for (int i = 0; i < BUS_N_LINKS; i++) {
         if (b->sides[i].link)
             link_drain(b->sides[i].link, timeout_ns);
-        link_close(b->sides[i].link);
-        natsSubscription_Destroy(b->sides[i].inbox_sub);
+        link_stop(b->sides[i].link);
+        for (int k = 0; k < 2; k++)
+            natsSubscription_Destroy(b->sides[i].inboxes[k]);
     }
-    nats_Close(); /* joins the library's threads: no callback runs after this */
-    free_subscriptions(b->subs);
-    free_subscriptions(b->dead);
+    subs = b->subs;
+    dead = take_dead(b);
+    b->subs = NULL;
+    drop_all(subs);
+    drop_all(dead);
+    (void)nats_CloseAndWait(0); /* until the library's threads have ended: no callback runs after this */
+    for (int i = 0; i < BUS_N_LINKS; i++)
+        link_free(b->sides[i].link);
     free(b->calls);
     free(b->free_slots);
     free(b->generations);
@@ -480,57 +570,12 @@ bool bus_is_up(const struct bus *b, int link)
     return link_is_up(b->sides[link].link);
 }
 
+bool bus_is_starved(struct bus *b, int link)
+{
+    return link_is_starved(b->sides[link].link);
+}
+
 void bus_counters(const struct bus *b, int link, struct bus_counters *ret)
 {
     link_counters(b->sides[link].link, ret);
-}
-
-/* ---- messages in --------------------------------------------------------------------------------------------------- */
-
-static natsMsg *nats(const struct bus_msg *msg)
-{
-    return (natsMsg *)msg;
-}
-
-const char *bus_msg_subject(const struct bus_msg *msg)
-{
-    return natsMsg_GetSubject(nats(msg));
-}
-
-const char *bus_msg_reply(const struct bus_msg *msg)
-{
-    const char *reply = natsMsg_GetReply(nats(msg));
-
-    return reply && *reply ? reply : NULL;
-}
-
-struct muster_bytes bus_msg_data(const struct bus_msg *msg)
-{
-    return (struct muster_bytes){natsMsg_GetData(nats(msg)), (size_t)natsMsg_GetDataLength(nats(msg))};
-}
-
-const char *bus_msg_header(const struct bus_msg *msg, const char *name)
-{
-    const char *value = NULL;
-
-    return natsMsgHeader_Get(nats(msg), name, &value) == NATS_OK ? value : NULL;
-}
-
-uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n)
-{
-    const char **keys = NULL;
-    int n_keys = 0;
-    uint32_t i;
-
-    if (natsMsgHeader_Keys(nats(msg), &keys, &n_keys) != NATS_OK)
-        return 0;
-    for (i = 0; i < (uint32_t)n_keys && i < n; i++)
-        out[i] = (struct muster_header){keys[i], bus_msg_header(msg, keys[i])};
-    free((void *)keys);
-    return i;
-}
-
-void bus_msg_free(struct bus_msg *msg)
-{
-    natsMsg_Destroy(nats(msg));
 }

@@ -30,6 +30,7 @@ struct bus_options {
     const char *creds;                     /* path, or NULL */
     const char *user, *password;           /* of a static server, or NULL */
     const char *tls_ca, *tls_cert, *tls_key;
+    const char *answers;                   /* pattern of the prefixes that calls may give; NULL: they give none */
     uint32_t max_out_msgs;                 /* an outbox's bounds */
     size_t max_out_bytes;
     void (*on_link)(void *arg, int link, bool up, const char *reason); /* on the link's thread; must not block */
@@ -46,6 +47,8 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus);
 /* Send what is queued (at most timeout_ns), then close. Calls still open complete with MUSTER_ELINK. */
 void bus_close(struct bus *bus, int64_t timeout_ns);
 bool bus_is_up(const struct bus *bus, int link);
+/* True while on_writable is due because somebody got MUSTER_EAGAIN. */
+bool bus_is_starved(struct bus *bus, int link);
 void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
 
 struct bus_out {
@@ -55,7 +58,8 @@ struct bus_out {
     struct muster_bytes payload;
     int64_t fence; /* >= 0: header Nats-Expected-Last-Sequence; -1: none */
 };
-/* Copy and queue a message. */
+enum { BUS_MAX_BYTES = 1 << 20 }; /* of a message with its headers, as servers have it by default */
+/* Copy and queue a message. MUSTER_EINVAL: it is too large, or a header's name is not one. */
 int bus_send(struct bus *bus, int link, const struct bus_out *out);
 
 /* msg is NULL unless code is 0; borrowed. code: 0, MUSTER_ETIME, MUSTER_ELINK, MUSTER_ENOTFOUND (nobody listens). */
@@ -63,18 +67,27 @@ typedef void (*bus_reply_fn)(void *arg, int code, const struct bus_msg *msg);
 struct bus_call {
     struct lane *lane; /* where fn runs */
     const void *owner; /* for bus_cancel() */
+    const char *answers; /* where the answer must come from: a prefix that the pattern of the options matches; NULL: the link's
+                          * own inbox, to which agents may not publish */
     int64_t timeout_ns;
     bus_reply_fn fn;
     void *arg;
 };
 /* Send and wait for one answer. On success fn runs exactly once; on failure not at all. out->reply is ignored. */
 int bus_request(struct bus *bus, int link, const struct bus_out *out, const struct bus_call *call);
-/* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. */
+/* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. bus may be NULL. */
 void bus_cancel(struct bus *bus, const void *owner);
 
 typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
-/* Subscribe on BUS_LIVE, now and after each reconnect. queue NULL: plain. */
-int bus_subscribe(struct bus *bus, const char *subject, const char *queue, bus_msg_fn fn, void *arg, uint64_t *ret_id);
+struct bus_sub {
+    const char *subject, *queue; /* queue NULL: plain */
+    bus_msg_fn fn;
+    void (*gone)(void *arg); /* fn will not be called any more: after bus_unsubscribe() or in bus_close(); may be NULL. Any thread */
+    void *arg;
+};
+/* Subscribe on BUS_LIVE, now and after each reconnect; before anything that is sent from now on. */
+int bus_subscribe(struct bus *bus, const struct bus_sub *how, uint64_t *ret_id);
+/* Returns at once; fn may still be running, or run for what has arrived, until gone() is called. */
 void bus_unsubscribe(struct bus *bus, uint64_t id);
 
 const char *bus_msg_subject(const struct bus_msg *msg);

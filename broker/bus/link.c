@@ -23,10 +23,8 @@ enum {
 static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S;
 
 struct out {
-    natsMsg *msg; /* NULL: run fn instead */
+    natsMsg *msg;
     size_t n_bytes;
-    void (*fn)(void *arg, natsConnection *nc);
-    void *arg;
 };
 
 struct link {
@@ -35,7 +33,8 @@ struct link {
     natsOptions *opts;
     pthread_t thread;
     int wake_fd;
-    atomic_bool stop, up, closed;
+    atomic_bool stop, resync;
+    atomic_bool up; /* changes under lock, so that nothing is queued on a link that was given up */
 
     /* The poll set as the library wants it: set by its callbacks from any of its threads. */
     atomic_int fd;
@@ -104,13 +103,11 @@ static natsStatus on_detach(void *user)
     return NATS_OK;
 }
 
+/* Perhaps of a connection that was given up already: the thread looks at the one that it has. */
 static void on_closed(natsConnection *nc, void *arg)
 {
-    struct link *l = arg;
-
     (void)nc;
-    atomic_store(&l->closed, true);
-    wake(l);
+    wake(arg);
 }
 
 static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus err, void *arg)
@@ -155,7 +152,9 @@ static int outbox_put(struct link *l, const struct out *out)
 
     pthread_mutex_lock(&l->lock);
     was_empty = l->n == 0;
-    if (l->n == l->cap || (l->n && l->n_bytes + out->n_bytes > l->max_bytes)) {
+    if (!atomic_load(&l->up)) {
+        err = MUSTER_ELINK;
+    } else if (l->n == l->cap || (l->n && l->n_bytes + out->n_bytes > l->max_bytes)) {
         l->starved = true;
         err = MUSTER_EAGAIN;
     } else {
@@ -175,8 +174,6 @@ static void outbox_discard(struct link *l)
     struct out out;
 
     while (outbox_take(l, &out)) {
-        if (!out.msg)
-            continue; /* subscriptions are made anew by on_connected */
         natsMsg_Destroy(out.msg);
         atomic_fetch_add(&l->dropped_away, 1);
     }
@@ -184,13 +181,8 @@ static void outbox_discard(struct link *l)
 
 static void send_one(struct link *l, struct out *out)
 {
-    natsStatus s;
+    natsStatus s = natsConnection_PublishMsg(l->nc, out->msg);
 
-    if (!out->msg) {
-        out->fn(out->arg, l->nc);
-        return;
-    }
-    s = natsConnection_PublishMsg(l->nc, out->msg);
     natsMsg_Destroy(out->msg);
     if (s != NATS_OK) {
         atomic_fetch_add(&l->dropped_away, 1);
@@ -203,9 +195,19 @@ static void send_one(struct link *l, struct out *out)
 
 /* ---- the thread ---------------------------------------------------------------------------------------------------- */
 
+static bool set_up(struct link *l, bool up)
+{
+    bool was_up;
+
+    pthread_mutex_lock(&l->lock);
+    was_up = atomic_exchange(&l->up, up);
+    pthread_mutex_unlock(&l->lock);
+    return was_up;
+}
+
 static void set_down(struct link *l, const char *reason)
 {
-    bool was_up = atomic_exchange(&l->up, false);
+    bool was_up = set_up(l, false);
 
     if (l->nc) {
         natsConnection_Destroy(l->nc);
@@ -225,7 +227,6 @@ static void try_connect(struct link *l)
     natsConnection *nc = NULL;
     natsStatus s;
 
-    atomic_store(&l->closed, false);
     s = natsConnection_Connect(&nc, l->opts);
     l->nc = nc;
     if (s == NATS_OK)
@@ -239,7 +240,7 @@ static void try_connect(struct link *l)
     l->backoff_ns = backoff_min_ns;
     l->last_error[0] = '\0';
     atomic_fetch_add(&l->connects, 1);
-    atomic_store(&l->up, true);
+    (void)set_up(l, true);
     l->hooks.on_state(l->hooks.arg, true, "");
 }
 
@@ -298,7 +299,7 @@ static void *run(void *arg)
 
     (void)pthread_setname_np(pthread_self(), l->name); /* cosmetic */
     while (!atomic_load(&l->stop)) {
-        if (l->nc && atomic_load(&l->closed)) {
+        if (l->nc && natsConnection_IsClosed(l->nc)) {
             const char *text = NULL;
 
             (void)natsConnection_GetLastError(l->nc, &text); /* text stays NULL when there is none */
@@ -306,6 +307,8 @@ static void *run(void *arg)
         } else if (!l->nc && clock_now_ns() >= l->retry_at_ns) {
             try_connect(l);
         }
+        if (l->nc && atomic_exchange(&l->resync, false))
+            l->hooks.on_resync(l->hooks.arg, l->nc);
         if (l->nc)
             pump_out(l);
         wait_and_read(l);
@@ -406,13 +409,19 @@ void link_drain(struct link *l, int64_t timeout_ns)
     pthread_mutex_unlock(&l->lock);
 }
 
-void link_close(struct link *l)
+void link_stop(struct link *l)
 {
     if (!l)
         return;
     atomic_store(&l->stop, true);
     wake(l);
     (void)pthread_join(l->thread, NULL);
+}
+
+void link_free(struct link *l)
+{
+    if (!l)
+        return;
     natsOptions_Destroy(l->opts);
     (void)close(l->wake_fd);
     free(l->ring);
@@ -428,17 +437,27 @@ bool link_is_up(const struct link *l)
 
 int link_send(struct link *l, natsMsg *msg, size_t n_bytes)
 {
-    int err = link_is_up(l) ? outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes}) : MUSTER_ELINK;
+    int err = outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes});
 
     if (err == MUSTER_EAGAIN)
         atomic_fetch_add(&l->refused_full, 1);
     return err;
 }
 
-void link_do(struct link *l, void (*fn)(void *arg, natsConnection *nc), void *arg)
+bool link_is_starved(struct link *l)
 {
-    if (link_is_up(l))
-        (void)outbox_put(l, &(struct out){.fn = fn, .arg = arg}); /* full: the caller checks and tries at the next tick */
+    bool starved;
+
+    pthread_mutex_lock(&l->lock);
+    starved = l->starved;
+    pthread_mutex_unlock(&l->lock);
+    return starved;
+}
+
+void link_resync(struct link *l)
+{
+    atomic_store(&l->resync, true);
+    wake(l);
 }
 
 void link_count_received(struct link *l)

@@ -17,6 +17,7 @@ struct link;
 struct link_hooks {
     /* Subscribe what belongs on this link. On the link's thread, before it is up. */
     natsStatus (*on_connected)(void *arg, natsConnection *nc);
+    void (*on_resync)(void *arg, natsConnection *nc); /* link_resync() was called; the link is connected */
     void (*on_state)(void *arg, bool up, const char *reason);
     void (*on_writable)(void *arg);
     void (*on_tick)(void *arg, int64_t now_ns); /* every 100 ms */
@@ -25,13 +26,17 @@ struct link_hooks {
 
 int link_open(const struct bus_options *options, const char *name, const struct link_hooks *hooks, struct link **ret_link);
 void link_drain(struct link *link, int64_t timeout_ns); /* wait until the outbox is empty, the link away or the time over */
-void link_close(struct link *link);
+void link_stop(struct link *link); /* ends the thread; NULL is accepted */
+/* After the library was closed: its last callbacks may still wake the link. NULL is accepted. */
+void link_free(struct link *link);
 bool link_is_up(const struct link *link);
 void link_counters(const struct link *link, struct bus_counters *ret);
 void link_count_received(struct link *link);
 /* Queue msg, which the link owns from then on; on failure it stays the caller's. */
 int link_send(struct link *link, natsMsg *msg, size_t n_bytes);
-/* Run fn(arg, nc) on the link's thread while it is connected; dropped when it is not. For subscribe and unsubscribe. */
-void link_do(struct link *link, void (*fn)(void *arg, natsConnection *nc), void *arg);
+/* True while on_writable is due to somebody who got MUSTER_EAGAIN. */
+bool link_is_starved(struct link *link);
+/* Have on_resync called on the link's thread, before anything that is sent from now on. */
+void link_resync(struct link *link);
 
 #endif

@@ -15,7 +15,8 @@ enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 struct cli {
     const char *config_path;     /* -c FILE, else MUSTER_CONFIG, else NULL: the environment alone */
-    const struct config *config; /* never NULL: defaults, then the file, then the environment */
+    const struct config *config; /* defaults, then the file, then the environment; NULL only for a command that runs `without_config` */
+    const char *config_error;    /* why config is NULL: file:line:column and what was expected */
 };
 
 struct cli_command {
@@ -23,9 +24,15 @@ struct cli_command {
     const char *usage; /* one line: the arguments */
     const char *help;  /* the paragraph(s) of `muster NAME --help` */
     int (*run)(const struct cli *cli, int argc, char **argv);
+    const char *own_help; /* the verb whose --help the command answers by itself; NULL: none */
+    bool without_config;  /* runs also when the configuration cannot be used */
 };
 
-/* Print "muster NAME: …" on stderr and return code. */
+/* The table, in the order of the help; commands.c. */
+extern const struct cli_command cli_commands[];
+extern const size_t n_cli_commands;
+
+/* Print "muster NAME: …" on stderr and return code; command NULL: of `muster` itself. */
 int cli_fail(int code, const char *command, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 int cmd_nats_config(const struct cli *cli, int argc, char **argv);

@@ -241,9 +241,9 @@ static int check_plugin(struct host_load *l, const struct config_node *entry, st
 
     if (!err)
         err = check_instance(l, entry, p);
-    if (!err && p->path && !node_get(entry, "isolation"))
-        p->isolation =
-            CONFIG_ISOLATION_PROCESS; /* what is not built in is not trusted with the broker's memory */
+    if (!err && p->isolation == CONFIG_ISOLATION_PROCESS)
+        err = config_refuse(&l->scope, spot(entry, "isolation"),
+                            "process came, but this version runs every plugin in the broker; expected none");
     return err;
 }
 

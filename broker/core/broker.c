@@ -18,7 +18,9 @@
 #include "core/health.h"
 #include "core/instance.h"
 #include "core/loader.h"
+#include "core/services.h"
 #include "core/streams.h"
+#include "core/sweep.h"
 #include "core/watch.h"
 #include "metrics/metrics.h"
 #include "tenant/tenant.h"
@@ -52,6 +54,7 @@ struct bus_reader {
 struct broker {
     const struct config *config;
     char id[96];
+    char answers[96]; /* where agents answer what a plugin asks them; see host_bus.c */
     char *password; /* of a static server, read from its file; wiped at the end */
     struct metrics *metrics;
     struct health *health;
@@ -61,7 +64,9 @@ struct broker {
     struct bus_reader bus_readers[N_BUS_METRICS];
     struct lane *lane; /* the core lane: registry, streams, watch */
     struct streams *streams;
+    struct sweep *sweep;
     struct dispatch *dispatch;
+    struct services *services;
     struct watch *watch;
     struct admin *admin;
     uv_timer_t check_timer;
@@ -119,6 +124,11 @@ struct lane *broker_lane(const struct broker *b)
 struct dispatch *broker_dispatch(const struct broker *b)
 {
     return b->dispatch;
+}
+
+struct services *broker_services(const struct broker *b)
+{
+    return b->services;
 }
 
 struct instance *const *broker_instances(const struct broker *b, size_t *ret_n)
@@ -271,6 +281,7 @@ static int open_bus(struct broker *b)
                                   .tls_ca = c->nats.tls_ca,
                                   .tls_cert = c->nats.tls_cert,
                                   .tls_key = c->nats.tls_key,
+                                  .answers = b->answers,
                                   .max_out_msgs = OUTBOX_MSGS,
                                   .max_out_bytes = outbox_bytes,
                                   .on_link = on_link,
@@ -279,6 +290,7 @@ static int open_bus(struct broker *b)
     int err = read_password(b);
 
     (void)snprintf(name, sizeof name, "muster %s", b->id);
+    (void)snprintf(b->answers, sizeof b->answers, "%s.*.to._muster.*", broker_root(b));
     options.password = b->password;
     if (!err)
         err = bus_open(&options, &b->bus);
@@ -337,6 +349,8 @@ static int open_lane(void *arg)
         err = tenants_on_change(b->tenants, on_tenants, b);
     if (!err && b->config->postgres.dsn)
         err = tenants_open(b->tenants, &source);
+    if (!err && b->config->postgres.dsn)
+        err = sweep_new(b, &b->sweep);
     if (err) {
         log_error("core", "postgres.dsn: cannot be used (error %d)", err);
         return err;
@@ -355,6 +369,7 @@ static int close_lane(void *arg)
 
     bus_cancel(b->bus, b->streams);
     tenants_close(b->tenants);
+    sweep_free(b->sweep);
     uv_close((uv_handle_t *)&b->check_timer, NULL);
     return 0;
 }
@@ -458,6 +473,8 @@ int broker_new(const struct config *config, struct broker **ret_broker)
     if (!err)
         err = dispatch_new(b, &b->dispatch);
     if (!err)
+        err = services_new(b, &b->services);
+    if (!err)
         err = load_plugins(b);
     if (err) {
         broker_free(b);
@@ -498,25 +515,73 @@ int broker_start(struct broker *b)
     if (!err)
         err = lane_start(b->lane);
     if (!err)
+        err = watch_new(b, &b->watch); /* sees a start() that hangs, too */
+    if (!err)
         err = start_instances(b);
     if (!err)
         err = lane_call(b->lane, open_lane, b);
     if (!err)
         err = dispatch_start(b->dispatch);
     if (!err)
-        err = watch_new(b, &b->watch);
+        err = services_start(b->services);
     return err;
 }
 
-void broker_stop(struct broker *b, int64_t timeout_ns)
+/* A plugin that has used up the time of all leaves the others a little. */
+static int64_t no_less_than(int64_t deadline_ns, int64_t ns)
 {
-    int64_t deadline = clock_now_ns() + timeout_ns;
+    int64_t least = clock_now_ns() + ns;
 
+    return deadline_ns > least ? deadline_ns : least;
+}
+
+static void drain(struct broker *b, int64_t deadline)
+{
     dispatch_stop(b->dispatch);
+    services_stop(b->services);
     for (size_t i = 0; i < b->n_instances; i++)
-        instance_drain(b->instances[i], deadline);
+        (void)instance_drain(b->instances[i], no_less_than(deadline, CLOCK_S / 2)); /* what hangs is told below */
     while (dispatch_open_requests(b->dispatch) && clock_now_ns() < deadline)
         (void)usleep(2000); /* requests that are held finish, or the deadline passes */
+}
+
+/* The core lane first: what it still owes the instances comes while they live. */
+static void end_lane(struct broker *b)
+{
+    if (b->lane_open)
+        (void)lane_call(b->lane, close_lane, b);
+    b->lane_open = false;
+    if (b->lane)
+        lane_stop(b->lane);
+}
+
+static int end_instances(struct broker *b, int64_t each_ns)
+{
+    int result = 0;
+
+    pthread_mutex_lock(&b->tell_lock);
+    b->telling = false;
+    pthread_mutex_unlock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances; i++) {
+        struct instance *in = b->instances[i];
+        struct lane_crumb who = {.callback = ""};
+        int err = instance_end(in, no_less_than(0, each_ns));
+
+        if (!err)
+            continue;
+        result = err;
+        (void)lane_busy(in->lane, &who);
+        log_error(in->area, "plugin %s %s does not end: it hangs in its callback \"%s\"%s%s", in->plugin->name, in->plugin->version,
+                  who.callback, who.subject[0] ? " on " : "", who.subject);
+    }
+    return result;
+}
+
+int broker_stop(struct broker *b, int64_t timeout_ns)
+{
+    drain(b, clock_now_ns() + timeout_ns);
+    end_lane(b);
+    return end_instances(b, 2 * CLOCK_S);
 }
 
 void broker_free(struct broker *b)
@@ -525,16 +590,11 @@ void broker_free(struct broker *b)
         return;
     watch_free(b->watch);
     admin_close(b->admin);
-    pthread_mutex_lock(&b->tell_lock);
-    b->telling = false;
-    pthread_mutex_unlock(&b->tell_lock);
+    end_lane(b);
     for (size_t i = 0; i < b->n_instances; i++)
         instance_free(b->instances[i]);
-    if (b->lane_open)
-        (void)lane_call(b->lane, close_lane, b);
-    if (b->lane)
-        lane_stop(b->lane);
     bus_close(b->bus, CLOCK_S);
+    services_free(b->services);
     dispatch_free(b->dispatch);
     lane_free(b->lane);
     streams_free(b->streams);

@@ -16,13 +16,15 @@ struct metrics;
 struct tenants;
 struct instance;
 struct dispatch;
+struct services;
 
 /* Build everything that does not need the outside world; what fails has been logged by name. */
 int broker_new(const struct config *config, struct broker **ret_broker);
 /* Start links, registry, endpoints and plugins. Returns when they are started, not when they are ready. */
 int broker_start(struct broker *broker);
-/* Stop taking work, let the instances finish, flush, end. */
-void broker_stop(struct broker *broker, int64_t timeout_ns);
+/* Stop taking work, let the instances finish, end them. MUSTER_ETIME: a plugin hangs, and the process can only be left as it is:
+ * the broker must not be freed. Also after a start that failed. */
+int broker_stop(struct broker *broker, int64_t timeout_ns);
 void broker_free(struct broker *broker);
 bool broker_is_ready(struct broker *broker, char *why, size_t size);
 /* Nonzero: the process has to end with this exit code (a stalled lane, a stream that lets agents forge). */
@@ -36,6 +38,7 @@ struct health *broker_health(const struct broker *broker);
 struct metrics *broker_metrics(const struct broker *broker);
 struct tenants *broker_tenants(const struct broker *broker);
 struct dispatch *broker_dispatch(const struct broker *broker);
+struct services *broker_services(const struct broker *broker);
 /* Fixed once broker_new() has returned. */
 struct instance *const *broker_instances(const struct broker *broker, size_t *ret_n);
 struct lane *broker_lane(const struct broker *broker); /* the core lane: registry, streams, watch */

@@ -68,7 +68,8 @@ static void on_signal(int sig)
 void crash_install(void)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
-    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)((unsigned int)SA_RESETHAND | (unsigned int)SA_NODEFER)};
+    unsigned int flags = (unsigned int)SA_RESETHAND | (unsigned int)SA_NODEFER | (unsigned int)SA_ONSTACK;
+    struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)flags};
     void *frame[1];
 
     (void)backtrace(frame, 1); /* loads its library now: the handler may not allocate */

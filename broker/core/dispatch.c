@@ -11,11 +11,13 @@
 #include "base/log.h"
 #include "core/instance.h"
 #include "core/requests.h"
+#include "core/services.h"
 #include "core/trie.h"
 #include "metrics/metrics.h"
 #include "tenant/tenant.h"
 #include "wire/error.h"
 #include "wire/subject.h"
+#include "wire/value.h"
 
 enum { MAX_MATCHES = 64, MAX_SUBJECT_LEN = 1024 };
 
@@ -26,7 +28,9 @@ struct dispatch {
     uint64_t rpc_sub; /* NATS's; 0: not started */
     atomic_bool stopped;
 
-    pthread_rwlock_t lock; /* guards all below: read for each message, written to subscribe */
+    /* Guards all below. Read for each message, until it is on its inbox: so what was unsubscribed gets no message any more once
+     * the writer is through. */
+    pthread_rwlock_t lock;
     struct trie *trie;     /* of requests, "rpc.*.echo.say" */
     struct sub *subs;
     uint64_t next_id;
@@ -38,6 +42,7 @@ struct intake {
     struct bus_msg *raw;
     struct subject subject;
     struct muster_tenant *tenant;
+    struct endpoint *endpoint; /* NULL: not of a declared service */
     uint32_t encoding;
     const char *reply; /* NULL: nobody waits */
 };
@@ -49,13 +54,20 @@ static void refuse(struct dispatch *d, const char *reason)
 
 /* ---- answers -------------------------------------------------------------------------------------------------------------------- */
 
-static int send_answer(struct dispatch *d, const struct request *r, struct muster_bytes payload, const struct muster_header *headers,
-                       uint32_t n_headers)
+static int send_answer(struct dispatch *d, const struct request *r, const struct bus_out *how)
 {
-    struct bus_out out = {
-        .subject = r->reply, .headers = headers, .n_headers = n_headers, .payload = payload, .fence = -1};
+    struct bus_out out = *how;
 
+    out.subject = r->reply;
+    out.fence = -1;
     return bus_send(broker_bus(d->broker), BUS_LIVE, &out);
+}
+
+static void count_answer(const struct request *r, const struct error_answer *error)
+{
+    if (r->note.endpoint)
+        endpoint_count(r->note.endpoint, clock_now_ns() - r->note.recv_ns, error ? error_number(error->code) : 0,
+                       error ? error->message : NULL);
 }
 
 static int send_error(struct dispatch *d, const struct request *r, const struct error_answer *answer)
@@ -65,10 +77,12 @@ static int send_error(struct dispatch *d, const struct request *r, const struct 
     struct buf body = {0};
     int err;
 
-    error_write(answer, r->encoding, &body);
+    count_answer(r, answer);
+    error_write(answer, r->note.encoding, &body);
     (void)snprintf(number, sizeof number, "%d", error_number(answer->code));
     (void)error_header(answer->message, line);
-    err = buf_failed(&body) ? MUSTER_ENOMEM : send_answer(d, r, (struct muster_bytes){body.data, body.len}, headers, 2);
+    err = buf_failed(&body) ? MUSTER_ENOMEM
+                            : send_answer(d, r, &(struct bus_out){.headers = headers, .n_headers = 2, .payload = {body.data, body.len}});
     buf_done(&body);
     return err;
 }
@@ -76,9 +90,12 @@ static int send_error(struct dispatch *d, const struct request *r, const struct 
 int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload)
 {
     struct request r;
-    int err = requests_take(d->requests, request, &r);
+    int err = payload.len <= WIRE_MAX_BODY ? requests_take(d->requests, request, &r) : MUSTER_EINVAL;
 
-    return err ? err : send_answer(d, &r, payload, NULL, 0);
+    if (err)
+        return err;
+    count_answer(&r, NULL);
+    return send_answer(d, &r, &(struct bus_out){.payload = payload});
 }
 
 int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
@@ -89,10 +106,16 @@ int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const c
     return err ? err : send_error(d, &r, &(struct error_answer){.code = code, .field = field, .message = message});
 }
 
+void dispatch_refuse(struct delivery *d, int code, const char *message)
+{
+    if (d->msg.request) /* who gets no answer asks again */
+        (void)dispatch_reply_error(broker_dispatch(d->sub->in->broker), d->msg.request, code, NULL, message);
+}
+
 /* Answer what never became a request. */
 static void answer_error(const struct intake *in, const struct error_answer *answer)
 {
-    struct request r = {.encoding = in->encoding};
+    struct request r = {.note = {.encoding = in->encoding, .endpoint = in->endpoint, .recv_ns = clock_now_ns()}};
 
     if (!in->reply || strlen(in->reply) >= sizeof r.reply)
         return;
@@ -174,6 +197,15 @@ static char *copy_text(char *at, struct text t, const char **ret_copy)
     return at + t.len + 1;
 }
 
+/* Who sent it, where the server's permissions prove that. */
+static struct text sender_of(const struct subject *s)
+{
+    int kind = s->kind == SUBJECT_LOG ? s->inner : s->kind;
+    bool proven = kind == SUBJECT_RPC || kind == SUBJECT_ALL || kind == SUBJECT_TO || kind == SUBJECT_GRP;
+
+    return proven && !text_is(s->agent, "_muster") ? s->agent : (struct text){0};
+}
+
 /* The delivery holds the message and its names; it owns raw from then on. */
 static struct delivery *delivery_new(const struct intake *in, struct sub *sub)
 {
@@ -186,9 +218,12 @@ static struct delivery *delivery_new(const struct intake *in, struct sub *sub)
     if (!d)
         return NULL;
     atomic_store(&d->refs, 1);
+    atomic_fetch_add(&sub->refs, 1);
     d->raw = in->raw;
     d->sub = sub;
     d->tenant = in->tenant;
+    d->endpoint = in->endpoint;
+    d->is_answer = in->subject.kind == SUBJECT_RPC && in->subject.ref.s;
     d->n_bytes = data.len + strlen(subject) + sizeof *d;
     d->msg = (struct muster_msg){.size = sizeof d->msg,
                                  .encoding = in->encoding,
@@ -198,7 +233,7 @@ static struct delivery *delivery_new(const struct intake *in, struct sub *sub)
                                  .payload = data.len ? data : (struct muster_bytes){"{}", 2},
                                  .recv_ns = clock_now_ns()};
     at = copy_text(d->text, text_of(rest), &d->msg.subject);
-    at = copy_text(at, in->subject.agent, &d->msg.agent);
+    at = copy_text(at, sender_of(&in->subject), &d->msg.agent);
     if (in->subject.kind == SUBJECT_RPC) {
         at = copy_text(at, in->subject.service, &d->msg.service);
         (void)copy_text(at, in->subject.verb, &d->msg.verb);
@@ -206,18 +241,22 @@ static struct delivery *delivery_new(const struct intake *in, struct sub *sub)
     return d;
 }
 
-/* Put a message on the inbox of its subscription; full bounds are answered where somebody waits. */
+/* Put a message on the inbox of its subscription; full bounds are answered where somebody waits. Takes the message. */
 static void hand_on(const struct intake *in, struct sub *sub)
 {
     struct delivery *d = delivery_new(in, sub);
 
     if (!d) {
+        refuse(in->d, "memory");
         bus_msg_free(in->raw);
         return;
     }
     if (in->reply) {
-        d->msg.request = requests_open(in->d->requests, in->reply, in->encoding);
+        struct request_note note = {.endpoint = in->endpoint, .recv_ns = d->msg.recv_ns, .encoding = in->encoding};
+
+        d->msg.request = requests_open(in->d->requests, in->reply, &note);
         if (!d->msg.request) {
+            refuse(in->d, "requests");
             answer_error(in, &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED, .message = "too many requests are open",
                                                     .retry_after_ms = 1000});
             delivery_unref(d);
@@ -227,123 +266,197 @@ static void hand_on(const struct intake *in, struct sub *sub)
     metric_add(in->d->taken, NULL, 1);
     if (inbox_push(sub->in->inbox, d) == 0)
         return;
-    if (d->msg.request)
-        (void)dispatch_reply_error(in->d, d->msg.request, ERROR_RESOURCE_EXHAUSTED, NULL, /* who gets no answer asks again */
-                                   "this service has more waiting than it may; try again");
+    dispatch_refuse(d, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may; try again");
     delivery_unref(d);
 }
 
-/* The subscription of the lane that has this tenant. `plain`: one of every broker's, which NATS delivers by itself. */
+static bool is_mine(const struct sub *sub, const struct muster_tenant *tenant)
+{
+    return tenant->hash % sub->in->host.n_lanes == sub->in->host.lane;
+}
+
+/* The subscription of the lane that has this tenant. `plain`: one of every broker's, which NATS delivers by itself. The lock is held. */
 static struct sub *find_sub(struct dispatch *d, const struct intake *in, bool *ret_plain)
 {
     void *found[MAX_MATCHES];
+    size_t n = trie_match(d->trie, in->subject.tenant.s + in->subject.tenant.len + 1, found, MAX_MATCHES);
     struct sub *sub = NULL;
-    size_t n;
 
     *ret_plain = false;
-    pthread_rwlock_rdlock(&d->lock);
-    n = trie_match(d->trie, in->subject.tenant.s + in->subject.tenant.len + 1, found, MAX_MATCHES);
     for (size_t i = 0; i < n && !sub; i++) {
         struct sub *s = found[i];
 
         if (!s->queue)
             *ret_plain = true;
-        else if (in->tenant->hash % s->in->host.n_lanes == s->in->host.lane)
+        else if (is_mine(s, in->tenant))
             sub = s;
     }
-    pthread_rwlock_unlock(&d->lock);
     return sub;
+}
+
+/* A request may be taken: it has a legal reply subject, and its tenant may still ask. */
+static bool admit(struct intake *in)
+{
+    in->reply = bus_msg_reply(in->raw);
+    in->endpoint = services_find(broker_services(in->d->broker), in->subject.service, in->subject.verb);
+    return check_reply(in) && charge(in);
+}
+
+/* Find whose the request is and hand it on. True: it was taken. */
+static bool route(struct intake *in)
+{
+    bool plain, taken = false;
+    struct sub *sub;
+
+    pthread_rwlock_rdlock(&in->d->lock);
+    sub = find_sub(in->d, in, &plain);
+    if (!sub && plain)
+        ; /* comes on a subscription of its own, and is charged there */
+    else if (!admit(in))
+        ;
+    else if (atomic_load(&in->d->stopped))
+        answer_error(in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
+    else if (!sub)
+        answer_error(in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
+    else
+        taken = true;
+    if (taken)
+        hand_on(in, sub);
+    pthread_rwlock_unlock(&in->d->lock);
+    return taken;
 }
 
 static void on_request(void *arg, struct bus_msg *raw)
 {
-    struct dispatch *d = arg;
     struct intake in;
-    struct sub *sub;
-    bool plain;
 
-    if (!open_intake(&in, d, raw)) {
+    if (!open_intake(&in, arg, raw) || !route(&in))
         bus_msg_free(raw);
-        return;
-    }
-    in.reply = bus_msg_reply(raw);
-    if (!check_reply(&in) || !charge(&in)) {
-        bus_msg_free(raw);
-        return;
-    }
-    sub = find_sub(d, &in, &plain);
-    if (sub && !atomic_load(&d->stopped)) {
-        hand_on(&in, sub);
-        return;
-    }
-    if (!sub && !plain)
-        answer_error(&in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
-    else if (sub)
-        answer_error(&in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
-    bus_msg_free(raw);
 }
 
 /* A message of a subscription of its own. */
 static void on_direct(void *arg, struct bus_msg *raw)
 {
     struct sub *sub = arg;
-    struct dispatch *d = broker_dispatch(sub->in->broker);
+    struct dispatch *d = sub->dispatch;
     struct intake in;
-    bool ok = open_intake(&in, d, raw) && in.tenant->hash % sub->in->host.n_lanes == sub->in->host.lane;
+    bool ok;
 
-    if (ok && in.subject.kind == SUBJECT_RPC) {
-        in.reply = bus_msg_reply(raw);
-        ok = check_reply(&in) && charge(&in);
-    }
+    pthread_rwlock_rdlock(&d->lock);
+    ok = !sub->dead && open_intake(&in, d, raw) && is_mine(sub, in.tenant);
+    if (ok && in.subject.kind == SUBJECT_RPC)
+        ok = !atomic_load(&d->stopped) && admit(&in); /* other brokers answer */
     if (ok)
         hand_on(&in, sub);
     else
         bus_msg_free(raw);
+    pthread_rwlock_unlock(&d->lock);
 }
 
-void dispatch_deliver(struct instance *in, struct delivery *d)
+/* ---- delivering ----------------------------------------------------------------------------------------------------------------- */
+
+/* True when the plugin may see it. Any body accepts, when it answers what the broker pushed. */
+static bool check_body(struct instance *in, struct delivery *d)
 {
     struct dispatch *dispatch = broker_dispatch(in->broker);
-    int err = 0;
+    struct wire_error why;
+    int err;
 
-    if (!d->sub->dead) {
-        instance_enter(in, "message", d->msg.subject);
-        err = d->sub->fn(in->self, &d->msg);
-        instance_leave(in);
+    if (!d->msg.service || d->is_answer)
+        return true;
+    err = endpoint_check(d->endpoint, &d->msg, &why);
+    if (!err)
+        return true;
+    refuse(dispatch, "body");
+    if (d->msg.request)
+        (void)dispatch_reply_error(dispatch, d->msg.request, error_of_result(err), why.field, why.text); /* who gets none asks again */
+    else if (d->endpoint)
+        endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns, error_number(error_of_result(err)), why.text);
+    return false;
+}
+
+static int call_plugin(struct instance *in, struct delivery *d)
+{
+    int err;
+
+    in->delivering = d;
+    instance_enter(in, "message", d->msg.subject);
+    err = d->sub->fn(in->self, &d->msg);
+    instance_leave(in);
+    in->delivering = NULL;
+    return err;
+}
+
+/* Answer where the plugin did not; nothing happens when it did. */
+static void settle(struct instance *in, struct delivery *d, int err)
+{
+    if (err) {
+        inbox_count_failure(in->inbox);
+        dispatch_refuse(d, error_of_result(err), "the service failed");
+    } else if (!atomic_load(&d->held)) {
+        dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer");
     }
-    if (d->msg.request && (err || d->sub->dead))
-        (void)dispatch_reply_error(dispatch, d->msg.request, d->sub->dead ? ERROR_UNAVAILABLE : error_of_result(err), NULL,
-                                   d->sub->dead ? "the service stops" : "the service failed");
-    else if (d->msg.request && !atomic_load(&d->held)) /* nothing happens when it was answered */
-        (void)dispatch_reply_error(dispatch, d->msg.request, ERROR_INTERNAL, NULL, "the service gave no answer");
+    if (!d->msg.request && d->endpoint)
+        endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns, err ? error_number(error_of_result(err)) : 0,
+                       "the service failed");
+}
+
+void dispatch_deliver(void *arg, struct delivery *d)
+{
+    struct instance *in = arg;
+    int err;
+
+    if (d->sub->dead) {
+        dispatch_refuse(d, ERROR_UNAVAILABLE, "the service stops; try again");
+    } else if (check_body(in, d)) {
+        err = call_plugin(in, d);
+        if (err == MUSTER_EAGAIN && inbox_again(in->inbox, d))
+            return;
+        settle(in, d, err);
+    }
     delivery_unref(d);
 }
 
 /* ---- subscriptions -------------------------------------------------------------------------------------------------------------- */
 
-static void sub_free(struct sub *s)
+static void on_gone(void *arg)
 {
-    if (!s)
-        return;
-    free(s->pattern);
-    free(s);
+    sub_unref(arg);
 }
 
 static int attach(struct dispatch *d, struct sub *s)
 {
     char full[MAX_SUBJECT_LEN];
+    struct bus_sub how = {.subject = full, .queue = s->queue ? "muster" : NULL, .fn = on_direct, .gone = on_gone, .arg = s};
+    bool is_rpc = strncmp(s->pattern, "rpc.", 4) == 0;
     int err = 0;
 
-    if (strncmp(s->pattern, "rpc.", 4) == 0) {
+    if ((size_t)snprintf(full, sizeof full, "%s.*.%s", broker_root(d->broker), s->pattern) >= sizeof full)
+        return MUSTER_EINVAL;
+    if (is_rpc) {
         pthread_rwlock_wrlock(&d->lock);
         err = trie_add(d->trie, s->pattern, s);
         pthread_rwlock_unlock(&d->lock);
         if (err || s->queue)
             return err;
     }
-    if ((size_t)snprintf(full, sizeof full, "%s.*.%s", broker_root(d->broker), s->pattern) >= sizeof full)
-        return MUSTER_EINVAL;
-    return bus_subscribe(broker_bus(d->broker), full, s->queue ? "muster" : NULL, on_direct, s, &s->bus_id);
+    atomic_fetch_add(&s->refs, 1);
+    err = bus_subscribe(broker_bus(d->broker), &how, &s->bus_id);
+    if (!err)
+        return 0;
+    sub_unref(s);
+    if (is_rpc) {
+        pthread_rwlock_wrlock(&d->lock);
+        trie_remove(d->trie, s->pattern, s);
+        pthread_rwlock_unlock(&d->lock);
+    }
+    return err;
+}
+
+static bool is_well_formed(const struct muster_subscription *sub)
+{
+    return MUSTER_HAS(sub, fn) && sub->fn && sub->max_msgs && sub->max_bytes && sub->overflow <= MUSTER_OVERFLOW_DROP_OLD &&
+           sub->subject && subject_is_pattern(sub->subject, strlen(sub->subject));
 }
 
 int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct muster_subscription *sub, uint64_t *ret_id)
@@ -351,13 +464,16 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
     struct sub *s;
     int err;
 
-    if (!sub->fn || !sub->max_msgs || !sub->max_bytes || sub->overflow > MUSTER_OVERFLOW_DROP_OLD || !subject_is_pattern(sub->subject, strlen(sub->subject)))
+    if (!is_well_formed(sub))
         return in->host.fail(&in->host, MUSTER_EINVAL,
-                             "subscription to \"%s\": expected a legal pattern, a function, and bounds above 0", sub->subject);
+                             "subscription to \"%s\": expected size, a legal pattern, a function, a known overflow, and bounds above 0",
+                             MUSTER_HAS(sub, subject) && sub->subject ? sub->subject : "");
     s = calloc(1, sizeof *s);
     if (!s)
         return MUSTER_ENOMEM;
     *s = (struct sub){.in = in,
+                      .dispatch = d,
+                      .refs = 1,
                       .pattern = strdup(sub->subject),
                       .overflow = sub->overflow,
                       .max_msgs = sub->max_msgs,
@@ -366,7 +482,7 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
                       .fn = sub->fn};
     err = s->pattern ? attach(d, s) : MUSTER_ENOMEM;
     if (err) {
-        sub_free(s);
+        sub_unref(s);
         return err;
     }
     pthread_rwlock_wrlock(&d->lock);
@@ -378,33 +494,35 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
     return 0;
 }
 
-/* The struct stays until dispatch_free(): messages on their way point to it. */
-static void detach(struct dispatch *d, struct sub *s)
+/* Take a subscription of the instance out of the list; id 0: any. NULL: there is none. */
+static struct sub *take_sub(struct dispatch *d, const struct instance *in, uint64_t id)
 {
-    if (s->dead)
-        return;
-    s->dead = true;
-    if (s->bus_id)
-        bus_unsubscribe(broker_bus(d->broker), s->bus_id);
+    struct sub **at, *s;
+
     pthread_rwlock_wrlock(&d->lock);
-    trie_remove(d->trie, s->pattern, s);
-    pthread_rwlock_unlock(&d->lock);
-}
-
-static struct sub *next_of(struct dispatch *d, const struct instance *in, uint64_t id)
-{
-    struct sub *s;
-
-    pthread_rwlock_rdlock(&d->lock);
-    for (s = d->subs; s && (s->in != in || s->dead || (id && s->id != id)); s = s->next)
+    for (at = &d->subs; *at && ((*at)->in != in || (id && (*at)->id != id)); at = &(*at)->next)
         ;
+    s = *at;
+    if (s) {
+        *at = s->next;
+        s->dead = true;
+        if (strncmp(s->pattern, "rpc.", 4) == 0)
+            trie_remove(d->trie, s->pattern, s);
+    }
     pthread_rwlock_unlock(&d->lock);
     return s;
 }
 
+static void detach(struct dispatch *d, struct sub *s)
+{
+    if (s->bus_id)
+        bus_unsubscribe(broker_bus(d->broker), s->bus_id);
+    sub_unref(s);
+}
+
 void dispatch_unsubscribe(struct dispatch *d, struct instance *in, uint64_t id)
 {
-    struct sub *s = id ? next_of(d, in, id) : NULL;
+    struct sub *s = id ? take_sub(d, in, id) : NULL;
 
     if (s)
         detach(d, s);
@@ -414,7 +532,7 @@ void dispatch_forget(struct dispatch *d, struct instance *in)
 {
     struct sub *s;
 
-    while ((s = next_of(d, in, 0)) != NULL)
+    while ((s = take_sub(d, in, 0)) != NULL)
         detach(d, s);
 }
 
@@ -423,6 +541,17 @@ void dispatch_forget(struct dispatch *d, struct instance *in)
 size_t dispatch_open_requests(struct dispatch *d)
 {
     return requests_count(d->requests);
+}
+
+/* Readers never hold it twice; a writer must get through while messages stream in. */
+static void init_lock(pthread_rwlock_t *lock)
+{
+    pthread_rwlockattr_t attr;
+
+    ASSERT(pthread_rwlockattr_init(&attr) == 0);
+    ASSERT(pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP) == 0);
+    ASSERT(pthread_rwlock_init(lock, &attr) == 0);
+    (void)pthread_rwlockattr_destroy(&attr);
 }
 
 int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
@@ -438,7 +567,7 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
     if (!d)
         return MUSTER_ENOMEM;
     d->broker = broker;
-    ASSERT(pthread_rwlock_init(&d->lock, NULL) == 0);
+    init_lock(&d->lock);
     d->trie = trie_new();
     d->requests = requests_new();
     err = d->trie && d->requests ? metrics_make(broker_metrics(broker), &refused, &d->refused) : MUSTER_ENOMEM;
@@ -457,7 +586,8 @@ int dispatch_start(struct dispatch *d)
     char subject[MAX_SUBJECT_LEN];
 
     (void)snprintf(subject, sizeof subject, "%s.*.rpc.*.>", broker_root(d->broker));
-    return bus_subscribe(broker_bus(d->broker), subject, "muster", on_request, d, &d->rpc_sub);
+    return bus_subscribe(broker_bus(d->broker), &(struct bus_sub){.subject = subject, .queue = "muster", .fn = on_request, .arg = d},
+                         &d->rpc_sub);
 }
 
 void dispatch_stop(struct dispatch *d)
@@ -471,12 +601,6 @@ void dispatch_free(struct dispatch *d)
 {
     if (!d)
         return;
-    while (d->subs) {
-        struct sub *s = d->subs;
-
-        d->subs = s->next;
-        sub_free(s);
-    }
     trie_free(d->trie);
     requests_free(d->requests);
     (void)pthread_rwlock_destroy(&d->lock);

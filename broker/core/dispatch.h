@@ -31,12 +31,15 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
 void dispatch_unsubscribe(struct dispatch *d, struct instance *in, uint64_t id);
 /* Forget every subscription of an instance that ends; its lane still runs. */
 void dispatch_forget(struct dispatch *d, struct instance *in);
-/* Call the plugin with a message, and answer for it where it did not. On the lane; takes the delivery. */
-void dispatch_deliver(struct instance *in, struct delivery *delivery);
+/* Call the plugin with a message, and answer for it where it did not. arg: the instance. On its lane; takes the delivery. */
+void dispatch_deliver(void *arg, struct delivery *delivery);
 
-/* Answer a request with a body in its own encoding. MUSTER_ENOTFOUND: there is no such request, or it was answered. */
+/* Answer a request with a body in its own encoding. MUSTER_ENOTFOUND: there is no such request, or it was answered. MUSTER_EINVAL: the
+ * body is larger than any may be; the request is still open. */
 int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload);
-/* As bus->reply_error(). */
+/* As bus->reply_error(), with ERROR_*. */
 int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message);
+/* Answer for a delivery that no function will see, where somebody waits. */
+void dispatch_refuse(struct delivery *delivery, int code, const char *message);
 
 #endif

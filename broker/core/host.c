@@ -46,9 +46,11 @@ static void run_post(struct lane_item *item)
     struct post *p = (struct post *)item;
 
     atomic_fetch_sub(&p->in->n_posted, 1);
-    instance_enter(p->in, "post", NULL);
-    p->fn(p->arg);
-    instance_leave(p->in);
+    if (!p->in->ended) {
+        instance_enter(p->in, "post", NULL);
+        p->fn(p->arg);
+        instance_leave(p->in);
+    }
     free(p);
 }
 
@@ -86,7 +88,6 @@ static const struct {
     {MUSTER_BUS, &host_bus, NULL},         {MUSTER_STREAM, &host_stream, "stream"}, {MUSTER_KV, &host_kv, NULL},
     {MUSTER_TIMER, &host_timer, NULL},     {MUSTER_IO, &host_io, NULL},             {MUSTER_TENANT, &host_tenants, NULL},
     {MUSTER_CONFIG, &host_config, NULL},   {MUSTER_METRICS, &host_metrics, NULL},   {MUSTER_SQL, &host_sql, "sql"},
-    
 };
 
 static int host_service(const struct muster_host *host, const char *id, const void **ret_table)

@@ -21,8 +21,9 @@ static int full_subject(const struct instance *in, const struct muster_publicati
 {
     int n;
 
-    if (!pub->tenant || !subject_is_literal(pub->subject, strlen(pub->subject)))
-        return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": expected a tenant and tokens without wildcards", pub->subject);
+    if (!MUSTER_HAS(pub, arg) || !pub->tenant || !pub->subject || !subject_is_literal(pub->subject, strlen(pub->subject)))
+        return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": expected size, a tenant, and tokens without wildcards",
+                             MUSTER_HAS(pub, subject) && pub->subject ? pub->subject : "");
     n = snprintf(out, MAX_SUBJECT, "%s.%s.%s", broker_root(in->broker), tenants_name(pub->tenant), pub->subject);
     return n > 0 && n < MAX_SUBJECT ? 0 : MUSTER_EINVAL;
 }
@@ -30,17 +31,17 @@ static int full_subject(const struct instance *in, const struct muster_publicati
 static int host_subscribe(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub)
 {
     struct instance *in = instance_of(host);
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
-    return dispatch_subscribe(broker_dispatch(in->broker), in, sub, ret_sub);
+    return err ? err : dispatch_subscribe(broker_dispatch(in->broker), in, sub, ret_sub);
 }
 
 static void host_unsubscribe(const struct muster_host *host, uint64_t sub)
 {
     struct instance *in = instance_of(host);
 
-    CHECK_LANE(in);
-    dispatch_unsubscribe(broker_dispatch(in->broker), in, sub);
+    if (ON_LANE(in))
+        dispatch_unsubscribe(broker_dispatch(in->broker), in, sub);
 }
 
 /* ---- events ---------------------------------------------------------------------------------------------------------------------- */
@@ -59,7 +60,7 @@ static void on_emitted(void *arg, const struct muster_sql_result *result)
 
     if (result->code)
         e->in->host.log(&e->in->host, MUSTER_LOG_ERROR, "an event could not be emitted: %s", result->error);
-    if (e->done)
+    if (e->done) /* inside the bracket that host_sql.c put around this function */
         e->done(e->arg, result->code);
     free(e);
 }
@@ -98,28 +99,73 @@ static int emit(struct instance *in, const struct muster_publication *pub, const
 
 /* ---- messages -------------------------------------------------------------------------------------------------------------------- */
 
+/* done() of what was handed to NATS: never inside publish(), like every callback. */
+struct sent {
+    struct lane_item item;
+    struct instance *in;
+    muster_done_fn done;
+    void *arg;
+};
+
+static void run_sent(struct lane_item *item)
+{
+    struct sent *s = (struct sent *)item;
+
+    if (!s->in->ended) {
+        instance_enter(s->in, "done", NULL);
+        s->done(s->arg, 0);
+        instance_leave(s->in);
+    }
+    free(s);
+}
+
+static void drop_sent(struct lane_item *item)
+{
+    free(item);
+}
+
+static int send_and_tell(struct instance *in, const struct muster_publication *pub, const struct bus_out *out)
+{
+    struct sent *s;
+    int err = MAY_BEGIN(in);
+
+    if (err)
+        return err;
+    s = malloc(sizeof *s);
+    if (!s)
+        return MUSTER_ENOMEM;
+    *s = (struct sent){{.run = run_sent, .drop = drop_sent}, in, pub->done, pub->arg};
+    err = bus_send(broker_bus(in->broker), BUS_LIVE, out);
+    if (err)
+        free(s);
+    else
+        lane_push(in->lane, &s->item);
+    return err;
+}
+
+static bool is_event(const char *subject)
+{
+    return strncmp(subject, "evt.", 4) == 0 && strncmp(subject, "evt._.", 6) != 0;
+}
+
 static int host_publish(const struct muster_host *host, const struct muster_publication *pub)
 {
     struct instance *in = instance_of(host);
     char subject[MAX_SUBJECT];
-    struct bus_out out = {.subject = subject,
-                          .headers = pub->headers,
-                          .n_headers = pub->n_headers,
-                          .payload = pub->payload,
-                          .fence = -1};
+    struct bus_out out;
     int err = full_subject(in, pub, subject);
 
     if (err)
         return err;
-    if (strncmp(pub->subject, "evt.", 4) == 0 && strncmp(pub->subject, "evt._.", 6) != 0) {
-        CHECK_LANE(in);
-        return emit(in, pub, subject);
+    if (is_event(pub->subject)) {
+        err = MAY_BEGIN(in);
+        return err ? err : emit(in, pub, subject);
     }
-    err = bus_send(broker_bus(in->broker), BUS_LIVE, &out);
+    out = (struct bus_out){
+        .subject = subject, .headers = pub->headers, .n_headers = pub->n_headers, .payload = pub->payload, .fence = -1};
+    err = pub->done ? send_and_tell(in, pub, &out) : bus_send(broker_bus(in->broker), BUS_LIVE, &out);
     if (err == MUSTER_EAGAIN)
-        atomic_store(&in->wants_writable, true);
-    if (!err && pub->done)
-        pub->done(pub->arg, 0);
+        instance_starve(in, BUS_LIVE);
     return err;
 }
 
@@ -150,31 +196,52 @@ static void on_answer(void *arg, int code, const struct bus_msg *raw)
     free(q);
 }
 
+/* An agent may write to its own subjects only, so what the broker asks it is answered on R.T.to._muster.<agent>.…: the subject
+ * proves who did (INTERFACE 2). NULL: what is asked is no agent. */
+static const char *answers_of(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
+{
+    const char *agent = pub->subject + 3, *dot = strchr(agent, '.');
+
+    if (strncmp(pub->subject, "to.", 3) != 0 || !dot)
+        return NULL;
+    (void)snprintf(out, MAX_SUBJECT, "%s.%s.to._muster.%.*s", broker_root(in->broker), tenants_name(pub->tenant), (int)(dot - agent),
+                   agent);
+    return out;
+}
+
+static int ask(struct instance *in, const struct muster_publication *pub, const char *subject, const struct bus_call *call)
+{
+    struct bus_out out = {
+        .subject = subject, .headers = pub->headers, .n_headers = pub->n_headers, .payload = pub->payload, .fence = -1};
+    int err = bus_request(broker_bus(in->broker), BUS_LIVE, &out, call);
+
+    if (err == MUSTER_EAGAIN)
+        instance_starve(in, BUS_LIVE);
+    return err;
+}
+
 static int host_request(const struct muster_host *host, const struct muster_publication *pub, int64_t timeout_ns, muster_reply_fn fn,
                         void *arg)
 {
     struct instance *in = instance_of(host);
-    char subject[MAX_SUBJECT];
-    struct bus_out out = {.subject = subject,
-                          .headers = pub->headers,
-                          .n_headers = pub->n_headers,
-                          .payload = pub->payload,
-                          .fence = -1};
+    char subject[MAX_SUBJECT], answers[MAX_SUBJECT];
+    struct bus_call call = {.lane = in->lane, .owner = in, .timeout_ns = timeout_ns, .fn = on_answer};
     struct question *q;
-    int err;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
-    if (!fn || timeout_ns <= 0)
-        return MUSTER_EINVAL;
-    err = full_subject(in, pub, subject);
+    if (!err && (!fn || timeout_ns <= 0))
+        err = MUSTER_EINVAL;
+    if (!err)
+        err = full_subject(in, pub, subject);
     if (err)
         return err;
     q = malloc(sizeof *q);
     if (!q)
         return MUSTER_ENOMEM;
     *q = (struct question){in, fn, arg};
-    err = bus_request(broker_bus(in->broker), BUS_LIVE, &out,
-                      &(struct bus_call){.lane = in->lane, .owner = in, .timeout_ns = timeout_ns, .fn = on_answer, .arg = q});
+    call.arg = q;
+    call.answers = answers_of(in, pub, answers);
+    err = ask(in, pub, subject, &call);
     if (err)
         free(q);
     return err;
@@ -204,9 +271,17 @@ static struct delivery *delivery_of(const struct muster_msg *msg)
 
 static int host_hold(const struct muster_host *host, const struct muster_msg *msg, const struct muster_msg **ret_msg)
 {
-    struct delivery *d = delivery_of(msg);
+    struct instance *in = instance_of(host);
+    struct delivery *d = in->delivering;
+    int err;
 
-    CHECK_LANE(instance_of(host));
+    if (!ON_LANE(in))
+        return MUSTER_EINVAL;
+    if (!d || &d->msg != msg)
+        return host->fail(host, MUSTER_EINVAL, "hold(): expected the message of the callback that runs");
+    err = inbox_hold(in->inbox, d);
+    if (err)
+        return err;
     atomic_fetch_add(&d->refs, 1);
     atomic_store(&d->held, true);
     *ret_msg = &d->msg;
@@ -217,9 +292,8 @@ static void host_drop(const struct muster_host *host, const struct muster_msg *m
 {
     struct delivery *d = delivery_of(msg);
 
-    if (d->msg.request) /* nothing happens when it was answered */
-        (void)dispatch_reply_error(broker_dispatch(instance_of(host)->broker), d->msg.request, ERROR_INTERNAL, NULL,
-                                   "the service gave no answer");
+    dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer"); /* nothing happens when it was answered */
+    inbox_release(instance_of(host)->inbox, d);
     delivery_unref(d);
 }
 

@@ -67,9 +67,10 @@ static int sql_exec_for(const struct muster_host *host, uint64_t stmt, const str
 {
     struct instance *in = instance_of(host);
     struct call *call;
-    int err;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
     if (!fn || !in->sql)
         return MUSTER_EINVAL;
     if (!tenant && !instance_has_capability(in, "cross_tenant"))

@@ -14,6 +14,7 @@
 #include "bus/js.h"
 #include "core/instance.h"
 #include "tenant/tenant.h"
+#include "wire/subject.h"
 
 enum { MAX_SUBJECT = 512, MAX_KEY = 200, MAX_VALUE = 65536 };
 static const int64_t api_timeout_ns = 5 * CLOCK_S, ack_timeout_ns = 5 * CLOCK_S;
@@ -41,10 +42,11 @@ struct op {
     uint64_t revision;
 };
 
-static struct js_target target(struct instance *in, int64_t timeout_ns)
+/* owner: the stream, so that its calls can end with it, or the instance. */
+static struct js_target target(struct instance *in, const void *owner, int64_t timeout_ns)
 {
     return (struct js_target){
-        .bus = broker_bus(in->broker), .lane = in->lane, .owner = in, .timeout_ns = timeout_ns};
+        .bus = broker_bus(in->broker), .lane = in->lane, .owner = owner, .timeout_ns = timeout_ns};
 }
 
 static struct op *op_new(struct instance *in, void *arg)
@@ -64,8 +66,10 @@ static void op_free(struct op *op)
 }
 
 /* A call that could not be sent: nothing will run, so the operation ends here. */
-static int started(struct op *op, int err)
+static int started(struct op *op, int link, int err)
 {
+    if (err == MUSTER_EAGAIN)
+        instance_starve(op->in, link);
     if (err)
         op_free(op);
     return err;
@@ -95,8 +99,9 @@ static void on_info(void *arg, int code, const struct js_info *info)
     op_free(op);
 }
 
-static int ensure(struct instance *in, const struct muster_stream_options *o, struct op *op)
+static int ensure(struct host_stream *s, const struct muster_stream_options *o, struct op *op)
 {
+    struct instance *in = op->in;
     const char *root = broker_root(in->broker);
     char src[MAX_SUBJECT], dest[MAX_SUBJECT];
     const char *subjects[] = {src};
@@ -108,11 +113,17 @@ static int ensure(struct instance *in, const struct muster_stream_options *o, st
                                .max_age_ns = o->max_age_ns,
                                .max_bytes = o->max_bytes,
                                .replicas = o->replicas};
-    struct js_target t = target(in, api_timeout_ns);
+    struct js_target t = target(in, s, api_timeout_ns);
 
     (void)snprintf(src, sizeof src, "%s._in.*.%s", root, o->subjects);
     (void)snprintf(dest, sizeof dest, "%s.{{wildcard(1)}}.%s", root, o->subjects);
     return js_ensure(&t, &config, on_info, op);
+}
+
+static bool is_well_formed(const struct muster_stream_options *o)
+{
+    return MUSTER_HAS(o, max_bytes) && o->name && name_is_legal(o->name, strlen(o->name)) && o->subjects &&
+           strlen(o->subjects) < MAX_SUBJECT / 2 && subject_is_pattern(o->subjects, strlen(o->subjects));
 }
 
 static int stream_open(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
@@ -121,11 +132,13 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
     struct instance *in = instance_of(host);
     struct host_stream *s;
     struct op *op;
-    int err;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
-    if (!fn || !name_is_legal(options->name, strlen(options->name)))
-        return host->fail(host, MUSTER_EINVAL, "stream name \"%s\": expected 1 to 64 letters, digits, _ or -", options->name);
+    if (err)
+        return err;
+    if (!fn || !is_well_formed(options))
+        return host->fail(host, MUSTER_EINVAL, "stream \"%s\": expected size, a name of 1 to 64 letters, digits, _ or -, and a pattern",
+                          MUSTER_HAS(options, name) && options->name ? options->name : "");
     s = calloc(1, sizeof *s);
     op = op_new(in, arg);
     if (!s || !op) {
@@ -134,7 +147,7 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
         return MUSTER_ENOMEM;
     }
     op->fn.info = fn;
-    err = started(op, ensure(in, options, op));
+    err = started(op, BUS_LIVE, ensure(s, options, op));
     if (err) {
         free(s);
         return err;
@@ -152,31 +165,37 @@ static void stream_close(const struct muster_host *host, uint64_t stream)
     struct instance *in = instance_of(host);
     struct host_stream **at = &in->streams, *s;
 
-    CHECK_LANE(in);
+    if (!ON_LANE(in))
+        return;
     while (*at && (*at)->id != stream)
         at = &(*at)->next;
     s = *at;
     if (!s)
         return;
     *at = s->next;
+    bus_cancel(broker_bus(in->broker), s);
     free(s);
 }
 
 static int stream_info(const struct muster_host *host, uint64_t stream, muster_stream_info_fn fn, void *arg)
 {
     struct instance *in = instance_of(host);
-    const struct host_stream *s = find(in, stream);
-    struct js_target t = target(in, api_timeout_ns);
+    struct js_target t;
+    const struct host_stream *s;
     struct op *op;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
+    s = find(in, stream);
     if (!s || !fn)
         return MUSTER_EINVAL;
+    t = target(in, s, api_timeout_ns);
     op = op_new(in, arg);
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.info = fn;
-    return started(op, js_get_info(&t, s->name, on_info, op));
+    return started(op, BUS_LIVE, js_get_info(&t, s->name, on_info, op));
 }
 
 /* "mst._in.acme.cdc.main…" is acme's "cdc.main…". */
@@ -214,22 +233,26 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
                        muster_stream_msg_fn fn, void *arg)
 {
     struct instance *in = instance_of(host);
-    const struct host_stream *s = find(in, stream);
-    struct js_target t = target(in, api_timeout_ns);
+    const struct host_stream *s;
+    struct js_target t;
     char full[MAX_SUBJECT] = ">";
     struct op *op;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
-    if (!s || !fn)
-        return MUSTER_EINVAL;
+    if (err)
+        return err;
+    s = find(in, stream);
+    if (!s || !fn || (tenant && (!subject || !subject_is_pattern(subject, strlen(subject)))))
+        return host->fail(host, MUSTER_EINVAL, "last(): expected an open stream, a function, and a pattern of subjects");
     if (tenant && (size_t)snprintf(full, sizeof full, "%s._in.%s.%s", broker_root(in->broker), tenants_name(tenant), subject) >=
                       sizeof full)
-        return MUSTER_EINVAL;
+        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
+    t = target(in, s, api_timeout_ns);
     op = op_new(in, arg);
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.msg = fn;
-    return started(op, js_last(&t, s->name, full, on_last, op));
+    return started(op, BUS_LIVE, js_last(&t, s->name, full, on_last, op));
 }
 
 static void on_ack(void *arg, int code, uint64_t seq)
@@ -243,37 +266,43 @@ static void on_ack(void *arg, int code, uint64_t seq)
     op_free(op);
 }
 
-static int append_acked(struct instance *in, const struct bus_out *out, const struct muster_append *a)
+static int append_acked(struct instance *in, const struct host_stream *s, const struct bus_out *out, const struct muster_append *a)
 {
-    struct js_target t = target(in, ack_timeout_ns);
+    struct js_target t = target(in, s, ack_timeout_ns);
     struct op *op = op_new(in, a->arg);
 
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.ack = a->acked;
-    return started(op, js_append(&t, BUS_BULK, out, on_ack, op));
+    return started(op, BUS_BULK, js_append(&t, BUS_BULK, out, on_ack, op));
 }
 
 static int stream_append(const struct muster_host *host, uint64_t stream, const struct muster_append *a)
 {
     struct instance *in = instance_of(host);
+    const struct host_stream *s;
     char subject[MAX_SUBJECT];
-    struct bus_out out = {.subject = subject,
-                          .headers = a->headers,
-                          .n_headers = a->n_headers,
-                          .payload = a->payload,
-                          .fence = a->expected_seq == MUSTER_UNFENCED ? -1 : (int64_t)a->expected_seq};
-    int err;
+    struct bus_out out = {.subject = subject, .fence = -1};
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
-    if (!find(in, stream) || !a->tenant)
-        return MUSTER_EINVAL;
+    if (err)
+        return err;
+    s = find(in, stream);
+    if (!s || !MUSTER_HAS(a, arg) || !a->tenant || !a->subject || !subject_is_literal(a->subject, strlen(a->subject)))
+        return host->fail(host, MUSTER_EINVAL, "append(): expected an open stream, size, a tenant, and a subject without wildcards");
+    out.headers = a->headers;
+    out.n_headers = a->n_headers;
+    out.payload = a->payload;
+    if (a->expected_seq != MUSTER_UNFENCED)
+        out.fence = (int64_t)a->expected_seq;
     if ((size_t)snprintf(subject, sizeof subject, "%s._in.%s.%s", broker_root(in->broker), tenants_name(a->tenant), a->subject) >=
         sizeof subject)
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
-    err = a->acked ? append_acked(in, &out, a) : bus_send(broker_bus(in->broker), BUS_BULK, &out);
+    if (a->acked)
+        return append_acked(in, s, &out, a);
+    err = bus_send(broker_bus(in->broker), BUS_BULK, &out);
     if (err == MUSTER_EAGAIN)
-        atomic_store(&in->wants_writable, true);
+        instance_starve(in, BUS_BULK);
     return err;
 }
 
@@ -309,7 +338,7 @@ static void on_value(void *arg, int code, const struct js_msg *msg)
 
 static bool key_is_legal(const char *key)
 {
-    size_t len = strlen(key);
+    size_t len = key ? strlen(key) : 0;
 
     return len > 0 && len <= MAX_KEY && key[0] != '.' && key[len - 1] != '.' &&
            strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
@@ -318,13 +347,15 @@ static bool key_is_legal(const char *key)
 static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg)
 {
     struct instance *in = instance_of(host);
-    struct js_target t = target(in, api_timeout_ns);
+    struct js_target t = target(in, in, api_timeout_ns);
     char bucket[96], stream[128], subject[MAX_SUBJECT];
     struct op *op;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
     if (!fn || !key_is_legal(key))
-        return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -", key, MAX_KEY);
+        return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -", key ? key : "", MAX_KEY);
     op = op_new(in, arg);
     if (!op)
         return MUSTER_ENOMEM;
@@ -332,7 +363,7 @@ static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn 
     bucket_of(in, bucket);
     (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
     (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, key);
-    return started(op, js_last(&t, stream, subject, on_value, op));
+    return started(op, BUS_LIVE, js_last(&t, stream, subject, on_value, op));
 }
 
 static void on_stored(void *arg, int code, uint64_t seq)
@@ -349,7 +380,7 @@ static int send_put(struct op *op)
                           .n_headers = op->revision != MUSTER_UNFENCED,
                           .payload = {op->value, op->value_len},
                           .fence = -1};
-    struct js_target t = target(op->in, ack_timeout_ns);
+    struct js_target t = target(op->in, op->in, ack_timeout_ns);
 
     bucket_of(op->in, bucket);
     (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, op->key);
@@ -378,12 +409,14 @@ static int kv_put(const struct muster_host *host, const char *key, struct muster
     const char *subjects[] = {subject};
     struct js_config config = {
         .name = stream, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .is_kv = true};
-    struct js_target t = target(in, api_timeout_ns);
+    struct js_target t = target(in, in, api_timeout_ns);
     struct op *op;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
     if (!fn || !key_is_legal(key) || value.len > MAX_VALUE)
-        return host->fail(host, MUSTER_EINVAL, "key \"%s\", %zu bytes: expected a legal key and at most %d bytes", key, value.len,
+        return host->fail(host, MUSTER_EINVAL, "key \"%s\", %zu bytes: expected a legal key and at most %d bytes", key ? key : "", value.len,
                           MAX_VALUE);
     op = op_new(in, arg);
     if (!op)
@@ -394,12 +427,13 @@ static int kv_put(const struct muster_host *host, const char *key, struct muster
     op->value = malloc(value.len + 1);
     op->value_len = value.len;
     if (!op->key || !op->value)
-        return started(op, MUSTER_ENOMEM);
-    memcpy(op->value, value.data, value.len);
+        return started(op, BUS_LIVE, MUSTER_ENOMEM);
+    if (value.len) /* data may be NULL then, which memcpy() does not take */
+        memcpy(op->value, value.data, value.len);
     bucket_of(in, bucket);
     (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
     (void)snprintf(subject, sizeof subject, "$KV.%s.>", bucket);
-    return started(op, js_ensure(&t, &config, on_bucket, op));
+    return started(op, BUS_LIVE, js_ensure(&t, &config, on_bucket, op));
 }
 
 const struct muster_kv host_kv = {.size = sizeof host_kv, .get = kv_get, .put = kv_put};

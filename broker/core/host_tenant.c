@@ -39,13 +39,13 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
 
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
 {
-    CHECK_LANE(instance_of(host));
-    return may(host) ? tenants_find(registry(host), name, len) : NULL;
+    return ON_LANE(instance_of(host)) && may(host) ? tenants_find(registry(host), name, len) : NULL;
 }
 
 static int tenant_each(const struct muster_host *host, muster_tenant_fn fn, void *arg)
 {
-    CHECK_LANE(instance_of(host));
+    if (!ON_LANE(instance_of(host)))
+        return MUSTER_EINVAL;
     if (!may(host))
         return refuse(host);
     tenants_each(registry(host), fn, arg);
@@ -54,7 +54,8 @@ static int tenant_each(const struct muster_host *host, muster_tenant_fn fn, void
 
 static int tenant_tables(const struct muster_host *host, muster_table_fn fn, void *arg, uint64_t *ret_serial)
 {
-    CHECK_LANE(instance_of(host));
+    if (!ON_LANE(instance_of(host)))
+        return MUSTER_EINVAL;
     if (!may(host))
         return refuse(host);
     tenants_tables(registry(host), fn, arg, ret_serial);
@@ -77,9 +78,11 @@ static void run_answer(struct lane_item *item)
 {
     struct refresh *r = (struct refresh *)item;
 
-    instance_enter(r->in, "tenant", NULL);
-    r->fn(r->arg, r->code, r->tenant);
-    instance_leave(r->in);
+    if (!r->in->ended) {
+        instance_enter(r->in, "tenant", NULL);
+        r->fn(r->arg, r->code, r->tenant);
+        instance_leave(r->in);
+    }
     free(r);
 }
 
@@ -110,8 +113,10 @@ static void drop_question(struct lane_item *item)
 static int tenant_refresh(const struct muster_host *host, const char *name, size_t len, muster_tenant_found_fn fn, void *arg)
 {
     struct refresh *r;
+    int err = MAY_BEGIN(instance_of(host));
 
-    CHECK_LANE(instance_of(host));
+    if (err)
+        return err;
     if (!may(host))
         return refuse(host);
     if (!fn || len > NAME_MAX_LEN)

@@ -92,10 +92,12 @@ static void on_timer(uv_timer_t *timer)
 
 static int start_timer(struct instance *in, int64_t ns, bool once, muster_timer_fn fn, uint64_t *ret_id)
 {
-    uint64_t ms = (uint64_t)((ns + CLOCK_MS - 1) / CLOCK_MS);
+    uint64_t ms = (uint64_t)(ns / CLOCK_MS + (ns % CLOCK_MS > 0));
     struct host_event *e;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
     if (!fn || ns < 0 || (!once && ns == 0))
         return MUSTER_EINVAL;
     e = event_new(in);
@@ -123,8 +125,8 @@ static int timer_once(const struct muster_host *host, int64_t delay_ns, muster_t
 
 static void timer_stop(const struct muster_host *host, uint64_t id)
 {
-    CHECK_LANE(instance_of(host));
-    event_remove(instance_of(host), id);
+    if (ON_LANE(instance_of(host)))
+        event_remove(instance_of(host), id);
 }
 
 static int64_t timer_now(const struct muster_host *host)
@@ -174,8 +176,10 @@ static int io_watch(const struct muster_host *host, int fd, uint32_t events, mus
 {
     struct instance *in = instance_of(host);
     struct host_event *e;
+    int err = MAY_BEGIN(in);
 
-    CHECK_LANE(in);
+    if (err)
+        return err;
     if (!fn || fd < 0)
         return MUSTER_EINVAL;
     e = event_new(in);
@@ -188,26 +192,28 @@ static int io_watch(const struct muster_host *host, int fd, uint32_t events, mus
         return MUSTER_EINVAL;
     }
     event_add(e);
-    *ret_id = e->id;
-    if (apply(e, events) == 0)
-        return 0;
-    event_remove(in, e->id);
-    return MUSTER_EINVAL;
+    err = apply(e, events);
+    if (err)
+        event_remove(in, e->id);
+    else
+        *ret_id = e->id;
+    return err;
 }
 
 static int io_change(const struct muster_host *host, uint64_t id, uint32_t events)
 {
     struct host_event *e;
 
-    CHECK_LANE(instance_of(host));
+    if (!ON_LANE(instance_of(host)))
+        return MUSTER_EINVAL;
     e = event_find(instance_of(host), id);
     return e && e->on_io ? apply(e, events) : MUSTER_EINVAL;
 }
 
 static void io_unwatch(const struct muster_host *host, uint64_t id)
 {
-    CHECK_LANE(instance_of(host));
-    event_remove(instance_of(host), id);
+    if (ON_LANE(instance_of(host)))
+        event_remove(instance_of(host), id);
 }
 
 const struct muster_io host_io = {

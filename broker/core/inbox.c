@@ -10,16 +10,16 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
-#include "base/log.h"
-#include "core/dispatch.h"
-#include "core/instance.h"
+#include "base/clock.h"
 #include "metrics/metrics.h"
 #include "tenant/tenant.h"
+#include "wire/error.h"
 
-enum { TURN_MESSAGES = 64, QUANTUM = 16384, LANE_MSGS = 65536, TENANT_MSGS = 8192 };
-static const size_t lane_bytes = 128u << 20, tenant_bytes = 16u << 20;
+enum { TURN_MESSAGES = 64, QUANTUM = 16384, LANE_MSGS = 65536, TENANT_MSGS = 8192, HELD_MSGS = 16384, RETRY_MS = 20 };
+static const size_t lane_bytes = 128u << 20, tenant_bytes = 16u << 20, held_bytes = 64u << 20;
+static const int64_t retry_for_ns = 30 * CLOCK_S;
 
-/* One tenant's messages. Made at its first message and kept; there are at most as many as tenants. */
+/* One tenant's messages. Made at its first message and kept; there are at most as many as tenants (TENANTS_MAX). */
 struct queue {
     struct queue *next; /* in the ring of those with messages */
     struct delivery *head, **tail;
@@ -27,11 +27,14 @@ struct queue {
     size_t n_bytes;
     int64_t deficit;
     bool in_ring;
+    bool waits; /* its first message was given back: it rests until the timer */
 };
 
 struct inbox {
-    struct instance *in;
-    struct metric *dropped;
+    struct inbox_options how;
+    struct metric *dropped, *dropped_by_tenant, *failed;
+    uv_timer_t retry; /* runs while some queue waits */
+    atomic_size_t n_held, n_held_bytes;
     pthread_mutex_t lock; /* guards all below, and the counts of subs */
     struct queue **queues; /* by tenant index */
     size_t n_queues;
@@ -41,11 +44,20 @@ struct inbox {
     _Atomic uint64_t n_dropped;
 };
 
+void sub_unref(struct sub *s)
+{
+    if (atomic_fetch_sub(&s->refs, 1) != 1)
+        return;
+    free(s->pattern);
+    free(s);
+}
+
 void delivery_unref(struct delivery *d)
 {
     if (atomic_fetch_sub(&d->refs, 1) != 1)
         return;
     bus_msg_free(d->raw);
+    sub_unref(d->sub);
     free(d);
 }
 
@@ -73,20 +85,29 @@ static struct queue *queue_of(struct inbox *b, uint32_t index)
     return b->queues[index];
 }
 
-/* The lock is held. */
-static struct delivery *take_first(struct inbox *b, struct queue *q)
-{
-    struct delivery *d = q->head;
+/* ---- with the lock held --------------------------------------------------------------------------------------------------------- */
 
-    q->head = d->next;
-    if (!q->head)
-        q->tail = &q->head;
-    q->n_msgs--;
-    q->n_bytes -= d->n_bytes;
-    b->n_msgs--;
-    b->n_bytes -= d->n_bytes;
-    d->sub->n_msgs--;
-    d->sub->n_bytes -= d->n_bytes;
+static void count(struct inbox *b, struct queue *q, const struct delivery *d, int by)
+{
+    size_t n = by > 0 ? d->n_bytes : (size_t)0 - d->n_bytes; /* unsigned arithmetic wraps to the right sum */
+
+    q->n_msgs += (uint32_t)by;
+    q->n_bytes += n;
+    b->n_msgs += (uint32_t)by;
+    b->n_bytes += n;
+    d->sub->n_msgs += (uint32_t)by;
+    d->sub->n_bytes += n;
+}
+
+/* Take what *at points to out of the queue. */
+static struct delivery *take(struct inbox *b, struct queue *q, struct delivery **at)
+{
+    struct delivery *d = *at;
+
+    *at = d->next;
+    if (!*at)
+        q->tail = at;
+    count(b, q, d, -1);
     return d;
 }
 
@@ -109,26 +130,20 @@ static const char *full_by(const struct inbox *b, const struct queue *q, const s
     return NULL;
 }
 
-/* The oldest message of the same tenant goes, when it is of the same subscription. */
-static struct delivery *make_room(struct inbox *b, struct queue *q, const struct delivery *d)
+/* Take out the oldest message of the tenant and the subscription of d; NULL when there is none. It stands at the front unless
+ * the tenant's messages of other subscriptions do. */
+static struct delivery *take_oldest(struct inbox *b, struct queue *q, const struct delivery *d)
 {
-    if (d->sub->overflow != MUSTER_OVERFLOW_DROP_OLD || !q->head || q->head->sub != d->sub)
-        return NULL;
-    return take_first(b, q);
+    struct delivery **at = &q->head;
+
+    while (*at && (*at)->sub != d->sub)
+        at = &(*at)->next;
+    return *at ? take(b, q, at) : NULL;
 }
 
-static void append(struct inbox *b, struct queue *q, struct delivery *d)
+static void ring_add(struct inbox *b, struct queue *q)
 {
-    d->next = NULL;
-    *q->tail = d;
-    q->tail = &d->next;
-    q->n_msgs++;
-    q->n_bytes += d->n_bytes;
-    b->n_msgs++;
-    b->n_bytes += d->n_bytes;
-    d->sub->n_msgs++;
-    d->sub->n_bytes += d->n_bytes;
-    if (q->in_ring)
+    if (q->in_ring || q->waits)
         return;
     q->in_ring = true;
     q->deficit = 0;
@@ -137,42 +152,54 @@ static void append(struct inbox *b, struct queue *q, struct delivery *d)
     b->ring_tail = &q->next;
 }
 
-int inbox_push(struct inbox *b, struct delivery *d)
+static void ring_pop(struct inbox *b)
 {
-    struct delivery *old = NULL;
-    const char *full;
-    struct queue *q;
+    struct queue *q = b->ring;
 
-    pthread_mutex_lock(&b->lock);
-    q = queue_of(b, d->tenant->index);
-    full = q ? full_by(b, q, d) : "memory";
-    if (full && q)
-        old = make_room(b, q, d);
-    if (!full || old)
-        append(b, q, d);
-    pthread_mutex_unlock(&b->lock);
-    if (full) {
-        atomic_fetch_add(&b->n_dropped, 1);
-        metric_add(b->dropped, full, 1);
+    b->ring = q->next;
+    if (!b->ring)
+        b->ring_tail = &b->ring;
+    q->in_ring = false;
+}
+
+static void append(struct inbox *b, struct queue *q, struct delivery *d)
+{
+    d->next = NULL;
+    *q->tail = d;
+    q->tail = &d->next;
+    count(b, q, d, 1);
+    ring_add(b, q);
+}
+
+/* Make room by the policy of the subscription: what goes is chained to *ret_old. NULL: d has room; else the bound it hit. */
+static const char *make_room(struct inbox *b, struct queue *q, const struct delivery *d, struct delivery **ret_old)
+{
+    const char *full = full_by(b, q, d);
+
+    while (full && d->sub->overflow == MUSTER_OVERFLOW_DROP_OLD) {
+        struct delivery *old = take_oldest(b, q, d);
+
+        if (!old)
+            break;
+        old->next = *ret_old;
+        *ret_old = old;
+        full = full_by(b, q, d);
     }
-    if (old)
-        delivery_unref(old);
-    if (full && !old)
-        return MUSTER_EAGAIN;
-    lane_wake(b->in->lane);
-    return 0;
+    return full;
 }
 
 /* The next message in fairness; NULL when nothing waits. */
 static struct delivery *take_fair(struct inbox *b)
 {
-    struct delivery *d = NULL;
-
-    pthread_mutex_lock(&b->lock);
-    while (b->ring && !d) {
+    while (b->ring) {
         struct queue *q = b->ring;
 
-        if (q->head && q->deficit < (int64_t)q->head->n_bytes) {
+        if (!q->head || q->waits) { /* what it has not spent does not save up */
+            ring_pop(b);
+        } else if (q->deficit >= (int64_t)q->head->n_bytes) {
+            q->deficit -= (int64_t)q->head->n_bytes;
+            return take(b, q, &q->head);
+        } else {
             q->deficit += QUANTUM;
             if (q->next) { /* to the end of the ring */
                 b->ring = q->next;
@@ -180,21 +207,109 @@ static struct delivery *take_fair(struct inbox *b)
                 *b->ring_tail = q;
                 b->ring_tail = &q->next;
             }
-            continue;
-        }
-        if (q->head) {
-            q->deficit -= (int64_t)q->head->n_bytes;
-            d = take_first(b, q);
-        }
-        if (!q->head) { /* leaves the ring; its deficit does not save up */
-            b->ring = q->next;
-            if (!b->ring)
-                b->ring_tail = &b->ring;
-            q->in_ring = false;
         }
     }
+    return NULL;
+}
+
+/* ---- in and out ----------------------------------------------------------------------------------------------------------------- */
+
+static void count_drop(struct inbox *b, const struct delivery *d, const char *reason)
+{
+    atomic_fetch_add(&b->n_dropped, 1);
+    metric_add(b->dropped, reason, 1);
+    metric_add(b->dropped_by_tenant, tenants_name(d->tenant), 1);
+}
+
+/* Messages that made room for a newer one. */
+static void drop_old(struct inbox *b, struct delivery *old)
+{
+    while (old) {
+        struct delivery *next = old->next;
+
+        count_drop(b, old, "old");
+        b->how.refuse(old, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may, and newer requests come first; try again");
+        delivery_unref(old);
+        old = next;
+    }
+}
+
+int inbox_push(struct inbox *b, struct delivery *d)
+{
+    struct delivery *old = NULL;
+    const char *full = "memory";
+    struct queue *q;
+
+    pthread_mutex_lock(&b->lock);
+    q = queue_of(b, d->tenant->index);
+    if (q)
+        full = make_room(b, q, d, &old);
+    if (!full)
+        append(b, q, d);
     pthread_mutex_unlock(&b->lock);
-    return d;
+    drop_old(b, old);
+    if (full) {
+        count_drop(b, d, full);
+        return MUSTER_EAGAIN;
+    }
+    lane_wake(b->how.lane);
+    return 0;
+}
+
+static void on_retry(uv_timer_t *timer)
+{
+    struct inbox *b = timer->data;
+
+    pthread_mutex_lock(&b->lock);
+    for (size_t i = 0; i < b->n_queues; i++) {
+        if (!b->queues[i] || !b->queues[i]->waits)
+            continue;
+        b->queues[i]->waits = false;
+        ring_add(b, b->queues[i]);
+    }
+    pthread_mutex_unlock(&b->lock);
+    lane_wake(b->how.lane);
+}
+
+bool inbox_again(struct inbox *b, struct delivery *d)
+{
+    struct queue *q;
+
+    if (clock_now_ns() - d->msg.recv_ns > retry_for_ns)
+        return false;
+    pthread_mutex_lock(&b->lock);
+    q = b->queues[d->tenant->index]; /* it came from there */
+    d->next = q->head;
+    q->head = d;
+    if (!d->next)
+        q->tail = &d->next;
+    count(b, q, d, 1);
+    q->waits = true;
+    pthread_mutex_unlock(&b->lock);
+    if (!uv_is_active((uv_handle_t *)&b->retry))
+        ASSERT(uv_timer_start(&b->retry, on_retry, RETRY_MS, 0) == 0);
+    return true;
+}
+
+void inbox_count_failure(struct inbox *b)
+{
+    metric_add(b->failed, NULL, 1);
+}
+
+int inbox_hold(struct inbox *b, const struct delivery *d)
+{
+    size_t n = atomic_fetch_add(&b->n_held, 1), n_bytes = atomic_fetch_add(&b->n_held_bytes, d->n_bytes);
+
+    if (n < HELD_MSGS && n_bytes + d->n_bytes <= held_bytes)
+        return 0;
+    inbox_release(b, d);
+    return MUSTER_EAGAIN;
+}
+
+void inbox_release(struct inbox *b, const struct delivery *d)
+{
+    atomic_fetch_sub(&b->n_held, 1);
+    atomic_fetch_sub(&b->n_held_bytes, d->n_bytes);
 }
 
 static bool turn(void *arg)
@@ -202,33 +317,57 @@ static bool turn(void *arg)
     struct inbox *b = arg;
 
     for (int i = 0; i < TURN_MESSAGES; i++) {
-        struct delivery *d = take_fair(b);
+        struct delivery *d;
 
+        pthread_mutex_lock(&b->lock);
+        d = take_fair(b);
+        pthread_mutex_unlock(&b->lock);
         if (!d)
             return false;
-        dispatch_deliver(b->in, d);
+        b->how.deliver(b->how.arg, d);
     }
     return true;
 }
 
-int inbox_new(struct instance *in, struct inbox **ret_inbox)
+static int make_metrics(struct inbox *b)
 {
-    struct metric_spec spec = {.type = MUSTER_COUNTER,
-                               .name = "muster_dropped_total",
-                               .help = "Messages dropped before a plugin, by the bound that was reached.",
-                               .label = "reason",
-                               .constants = {{"plugin", in->plugin->name}, {"instance", in->how->instance}}};
-    struct inbox *b = calloc(1, sizeof *b);
-    int err = b ? metrics_make(broker_metrics(in->broker), &spec, &b->dropped) : MUSTER_ENOMEM;
+    struct metric_spec dropped = {.type = MUSTER_COUNTER,
+                                  .name = "muster_dropped_total",
+                                  .help = "Messages dropped before a plugin, by the bound that was reached.",
+                                  .label = "reason",
+                                  .constants = {{"plugin", b->how.plugin}, {"instance", b->how.instance}}};
+    struct metric_spec by_tenant = dropped, failed = dropped;
+    int err = metrics_make(b->how.metrics, &dropped, &b->dropped);
 
+    by_tenant.name = "muster_tenant_dropped_total";
+    by_tenant.help = "Messages dropped before a plugin, by tenant.";
+    by_tenant.label = "tenant";
+    failed.name = "muster_failed_total";
+    failed.help = "Messages that a plugin's function failed on.";
+    failed.label = NULL;
+    if (!err)
+        err = metrics_make(b->how.metrics, &by_tenant, &b->dropped_by_tenant);
+    return err ? err : metrics_make(b->how.metrics, &failed, &b->failed);
+}
+
+int inbox_new(const struct inbox_options *options, struct inbox **ret_inbox)
+{
+    struct inbox *b = calloc(1, sizeof *b);
+    int err;
+
+    if (!b)
+        return MUSTER_ENOMEM;
+    b->how = *options;
+    err = make_metrics(b);
     if (err) {
         free(b);
         return err;
     }
-    b->in = in;
     b->ring_tail = &b->ring;
     ASSERT(pthread_mutex_init(&b->lock, NULL) == 0);
-    lane_on_turn(in->lane, turn, b);
+    ASSERT(uv_timer_init(lane_loop(b->how.lane), &b->retry) == 0); /* lane_free() closes it */
+    b->retry.data = b;
+    lane_on_turn(b->how.lane, turn, b);
     *ret_inbox = b;
     return 0;
 }
@@ -238,9 +377,15 @@ void inbox_free(struct inbox *b)
     if (!b)
         return;
     for (size_t i = 0; i < b->n_queues; i++) {
-        while (b->queues[i] && b->queues[i]->head)
-            delivery_unref(take_first(b, b->queues[i]));
-        free(b->queues[i]);
+        struct queue *q = b->queues[i];
+
+        while (q && q->head) {
+            struct delivery *d = take(b, q, &q->head);
+
+            b->how.refuse(d, ERROR_UNAVAILABLE, "this service stops; try again");
+            delivery_unref(d);
+        }
+        free(q);
     }
     free(b->queues);
     (void)pthread_mutex_destroy(&b->lock);

@@ -1,7 +1,8 @@
 /*
  * core/inbox.h - the fair queue before a lane, and the messages in it. Private to core/.
  *
- * Threads  inbox_push() from any thread, under the inbox's lock; inbox_turn() on the lane. A delivery's references are atomic.
+ * Threads  inbox_push(), inbox_hold() and inbox_release() from any thread; the rest on the lane. A delivery's references are atomic.
+ * Bounds   Messages and bytes of each subscription, of each tenant and of the lane; what the plugin holds has bounds of its own.
  */
 #ifndef MUSTER_CORE_INBOX_H
 #define MUSTER_CORE_INBOX_H
@@ -14,21 +15,27 @@
 
 #include "bus/bus.h"
 
-struct instance;
+struct dispatch;
+struct endpoint;
 struct inbox;
+struct instance;
+struct lane;
+struct metrics;
 
 enum { DELIVERY_HEADERS = 32 };
 
-/* One plugin's subscription; owned by the dispatcher, lives as long as the instance. */
+/* One plugin's subscription. References: the dispatcher's list, the bus, and each delivery. */
 struct sub {
     struct sub *next;
+    atomic_int refs;
     uint64_t id;
-    struct instance *in;
+    struct instance *in; /* gone once dead is set: ask dead first */
+    struct dispatch *dispatch;
     char *pattern; /* what follows R.T. */
     uint32_t overflow, max_msgs, queue;
     size_t max_bytes;
     muster_msg_fn fn;
-    bool dead;       /* unsubscribed; set on the lane, read there */
+    bool dead;       /* unsubscribed; set on the lane under the dispatcher's lock */
     uint64_t bus_id; /* of its own NATS subscription; 0: requests come through the trie */
     /* Under the inbox's lock. */
     uint32_t n_msgs;
@@ -43,6 +50,8 @@ struct delivery {
     struct bus_msg *raw; /* owned */
     struct sub *sub;
     const struct muster_tenant *tenant;
+    struct endpoint *endpoint; /* of a request to a declared verb; NULL otherwise */
+    bool is_answer;            /* a request with a ref: whoever answered chose its body */
     size_t n_bytes;
     atomic_int refs;
     atomic_bool held; /* bus->hold() was called: no answer is made when the function returns */
@@ -50,12 +59,30 @@ struct delivery {
 };
 
 void delivery_unref(struct delivery *d);
+void sub_unref(struct sub *s);
 
-int inbox_new(struct instance *in, struct inbox **ret_inbox);
+struct inbox_options {
+    struct lane *lane; /* where messages are delivered; the inbox goes after it */
+    struct metrics *metrics;
+    const char *plugin, *instance;                  /* for the metrics */
+    void (*deliver)(void *arg, struct delivery *d); /* on the lane; takes d */
+    void (*refuse)(struct delivery *d, int code, const char *message); /* nobody will see d: tell who waits (ERROR_*) */
+    void *arg;
+};
+
+int inbox_new(const struct inbox_options *options, struct inbox **ret_inbox);
 void inbox_free(struct inbox *inbox);
 /* Queue d, which the inbox owns from then on. MUSTER_EAGAIN: a bound is reached and d is still the caller's. */
 int inbox_push(struct inbox *inbox, struct delivery *d);
-/* How many messages a tenant has waiting here are dropped so far, by all reasons; for tests and metrics. */
+/* The plugin wants d again later: put it back before the others of its tenant, which wait too. False: it has been tried for long
+ * enough, and d is still the caller's. */
+bool inbox_again(struct inbox *inbox, struct delivery *d);
+/* Count a message that the plugin's function failed on. */
+void inbox_count_failure(struct inbox *inbox);
+/* Count d among what the plugin holds past its callback. MUSTER_EAGAIN: that is too much already. */
+int inbox_hold(struct inbox *inbox, const struct delivery *d);
+void inbox_release(struct inbox *inbox, const struct delivery *d);
+/* Messages dropped so far, for all reasons. */
 uint64_t inbox_dropped(const struct inbox *inbox);
 
 #endif

@@ -15,6 +15,7 @@
 #include "core/broker.h"
 #include "core/lane.h"
 
+struct delivery;    /* inbox.h */
 struct host_stream; /* host_stream.c */
 struct host_event;  /* host_time.c: a timer or a watched descriptor */
 struct sql;
@@ -33,6 +34,9 @@ struct instance {
     void *config;   /* of plugin->config_size bytes; owned */
     void *self;     /* the plugin's */
     bool created, started;
+    bool ending; /* lane only: what the plugin asks for from now on is refused */
+    bool ended;  /* destroy() has returned; set on the lane, read there or after its end */
+    int64_t drain_until_ns;
     struct health_component *health;
 
     pthread_mutex_t lock; /* guards reason */
@@ -42,6 +46,7 @@ struct instance {
     uint64_t next_id;
     struct host_event *events;
     struct host_stream *streams;
+    struct delivery *delivering; /* what the message callback that runs was given */
     struct sql *sql; /* NULL until the first statement is prepared */
     struct map positions;
 
@@ -55,12 +60,14 @@ static inline struct instance *instance_of(const struct muster_host *host)
     return host->impl;
 }
 
-/* Assert, in debug builds, that a [lane] function was called there. create() counts: nothing else runs yet. */
-#ifdef NDEBUG
-#define CHECK_LANE(in) ((void)(in))
-#else
-#define CHECK_LANE(in) ASSERT((in)->magic == INSTANCE_MAGIC && (lane_here((in)->lane) || !(in)->created))
-#endif
+/* True when a [lane] function was called on the lane. Otherwise it is said, and debug builds abort. */
+bool instance_is_here(const struct instance *in, const char *function);
+/* For what begins something: 0, MUSTER_EINVAL as above or in create(), MUSTER_ELINK when the instance ends. */
+int instance_may_begin(const struct instance *in, const char *function);
+#define ON_LANE(in) instance_is_here((in), __func__)
+#define MAY_BEGIN(in) instance_may_begin((in), __func__)
+/* A link refused with MUSTER_EAGAIN: on_writable follows. */
+void instance_starve(struct instance *in, int link);
 
 /* Bracket a callback of the plugin; subject may be NULL. */
 static inline void instance_enter(struct instance *in, const char *callback, const char *subject)
@@ -77,8 +84,12 @@ bool instance_has_capability(const struct instance *in, const char *capability);
 /* Make instance `lane` of n_lanes: bind its configuration and call create(). *ret_in is NULL on failure, which has been logged. */
 int instance_new(struct broker *broker, const struct muster_plugin *plugin, const struct config_plugin *how, uint32_t lane,
                  struct instance **ret_in);
+/* MUSTER_ETIME: start() has not returned in time. */
 int instance_start(struct instance *in);
-void instance_drain(struct instance *in, int64_t deadline_ns);
+/* Have the plugin finish what it holds. MUSTER_ETIME: its lane hangs. */
+int instance_drain(struct instance *in, int64_t deadline_ns);
+/* Cancel what is open, destroy the plugin's part, end the lane. MUSTER_ETIME: it hangs, and the instance cannot be freed. */
+int instance_end(struct instance *in, int64_t deadline_ns);
 void instance_free(struct instance *in);
 /* Tell the plugin, on its lane; any thread. */
 void instance_tell_writable(struct instance *in);

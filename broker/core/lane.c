@@ -3,6 +3,7 @@
 
 #include <muster/plugin.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <stdio.h>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 
 enum { CONTROL_BATCH = 256 }; /* control items a turn, so that timers and sockets get theirs */
+enum { SIGNAL_STACK = 65536 };
 
 struct lane {
     char name[64];
@@ -26,12 +28,13 @@ struct lane {
 
     bool (*on_turn)(void *arg);
     void *turn_arg;
-    bool stopping; /* lane only */
+    atomic_bool stopping;
     _Atomic uint64_t turns;
 
     struct lane_crumb crumb; /* written on the lane before busy_since */
     unsigned int depth;      /* lane only */
     _Atomic int64_t busy_since_ns;
+    char signal_stack[SIGNAL_STACK];
 };
 
 static _Thread_local struct lane *lane_of_thread;
@@ -81,19 +84,30 @@ static void on_wake(uv_async_t *async)
         more = true;
     if (more)
         (void)uv_async_send(&l->wake); /* cannot fail for a live handle */
-    else if (l->stopping)
+    else if (atomic_load(&l->stopping))
         uv_stop(&l->loop);
+}
+
+/* A signal handler needs ground to stand on when a callback has used up the stack. */
+static void use_signal_stack(struct lane *l, stack_t *ret_before)
+{
+    stack_t stack = {.ss_sp = l->signal_stack, .ss_size = SIGNAL_STACK};
+
+    (void)sigaltstack(&stack, ret_before); /* without it a crash is still a crash, only untold */
 }
 
 static void *run(void *arg)
 {
+    stack_t before = {.ss_flags = SS_DISABLE};
     struct lane *l = arg;
 
     lane_of_thread = l;
+    use_signal_stack(l, &before);
     (void)pthread_setname_np(pthread_self(), l->name); /* cosmetic */
     (void)uv_run(&l->loop, UV_RUN_DEFAULT);
     while (run_batch(l))
         ;
+    (void)sigaltstack(&before, NULL); /* the sanitizers' own, which they free with the thread */
     return NULL;
 }
 
@@ -124,15 +138,6 @@ int lane_start(struct lane *l)
     return 0;
 }
 
-static int mark_stopping(void *arg)
-{
-    struct lane *l = arg;
-
-    l->stopping = true;
-    lane_wake(l);
-    return 0;
-}
-
 static void close_handle(uv_handle_t *handle, void *arg)
 {
     (void)arg;
@@ -146,7 +151,8 @@ void lane_stop(struct lane *l)
 
     if (!l || !l->running)
         return;
-    (void)lane_call(l, mark_stopping, l);
+    atomic_store(&l->stopping, true);
+    lane_wake(l);
     (void)pthread_join(l->thread, NULL);
     l->running = false;
     pthread_mutex_lock(&l->lock);
@@ -218,34 +224,89 @@ void lane_on_turn(struct lane *l, bool (*fn)(void *arg), void *arg)
     l->turn_arg = arg;
 }
 
-/* A call that somebody waits for; lives on the waiter's stack. */
+/* A call that somebody waits for; shared by the waiter, who may give up, and the lane. */
 struct call {
     struct lane_item item;
     int (*fn)(void *arg);
     void *arg;
-    int result;
-    uv_sem_t done;
+    uv_mutex_t lock; /* guards done, result and refs */
+    uv_cond_t wake;
+    bool done;
+    int result, refs;
 };
+
+static void call_unref(struct call *c)
+{
+    int left;
+
+    uv_mutex_lock(&c->lock);
+    left = --c->refs;
+    uv_mutex_unlock(&c->lock);
+    if (left)
+        return;
+    uv_cond_destroy(&c->wake);
+    uv_mutex_destroy(&c->lock);
+    free(c);
+}
 
 static void run_call(struct lane_item *item)
 {
     struct call *c = (struct call *)item;
+    int result = c->fn(c->arg);
 
-    c->result = c->fn(c->arg);
-    uv_sem_post(&c->done);
+    uv_mutex_lock(&c->lock);
+    c->result = result;
+    c->done = true;
+    uv_cond_signal(&c->wake);
+    uv_mutex_unlock(&c->lock);
+    call_unref(c);
+}
+
+static int wait_for(struct call *c, int64_t deadline_ns)
+{
+    int result;
+
+    uv_mutex_lock(&c->lock);
+    while (!c->done) {
+        int64_t left = deadline_ns - clock_now_ns();
+
+        if (left <= 0)
+            break;
+        (void)uv_cond_timedwait(&c->wake, &c->lock, (uint64_t)(left < CLOCK_S ? left : CLOCK_S)); /* the loop looks again */
+    }
+    result = c->done ? c->result : MUSTER_ETIME;
+    uv_mutex_unlock(&c->lock);
+    call_unref(c);
+    return result;
+}
+
+int lane_call_until(struct lane *l, int (*fn)(void *arg), void *arg, int64_t deadline_ns)
+{
+    struct call *c;
+
+    if (lane_here(l))
+        return fn(arg);
+    if (!l->running) { /* the caller is the lane as long as it has no thread */
+        struct lane *before = lane_of_thread;
+        int result;
+
+        lane_of_thread = l;
+        result = fn(arg);
+        lane_of_thread = before;
+        return result;
+    }
+    c = malloc(sizeof *c);
+    if (!c)
+        return MUSTER_ENOMEM;
+    *c = (struct call){.item = {.run = run_call}, .fn = fn, .arg = arg, .refs = 2};
+    ASSERT(uv_mutex_init(&c->lock) == 0 && uv_cond_init(&c->wake) == 0);
+    lane_push(l, &c->item);
+    return wait_for(c, deadline_ns);
 }
 
 int lane_call(struct lane *l, int (*fn)(void *arg), void *arg)
 {
-    struct call c = {.item = {.run = run_call}, .fn = fn, .arg = arg};
-
-    if (lane_here(l) || !l->running)
-        return fn(arg);
-    ASSERT(uv_sem_init(&c.done, 0) == 0);
-    lane_push(l, &c.item);
-    uv_sem_wait(&c.done);
-    uv_sem_destroy(&c.done);
-    return c.result;
+    return lane_call_until(l, fn, arg, INT64_MAX);
 }
 
 void lane_enter(struct lane *l, const struct lane_crumb *who, const char *callback, const char *subject)

@@ -44,8 +44,11 @@ void lane_push(struct lane *lane, struct lane_item *item);
 void lane_wake(struct lane *lane);
 /* Call fn on each turn after the control items; it delivers some messages and returns true while there are more. */
 void lane_on_turn(struct lane *lane, bool (*fn)(void *arg), void *arg);
-/* Run fn(arg) on the lane and wait for it; on the lane itself it is called at once. For start, stop and tests. */
+/* Run fn(arg) on the lane and wait for it; on the lane itself, and before it runs, it is called at once. For start, stop and
+ * tests. MUSTER_ENOMEM: it was not called. */
 int lane_call(struct lane *lane, int (*fn)(void *arg), void *arg);
+/* As lane_call(), but MUSTER_ETIME when it has not returned by then; it may run or go on after that, so arg must stay. */
+int lane_call_until(struct lane *lane, int (*fn)(void *arg), void *arg, int64_t deadline_ns);
 
 /* subject may be NULL. Nested calls are counted; the outermost is what is told. */
 void lane_enter(struct lane *lane, const struct lane_crumb *who, const char *callback, const char *subject);

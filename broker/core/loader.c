@@ -50,6 +50,17 @@ const char *loader_dir(char *out, size_t size)
     return out;
 }
 
+const char *loader_path(const struct config_plugin *p, char *out, size_t size)
+{
+    char dir[PATH_MAX];
+
+    if (p->path)
+        (void)snprintf(out, size, "%s", p->path);
+    else
+        (void)snprintf(out, size, "%s/%s.so", loader_dir(dir, sizeof dir), p->name);
+    return out;
+}
+
 /* A file that anybody else may write is anybody's code in this process. */
 static int check_file(const char *path, char why[LOADER_WHY_SIZE])
 {
@@ -104,15 +115,10 @@ int loader_load(const struct config_plugin *how, const struct muster_plugin **re
 {
     const struct muster_plugin *(*entry)(void);
     const struct muster_plugin *plugin;
-    char dir[PATH_MAX], path[PATH_MAX + 80];
+    char path[PATH_MAX + 80];
     void *lib, *symbol;
-    int err;
+    int err = check_file(loader_path(how, path, sizeof path), why);
 
-    if (how->path)
-        (void)snprintf(path, sizeof path, "%s", how->path);
-    else
-        (void)snprintf(path, sizeof path, "%s/%s.so", loader_dir(dir, sizeof dir), how->name);
-    err = check_file(path, why);
     if (err)
         return err;
     lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);

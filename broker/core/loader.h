@@ -15,6 +15,8 @@ enum { LOADER_WHY_SIZE = 512 };
 
 /* The folder of the built-in plugins: MUSTER_PLUGIN_DIR, else beside the executable (../lib/muster/plugins, ../plugins). */
 const char *loader_dir(char *out, size_t size);
+/* The file of p. */
+const char *loader_path(const struct config_plugin *p, char *out, size_t size);
 /* Load p. Errors: MUSTER_ENOTFOUND no such file, MUSTER_EABI the two do not fit, MUSTER_EINVAL not a plugin or not a well-formed one,
  * MUSTER_EACCES a file that others than root or the broker's user may write; why names file and cause. */
 int loader_load(const struct config_plugin *p, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE]);

@@ -10,7 +10,7 @@
 
 struct slot {
     char *reply; /* NULL: free */
-    uint32_t encoding;
+    struct request_note note;
     uint32_t generation;
     uint32_t next_free;
 };
@@ -58,7 +58,7 @@ static int grow(struct requests *r)
     return 0;
 }
 
-uint64_t requests_open(struct requests *r, const char *reply, uint32_t encoding)
+uint64_t requests_open(struct requests *r, const char *reply, const struct request_note *note)
 {
     char *copy = strlen(reply) < REQUESTS_REPLY_SIZE ? strdup(reply) : NULL;
     uint64_t handle = 0;
@@ -72,7 +72,7 @@ uint64_t requests_open(struct requests *r, const char *reply, uint32_t encoding)
 
         r->first_free = s->next_free;
         s->reply = copy;
-        s->encoding = encoding;
+        s->note = *note;
         handle = (uint64_t)++s->generation << 32 | (i + 1);
         r->n_open++;
     }
@@ -92,7 +92,7 @@ int requests_take(struct requests *r, uint64_t handle, struct request *ret_reque
         struct slot *s = &r->slots[i];
 
         reply = s->reply;
-        ret_request->encoding = s->encoding;
+        ret_request->note = s->note;
         s->reply = NULL;
         s->next_free = r->first_free;
         r->first_free = i + 1;

@@ -12,17 +12,24 @@
 
 enum { REQUESTS_MAX = 65536, REQUESTS_REPLY_SIZE = 512 };
 
+struct endpoint;
 struct requests;
+
+struct request_note { /* what the answer will need to know */
+    struct endpoint *endpoint; /* NULL: of no declared service */
+    int64_t recv_ns;
+    uint32_t encoding;
+};
 
 struct request {
     char reply[REQUESTS_REPLY_SIZE];
-    uint32_t encoding;
+    struct request_note note;
 };
 
 struct requests *requests_new(void);
 void requests_free(struct requests *r);
 /* 0 when the table or memory is full, or the reply subject is too long. */
-uint64_t requests_open(struct requests *r, const char *reply, uint32_t encoding);
+uint64_t requests_open(struct requests *r, const char *reply, const struct request_note *note);
 /* Close it and copy what it was. MUSTER_ENOTFOUND: there is none. */
 int requests_take(struct requests *r, uint64_t handle, struct request *ret_request);
 size_t requests_count(struct requests *r);

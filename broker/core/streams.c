@@ -9,9 +9,9 @@
 #include "base/log.h"
 #include "bus/js.h"
 #include "core/broker.h"
+#include "core/guard.h"
 #include "core/health.h"
 #include "tenant/tenant.h"
-#include "wire/subject.h"
 
 enum { N_PRESENCE = 16, MAX_SUBJECT = 256 };
 static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
@@ -126,40 +126,16 @@ static void ensure_all(struct streams *s)
 
 /* ---- the guard ------------------------------------------------------------------------------------------------------------- */
 
-/* What agents may publish (INTERFACE 2), for any tenant; no tenant is called "_in". */
-static bool captures_agents(const struct streams *s, const char *subject)
-{
-    static const char *const kinds[] = {"rpc", "all", "to", "grp"};
-    char pattern[MAX_SUBJECT];
-    int n = snprintf(pattern, sizeof pattern, "%s._in.", broker_root(s->broker));
-
-    if (strncmp(subject, pattern, (size_t)n) == 0)
-        return false;
-
-    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
-        (void)snprintf(pattern, sizeof pattern, "%s.*.%s.>", broker_root(s->broker), kinds[i]);
-        if (subject_overlap(pattern, subject))
-            return true;
-    }
-    return false;
-}
-
 /* True when the stream must not be; the broker is told. */
 static bool is_danger(struct streams *s, const struct js_listed *stream)
 {
     char why[512];
 
-    for (size_t i = 0; !stream->no_ack && i < stream->n_subjects; i++) {
-        if (!captures_agents(s, stream->subjects[i]))
-            continue;
-        (void)snprintf(why, sizeof why,
-                       "stream %s captures %s, which agents publish, and acknowledges: any agent could purge streams and forge messages "
-                       "through it; set no_ack on it or remove it", stream->name, stream->subjects[i]);
-        health_set(s->health, MUSTER_HEALTH_DOWN, "stream_acknowledges", "%s", why);
-        s->on_danger(s->arg, why);
-        return true;
-    }
-    return false;
+    if (!guard_refuses(broker_root(s->broker), stream, why, sizeof why))
+        return false;
+    health_set(s->health, MUSTER_HEALTH_DOWN, "stream_acknowledges", "%s", why);
+    s->on_danger(s->arg, why);
+    return true;
 }
 
 static void on_list(void *arg, int code, const struct js_listed *list, size_t n)

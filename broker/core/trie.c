@@ -2,6 +2,7 @@
 #include "core/trie.h"
 
 #include <muster/plugin.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,65 +65,108 @@ static void values_remove(struct values *v, const void *value)
     }
 }
 
-static struct trie *step(struct trie *t, const char *token, size_t len)
+static struct trie *find_step(const struct trie *t, const char *token, size_t len)
 {
-    struct trie *child;
+    return len == 1 && token[0] == '*' ? t->star : map_get(&t->children, token, len);
+}
 
-    if (len == 1 && token[0] == '*') {
-        if (!t->star)
-            t->star = trie_new();
-        return t->star;
-    }
-    child = map_get(&t->children, token, len);
+static struct trie *make_step(struct trie *t, const char *token, size_t len)
+{
+    struct trie *child = find_step(t, token, len);
+
     if (child)
         return child;
     child = trie_new();
-    if (child && map_put(&t->children, token, len, child))
-        return child;
-    trie_free(child);
-    return NULL;
+    if (child && len == 1 && token[0] == '*')
+        t->star = child;
+    else if (child && !map_put(&t->children, token, len, child)) {
+        trie_free(child);
+        child = NULL;
+    }
+    return child;
 }
 
-/* Walk to the node of a pattern, making what is missing. *ret_rest: it ends in '>'. */
-static int walk(struct trie *t, const char *pattern, struct trie **ret_node, int *ret_rest)
+/* Walk to the values of a pattern, making what is missing on the way. */
+static int walk_making(struct trie *t, const char *pattern, struct values **ret_values)
 {
     for (;;) {
         size_t len = strcspn(pattern, ".");
 
-        if (len == 0)
-            return MUSTER_EINVAL;
-        if (len == 1 && pattern[0] == '>') {
-            *ret_node = t;
-            *ret_rest = 1;
-            return pattern[1] ? MUSTER_EINVAL : 0;
+        if (len == 1 && pattern[0] == '>' && !pattern[1]) {
+            *ret_values = &t->rest;
+            return 0;
         }
-        t = step(t, pattern, len);
+        t = make_step(t, pattern, len);
         if (!t)
             return MUSTER_ENOMEM;
         if (!pattern[len]) {
-            *ret_node = t;
-            *ret_rest = 0;
+            *ret_values = &t->here;
             return 0;
         }
         pattern += len + 1;
     }
 }
 
+static bool is_empty(const struct trie *t)
+{
+    return !t->children.n && !t->star && !t->here.n && !t->rest.n;
+}
+
+static void cut(struct trie *t, const char *token, size_t len)
+{
+    if (len == 1 && token[0] == '*') {
+        trie_free(t->star);
+        t->star = NULL;
+    } else {
+        trie_free(map_take(&t->children, token, len));
+    }
+}
+
+/* Remove from below t; true when t holds nothing any more and its owner may free it. */
+static bool remove_below(struct trie *t, const char *pattern, void *value)
+{
+    size_t len = strcspn(pattern, ".");
+    struct trie *child;
+
+    if (len == 1 && pattern[0] == '>') {
+        values_remove(&t->rest, value);
+    } else if ((child = find_step(t, pattern, len)) != NULL) {
+        bool empty;
+
+        if (!pattern[len])
+            values_remove(&child->here, value);
+        empty = pattern[len] ? remove_below(child, pattern + len + 1, value) : is_empty(child);
+        if (empty)
+            cut(t, pattern, len);
+    }
+    return is_empty(t);
+}
+
+static bool is_well_formed(const char *pattern)
+{
+    for (;;) {
+        size_t len = strcspn(pattern, ".");
+
+        if (len == 0 || (pattern[0] == '>' && len == 1 && pattern[1]))
+            return false;
+        if (!pattern[len])
+            return true;
+        pattern += len + 1;
+    }
+}
+
 int trie_add(struct trie *t, const char *pattern, void *value)
 {
-    struct trie *node;
-    int rest, err = walk(t, pattern, &node, &rest);
+    struct values *values;
+    int err = is_well_formed(pattern) ? walk_making(t, pattern, &values) : MUSTER_EINVAL;
 
-    return err ? err : values_add(rest ? &node->rest : &node->here, value);
+    return err ? err : values_add(values, value);
 }
 
 void trie_remove(struct trie *t, const char *pattern, void *value)
 {
-    struct trie *node;
-    int rest;
-
-    if (walk(t, pattern, &node, &rest) == 0)
-        values_remove(rest ? &node->rest : &node->here, value);
+    if (is_well_formed(pattern))
+        (void)remove_below(t, pattern, value); /* the root stays, also when it is empty */
 }
 
 static void take(struct found *f, const struct values *v)

@@ -247,7 +247,9 @@ static void on_commit_alone(struct conn *c, struct item *item, PGresult *answer)
 /* An answer to the item of op, or an error of what prepares the ground for it. */
 static void on_item_answer(struct conn *c, const struct op *op, PGresult *answer)
 {
-    if (result_is_error(answer) && c->shard && op->kind != OP_READ)
+    bool of_read = op->item && op->item->stmt->kind == SQL_READ; /* one may stand beside a batch */
+
+    if (result_is_error(answer) && !of_read)
         c->shard->failed = true;
     if (op->item && (op->kind != OP_PRELUDE || result_is_error(answer)))
         item_answer(op->item, answer);

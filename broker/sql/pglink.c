@@ -188,6 +188,10 @@ static void on_io(uv_poll_t *handle, int status, int events)
     }
 
     PGconn *pg = l->pg;
+
+    if (status != 0)
+        l->watched = 0; /* libuv stops a handle that has an error */
+
     bool alive = (status == 0 && !(events & UV_READABLE)) || PQconsumeInput(pg);
 
     if (!alive) /* what came before the end still counts, above all the answer to a COMMIT */

@@ -118,10 +118,13 @@ static struct conn *pick_reader(struct sql *sql)
     return best;
 }
 
+/* From another shard each time: with few connections up, the first one would starve the others. */
 static void send_batches(struct sql *sql)
 {
+    unsigned int first = sql->next_shard++;
+
     for (unsigned int i = 0; i < sql->n_shards; i++) {
-        struct shard *shard = &sql->shards[sql->next_shard++ % sql->n_shards];
+        struct shard *shard = &sql->shards[(first + i) % sql->n_shards];
         struct conn *c = !shard->conn && shard->waiting.first ? pick_writer(sql) : NULL;
 
         if (!c)

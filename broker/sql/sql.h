@@ -1,8 +1,9 @@
 /*
  * sql/sql.h - the SQL service of one lane: statements run on a small pool of connections, and nothing ever blocks.
  *
- * Shape    sql_new() with the lane's loop, sql_prepare() for each statement, sql_start(), then sql_exec(). What is queued during one turn of
- *          the loop is sent together at its end (before the poll), so batches form by themselves and no timer delays them.
+ * Shape    sql_new() with the lane's loop, sql_prepare() for each statement, sql_start(), then sql_exec(). What is queued
+ *          during one turn of the loop is sent together at its end (before the poll), so batches form by themselves and no
+ *          timer delays them.
  * Kinds    SQL_READ: alone, in a read-only transaction of its own; many are in flight. Tried again when the link is lost.
  *          SQL_WRITE: group commit. Items of one tenant keep to one shard; a shard has one batch in flight, sorted by (tenant,
  *          order_key), at most 100 items or 1 MiB in one transaction. When anything in it fails, each item is run again in a

@@ -107,6 +107,7 @@ struct cdc {
     char *frame;  /* the CopyData message being handled, libpq's; NULL: take the next */
     int frame_len;
     bool decoded; /* msg holds what frame says */
+    bool posted;  /* the pump is to run again */
     struct pgoutput_begin begin;
     bool in_txn, foreign;
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */

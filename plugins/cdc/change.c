@@ -231,25 +231,22 @@ static bool is_unchanged(const struct body *body, uint32_t i)
     return !new_cell(body->c, i);
 }
 
-/* Write the list of the columns for which is() holds; returns the number of keys written, 0 or 1. */
-static size_t put_names(struct body *body, const char *key, size_t len,
-                        bool (*is)(const struct body *, uint32_t))
+/* Write the list of the columns for which is() holds; is NULL: none. */
+static void put_names(struct body *body, const char *key, size_t len,
+                      bool (*is)(const struct body *, uint32_t))
 {
     const struct relation *rel = body->c->rel;
-    size_t at = 0, n = 0;
+    size_t at, n = 0;
 
-    for (uint32_t i = 0; i < rel->n_columns; i++) {
+    out_key(body->o, key, len);
+    at = out_open(body->o, OUT_ARRAY);
+    for (uint32_t i = 0; is && i < rel->n_columns; i++) {
         if (!is(body, i))
             continue;
-        if (n++ == 0) {
-            out_key(body->o, key, len);
-            at = out_open(body->o, OUT_ARRAY);
-        }
         out_name(body->o, relation_name(rel, rel->columns[i].name), rel->columns[i].name.len);
+        n++;
     }
-    if (n)
-        out_close(body->o, OUT_ARRAY, at, n);
-    return n ? 1 : 0;
+    out_close(body->o, OUT_ARRAY, at, n);
 }
 
 static const char *op_name(char op)
@@ -285,17 +282,15 @@ static bool put_body(struct body *body)
     const struct buf *txn = &body->c->txn->text[body->e];
     const char *op = op_name(body->c->op);
     struct out *o = body->o;
-    size_t at = out_open(o, OUT_MAP), n = 9; /* schema to old */
+    size_t at = out_open(o, OUT_MAP), n = 11; /* schema to omitted */
 
     buf_put(o->b, rel->text.data + rel->head[body->e].at, rel->head[body->e].len);
     out_plain(o, op, strlen(op));
     buf_put(o->b, txn->data, txn->len);
     if (!put_rows(body))
         return false;
-    if (shows_new(body->c))
-        n += put_names(body, "unchanged", 9, is_unchanged);
-    if (body->omitted)
-        n += put_names(body, "omitted", 7, is_omitted);
+    put_names(body, "unchanged", 9, shows_new(body->c) ? is_unchanged : NULL);
+    put_names(body, "omitted", 7, body->omitted ? is_omitted : NULL);
     if (body->c->list_columns) {
         OUT_KEY(o, "columns");
         buf_put(o->b, rel->text.data + rel->list[body->e].at, rel->list[body->e].len);

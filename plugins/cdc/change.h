@@ -2,8 +2,8 @@
  * cdc/change.h - the body, the key and single values of one row change.
  *
  * Shape    struct change says what happened, all borrowed; change_body() writes {schema, table, op,
- *          lsn, commit_time, xid, key, new, old, unchanged?, omitted?, columns?}; `unchanged` and
- *          `omitted` stand there only when not empty.
+ *          lsn, commit_time, xid, key, new, old, unchanged, omitted, columns?}; `unchanged` and
+ *          `omitted` are empty lists mostly.
  * Rules    insert has old null, delete new null, truncate both and an empty key. An old 'K' tuple
  *          shows the columns of the identity only: its others are absent, not NULL. An unchanged
  *          TOAST value is filled from the old tuple where that has it; otherwise it is left out of

@@ -37,6 +37,7 @@ static void go_on(void *arg)
 {
     struct cdc *c = arg;
 
+    c->posted = false;
     if (c->phase == CDC_STREAM && !c->waits)
         pump_run(c);
 }
@@ -49,7 +50,7 @@ void pump_resume(struct cdc *c, unsigned int what)
     if (c->waits || c->phase != CDC_STREAM)
         return;
     source_pause(c, false);
-    go_on(c);
+    pump_run(c);
 }
 
 /* ---- one message ------------------------------------------------------------------------------------------------------------ */
@@ -183,8 +184,10 @@ void pump_run(struct cdc *c)
 
     if (generation != c->generation || c->phase != CDC_STREAM)
         return;
-    if (more && c->host->post(c->host, go_on, c) == 0)
+    if (more && (c->posted || c->host->post(c->host, go_on, c) == 0)) {
+        c->posted = true; /* one at a time: the socket's readiness runs the pump as well */
         return;
+    }
     err = sink_flush(c, true);
     if (err == MUSTER_EAGAIN)
         pump_wait(c, PUMP_WAIT_WINDOW);

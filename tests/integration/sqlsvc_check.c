@@ -72,20 +72,26 @@ static void on_answer(void *arg, const struct muster_sql_result *result)
     n_open--;
 }
 
+static int try_new(const char *to, unsigned int pool, size_t max_items, int64_t wait_ns,
+                   struct sql **ret_sql)
+{
+    return sql_new(&(struct sql_options){.loop = &loop,
+                                         .dsn = to,
+                                         .broker_id = "victim",
+                                         .area = "check",
+                                         .pool = pool,
+                                         .max_items = max_items,
+                                         .max_bytes = 8u << 20,
+                                         .wait_ns = wait_ns,
+                                         .on_link = on_link,
+                                         .on_writable = on_writable},
+                   ret_sql);
+}
+
 static struct sql *open_sql(unsigned int pool, size_t max_items, int64_t wait_ns)
 {
     struct sql *sql = NULL;
-    int err = sql_new(&(struct sql_options){.loop = &loop,
-                                            .dsn = dsn,
-                                            .broker_id = "victim",
-                                            .area = "check",
-                                            .pool = pool,
-                                            .max_items = max_items,
-                                            .max_bytes = 8u << 20,
-                                            .wait_ns = wait_ns,
-                                            .on_link = on_link,
-                                            .on_writable = on_writable},
-                      &sql);
+    int err = try_new(dsn, pool, max_items, wait_ns, &sql);
 
     CHECK(err == 0, "sql_new: %d", err);
     return sql;
@@ -418,6 +424,50 @@ static void check_restart(void)
     close_sql(sql);
 }
 
+/* A server that takes everything and answers nothing: from outside the backend is stopped once "ready" is printed. */
+static void check_stall(void)
+{
+    struct sql *sql = open_sql(1, 100, 0);
+    uint64_t stmt = prepare(sql, "note", SQL_WRITE, note_text);
+    struct call call = {.tenant = "t1", .key = "k", .params = {"t1", "k"}, .n_params = 2};
+    int64_t sent;
+
+    submit(sql, stmt, &call);
+    settle();
+    CHECK(call.code == 0, "%s", call.error);
+    puts("ready");
+    fflush(stdout);
+    do {
+        sent = clock_now_ns();
+        submit(sql, stmt, &call);
+        settle();
+    } while (call.code == 0);
+    CHECK(call.code == MUSTER_ELINK, "%d %s", call.code, call.error);
+    CHECK(clock_now_ns() - sent > 14 * CLOCK_S && clock_now_ns() - sent < 18 * CLOCK_S, "given up after %lld ms",
+          (long long)((clock_now_ns() - sent) / CLOCK_MS));
+    submit(sql, stmt, &call);
+    settle();
+    CHECK(call.code == 0, "on the next connection: %s", call.error);
+    close_sql(sql);
+}
+
+/* What is refused before anything connects; and a service that is freed before it was started. */
+static void check_new(void)
+{
+    struct sql *sql = NULL;
+    uint64_t stmt = 0, again = 0;
+
+    CHECK(try_new("secret without a key", 1, 1, 0, &sql) == MUSTER_EINVAL, "a connection string that is none");
+    CHECK(try_new(dsn, 0, 1, 0, &sql) == MUSTER_EINVAL, "a pool of 0");
+    CHECK(try_new(dsn, 1, 0, 0, &sql) == MUSTER_EINVAL, "a queue of 0");
+    CHECK(sql == NULL && try_new(dsn, 1, 1, 0, &sql) == 0, "a good one");
+    CHECK(sql_prepare(sql, "note", 7, note_text, &stmt) == MUSTER_EINVAL, "a kind that is none");
+    CHECK(sql_prepare(sql, "note", SQL_WRITE, note_text, &stmt) == 0 && stmt != 0, "a good statement");
+    CHECK(sql_prepare(sql, "note", SQL_WRITE, note_text, &again) == 0 && again == stmt, "the same statement is another");
+    CHECK(sql_prepare(sql, "note", SQL_READ, note_text, &again) == MUSTER_EEXIST, "one name for two statements");
+    sql_free(sql);
+}
+
 /* Bounds: MUSTER_EAGAIN at the hundredth item, on_writable once below half, nothing queued by what was refused. */
 static void check_full(void)
 {
@@ -427,7 +477,6 @@ static void check_full(void)
     static char big[(8 << 20) + 1];
     struct muster_bytes params[] = {{"a\0b", 3}, {"x", 1}};
     struct sql_stats stats;
-    uint64_t again = 0;
     unsigned int n;
 
     for (n = 0; n < 300; n++) {
@@ -447,8 +496,6 @@ static void check_full(void)
           "a NUL went in");
     CHECK(sql_exec(sql, &(struct sql_call){.stmt = stmt + 1, .fn = on_answer}) == MUSTER_EINVAL, "an unknown statement");
 
-    CHECK(sql_prepare(sql, "note", SQL_WRITE, note_text, &again) == 0 && again == stmt, "the same statement is another");
-    CHECK(sql_prepare(sql, "note", SQL_READ, note_text, &again) == MUSTER_EEXIST, "one name for two statements");
     sql_stats(sql, &stats);
     CHECK(stats.waiting == 0 && stats.waiting_bytes == 0 && stats.in_flight == 0, "something is left");
     close_sql(sql);
@@ -462,6 +509,7 @@ static void check_away(void)
     uint64_t stmts[] = {prepare(sql, "note", SQL_WRITE, note_text), prepare(sql, "read", SQL_READ, "SELECT 1")};
     int64_t start = clock_now_ns();
 
+    CHECK(sql_start(sql) == 0, "sql_start");
     for (size_t i = 0; i < 10; i++)
         submit(sql, stmts[i % 2], &calls[i]);
     settle();
@@ -543,7 +591,8 @@ int main(int argc, char **argv)
     } checks[] = {{"writes", check_writes}, {"guilty", check_guilty},   {"leak", check_leak},     {"kill", check_kill},
                   {"kill_plain", check_kill_plain},
                   {"full", check_full},     {"restart", check_restart}, {"replan", check_replan}, {"away", check_away},
-                  {"bench", check_bench}};
+                  {"stall", check_stall},
+                  {"new", check_new},       {"bench", check_bench}};
 
     if (argc != 3) {
         fprintf(stderr, "usage: sqlsvc_check CHECK DSN\n");

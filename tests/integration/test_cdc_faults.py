@@ -213,8 +213,8 @@ def test_alter_table_in_mid_transaction(site: Site, watch: Watch, connect: Conne
                 "INSERT INTO public.orders (tenant_id, id, item) VALUES ('acme', 2, 'b')",
                 "UPDATE public.orders SET colour = 'blue' WHERE id = 1",
                 "ALTER TABLE public.orders DROP COLUMN qty",
-                "ALTER TABLE public.orders RENAME COLUMN item TO thing",
-                "UPDATE public.orders SET thing = 'c' WHERE id = 2"):
+                "ALTER TABLE public.orders RENAME COLUMN note TO remark",
+                "UPDATE public.orders SET remark = 'c' WHERE id = 2"):
             connection.execute(statement)
         connection.commit()
     settle(site, watchers)
@@ -223,8 +223,8 @@ def test_alter_table_in_mid_transaction(site: Site, watch: Watch, connect: Conne
     assert second.body["new"]["colour"] == "red"
     assert {"name": "colour", "type": "text"} in second.body["columns"]
     assert blue.body["new"]["colour"] == "blue" and "columns" not in blue.body
-    assert last.body["new"]["thing"] == "c" and "qty" not in last.body["new"] and "item" not in last.body["new"]
-    assert {"name": "thing", "type": "text"} in last.body["columns"]
+    assert last.body["new"]["remark"] == "c" and "qty" not in last.body["new"] and "note" not in last.body["new"]
+    assert {"name": "remark", "type": "text"} in last.body["columns"]
     check_order(read_stream(connect()))
     check_heard(read_stream(connect()), watchers["acme"].changes, "acme")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Postgres, binary, free_port, run_cli, wait_until
+from harness import LONG, Postgres, binary, free_port, run_cli, wait_until
 
 SCHEMA = """
 CREATE TABLE seen (id text, tenant text, setting text);
@@ -64,6 +65,7 @@ def postgres() -> Generator[Postgres, None, None]:
         yield server
     finally:
         server.kill()
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def check(name: str, dsn: str) -> str:
@@ -94,6 +96,10 @@ def test_a_tenant_is_never_seen_by_the_next_statement(postgres: Postgres) -> Non
 @pytest.mark.parametrize("name", ["kill", "kill_plain"])
 def test_killed_backends_neither_lose_nor_repeat(postgres: Postgres, name: str) -> None:
     print(check(name, postgres.dsn()))
+
+
+def test_wrong_use_is_refused(postgres: Postgres) -> None:
+    check("new", postgres.dsn())
 
 
 def test_a_full_queue_says_so_and_when_it_is_not(postgres: Postgres) -> None:
@@ -142,11 +148,12 @@ class Lines:
         self.process.wait()
 
 
-def test_a_restart_of_the_server_heals(postgres: Postgres) -> None:
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_a_restart_of_the_server_heals(postgres: Postgres, end: str) -> None:
     program = Lines(binary("sqlsvc_check"), "restart", postgres.dsn())
     try:
         program.await_line("up", 10)
-        postgres.stop()
+        getattr(postgres, end)()
         program.await_line("down", 5)
         time.sleep(1.5)  # longer than an item may wait, so that some must fail
         postgres.start()
@@ -156,6 +163,21 @@ def test_a_restart_of_the_server_heals(postgres: Postgres) -> None:
         program.kill()
         if not postgres.alive:
             postgres.start()
+
+
+@pytest.mark.skipif(not LONG, reason="takes 15 s: tests/run long")
+def test_a_server_that_falls_silent_is_given_up(postgres: Postgres) -> None:
+    program = Lines(binary("sqlsvc_check"), "stall", postgres.dsn())
+    try:
+        program.await_line("ready", 10)
+        [[pid]] = postgres.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'muster victim'")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            assert program.process.wait(30) == 0
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    finally:
+        program.kill()
 
 
 @pytest.fixture

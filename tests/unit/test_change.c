@@ -99,6 +99,9 @@ static const char *rows_of(struct replay *r, const struct change *c)
     return at;
 }
 
+/* Where nothing was left out. */
+#define ALL_THERE ",\"unchanged\":[],\"omitted\":[]}"
+
 #define BIG                                                                                        \
     "012345678901234567890123456789012345678901234567890123456789012345678901234"                  \
     "567890123456789012345678901234567890123456789012345678901234567890123456789"
@@ -114,43 +117,43 @@ static void test_captured_rows(void **state)
          "\"key\":{\"id\":1},\"new\":{\"id\":1,\"tenant_id\":\"acme\",\"item\":\"a \\\"quoted\\\" "
          "thing\",\"price\":\"12.50\","
          "\"paid\":true,\"meta\":{\"k\": 1.10, \"n\": "
-         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":null}"},
+         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":null" ALL_THERE},
         {capture_insert_update_delete, 8, /* the key changes */
          "\"key\":{\"id\":2},\"new\":{\"id\":2,\"tenant_id\":\"acme\",\"item\":\"a \\\"quoted\\\" "
          "thing\",\"price\":\"12.50\","
          "\"paid\":false,\"meta\":{\"k\": 1.10, \"n\": "
-         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":{\"id\":1}}"},
-        {capture_insert_update_delete, 11, "\"key\":{\"id\":2},\"new\":null,\"old\":{\"id\":2}}"},
+         "null},\"created\":\"2026-01-02T03:04:05.600000Z\"},\"old\":{\"id\":1}" ALL_THERE},
+        {capture_insert_update_delete, 11, "\"key\":{\"id\":2},\"new\":null,\"old\":{\"id\":2}" ALL_THERE},
         {capture_composite, 3,
-         "\"key\":{\"a\":\"y\",\"b\":2},\"new\":{\"a\":\"y\",\"b\":2,\"note\":null},\"old\":null}"},
+         "\"key\":{\"a\":\"y\",\"b\":2},\"new\":{\"a\":\"y\",\"b\":2,\"note\":null},\"old\":null" ALL_THERE},
         {capture_composite, 6,
          "\"key\":{\"a\":\"x\",\"b\":3},\"new\":{\"a\":\"x\",\"b\":3,\"note\":\"n\"},\"old\":{"
-         "\"a\":\"x\",\"b\":1}}"},
+         "\"a\":\"x\",\"b\":1}" ALL_THERE},
         {capture_index_identity, 5,
          "\"key\":{\"code\":\"one\"},\"new\":{\"id\":1,\"code\":\"one\",\"note\":\"m\"},\"old\":"
-         "null}"},
+         "null" ALL_THERE},
         {capture_index_identity, 11,
-         "\"key\":{\"code\":\"uno\"},\"new\":null,\"old\":{\"code\":\"uno\"}}"},
-        {capture_nothing, 2, "\"key\":{},\"new\":{\"id\":1,\"note\":\"a\"},\"old\":null}"},
+         "\"key\":{\"code\":\"uno\"},\"new\":null,\"old\":{\"code\":\"uno\"}" ALL_THERE},
+        {capture_nothing, 2, "\"key\":{},\"new\":{\"id\":1,\"note\":\"a\"},\"old\":null" ALL_THERE},
         {capture_toast, 2,
-         "\"key\":{\"id\":1},\"new\":{\"id\":1,\"note\":\"b\"},\"old\":null,\"unchanged\":[\"big\"]"
-         "}"},
+         "\"key\":{\"id\":1},\"new\":{\"id\":1,\"note\":\"b\"},\"old\":null,\"unchanged\":[\"big\"],"
+         "\"omitted\":[]}"},
         {capture_toast,
          5, /* the old tuple has NULL in the place of big, and that is not its value */
          "\"key\":{\"id\":2},\"new\":{\"id\":2,\"note\":\"b\"},\"old\":{\"id\":1},\"unchanged\":["
-         "\"big\"]}"},
+         "\"big\"],\"omitted\":[]}"},
         {capture_full, 5, /* not sent in new, but in old */
          "\"key\":{},\"new\":{\"id\":5,\"note\":null,\"big\":\"" BIG
-         "\"},\"old\":{\"id\":1,\"note\":\"b\",\"big\":\"" BIG "\"}}"},
+         "\"},\"old\":{\"id\":1,\"note\":\"b\",\"big\":\"" BIG "\"}" ALL_THERE},
         {capture_full, 8,
-         "\"key\":{},\"new\":null,\"old\":{\"id\":5,\"note\":null,\"big\":\"" BIG "\"}}"},
+         "\"key\":{},\"new\":null,\"old\":{\"id\":5,\"note\":null,\"big\":\"" BIG "\"}" ALL_THERE},
         {capture_names, 2,
          "\"key\":{\"id\":1},\"new\":{\"id\":1,\"col \\\"x\\\"\":\"a\",\"t\xc3\xa4"
-         "ble\":\"\xc3\xb6\"},\"old\":null}"},
+         "ble\":\"\xc3\xb6\"},\"old\":null" ALL_THERE},
         {capture_user_types, 9,
          "\"key\":{\"id\":1},\"new\":{\"id\":1,\"m\":\"very happy\",\"ms\":[\"sad\",\"very "
          "happy\",null],\"a\":\"(\\\"a b\\\",2)\","
-         "\"p\":7,\"ps\":[\"1\",\"2\"],\"i\":[[1,2],[3,4]],\"f\":\"ok\"},\"old\":null}"},
+         "\"p\":7,\"ps\":[\"1\",\"2\"],\"i\":[[1,2],[3,4]],\"f\":\"ok\"},\"old\":null" ALL_THERE},
     };
 
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
@@ -170,12 +173,12 @@ static void test_whole_body(void **state)
         "{\"schema\":\"public\",\"table\":\"orders\",\"op\":\"delete\",\"lsn\":\"0/22C2B60\","
         "\"commit_time\":\"2026-11-22T07:56:44.559607Z\",\"xid\":879,\"key\":{\"id\":2},\"new\":"
         "null,"
-        "\"old\":{\"id\":2}}");
+        "\"old\":{\"id\":2}" ALL_THERE);
     r->out.encoding = MUSTER_MSGPACK;
     (void)body_of(r, &c, NO_LIMIT);
     for (size_t i = 0; i < r->body.len; i++)
         buf_printf(&r->hex, "%02x", (unsigned char)r->body.data[i]);
-    assert_string_equal(r->hex.data, "89"
+    assert_string_equal(r->hex.data, "8b"
                                      "a6736368656d61"
                                      "a67075626c6963"
                                      "a57461626c65"
@@ -193,7 +196,9 @@ static void test_whole_body(void **state)
                                      "a36e6577"
                                      "c0"
                                      "a36f6c64"
-                                     "81a2696402");
+                                     "81a2696402"
+                                     "a9756e6368616e67656490"
+                                     "a76f6d697474656490");
 }
 
 static void test_truncate(void **state)
@@ -206,7 +211,7 @@ static void test_truncate(void **state)
     c.rel = relations_get(&r->relations, pgoutput_truncated(&r->msg, 1));
     c.txn = &r->txn;
     assert_int_equal(change_check(&c), 0);
-    assert_string_equal(rows_of(r, &c), "\"key\":{},\"new\":null,\"old\":null}");
+    assert_string_equal(rows_of(r, &c), "\"key\":{},\"new\":null,\"old\":null" ALL_THERE);
     assert_non_null(strstr(r->body.data, "\"table\":\"composite\",\"op\":\"truncate\""));
 }
 
@@ -336,13 +341,13 @@ static void test_tenant_move(void **state)
     c = update_of(r, 'O', &old_row, &new_row);
     c.op = 'D';
     assert_string_equal(rows_of(r, &c), "\"key\":{},\"new\":null,\"old\":{\"id\":1,\"tenant\":"
-                                        "\"acme\",\"note\":\"n\",\"big\":\"b\"}}");
+                                        "\"acme\",\"note\":\"n\",\"big\":\"b\"}" ALL_THERE);
     assert_non_null(
         strstr(r->body.data, "\"op\":\"delete\",\"lsn\":\"1A/"
                              "2F0\",\"commit_time\":\"2000-01-01T00:00:00.000000Z\",\"xid\":7,"));
     c.op = 'I';
     assert_string_equal(rows_of(r, &c), "\"key\":{},\"new\":{\"id\":1,\"tenant\":\"zeta\",\"note\":"
-                                        "\"m\",\"big\":\"b\"},\"old\":null}");
+                                        "\"m\",\"big\":\"b\"},\"old\":null" ALL_THERE);
 }
 
 static void test_texts_for_routing(void **state)
@@ -462,7 +467,7 @@ static void test_too_large(void **state)
     assert_int_equal(relation_set_key(r->rel, (const char *const[]){"id"}, 1), 0);
     c = update_of(r, 'O', &old_row, &new_row);
     (void)body_of(r, &c, NO_LIMIT);
-    assert_null(strstr(r->body.data, "omitted"));
+    assert_non_null(strstr(r->body.data, ALL_THERE));
     whole = r->body.len;
     assert_int_equal(strlen(body_of(r, &c, whole)), whole);
 
@@ -474,16 +479,16 @@ static void test_too_large(void **state)
         r->body.data, "\"key\":{\"id\":1},\"new\":{\"id\":1,\"tenant\":\"acme\",\"note\":\"wwww"));
     assert_non_null(
         strstr(r->body.data,
-               "\"old\":{\"id\":1,\"tenant\":\"acme\",\"note\":\"n\"},\"omitted\":[\"big\"]}"));
+               "\"old\":{\"id\":1,\"tenant\":\"acme\",\"note\":\"n\"},\"unchanged\":[],\"omitted\":[\"big\"]}"));
 
     after[2].len = CHANGE_SMALL + 1;
     (void)body_of(r, &c, whole - 1);
-    assert_non_null(strstr(r->body.data, "\"omitted\":[\"note\",\"big\"]}"));
+    assert_non_null(strstr(r->body.data, "\"unchanged\":[],\"omitted\":[\"note\",\"big\"]}"));
 
     (void)body_of(r, &c, r->body.len - 1); /* not even those: the key alone */
     assert_non_null(
         strstr(r->body.data,
-               "\"new\":{\"id\":1},\"old\":{\"id\":1},\"omitted\":[\"tenant\",\"note\",\"big\"]}"));
+               "\"new\":{\"id\":1},\"old\":{\"id\":1},\"unchanged\":[],\"omitted\":[\"tenant\",\"note\",\"big\"]}"));
     buf_clear(&r->body);
     buf_puts(&r->body, "before");
     assert_int_equal(change_body(&c, &r->out, 100, &r->body), MUSTER_EAGAIN);
@@ -508,7 +513,7 @@ static void test_too_large_key(void **state)
     (void)body_of(r, &c, 500); /* big is not even tried: more than eight times the limit */
     assert_null(strstr(r->body.data, "xxxx"));
     assert_non_null(
-        strstr(r->body.data, "kkkk\",\"note\":null},\"old\":null,\"omitted\":[\"big\"]}"));
+        strstr(r->body.data, "kkkk\",\"note\":null},\"old\":null,\"unchanged\":[],\"omitted\":[\"big\"]}"));
 }
 
 static void test_check(void **state)
@@ -598,7 +603,7 @@ static void test_name_not_utf8(void **state)
     feed(r, capture_nothing[0]);
     c = (struct change){.rel = r->rel, .txn = &r->txn, .op = 'I', .new_row = &row};
     assert_string_equal(rows_of(r, &c),
-                        "\"key\":{},\"new\":{\"\xef\xbf\xbd\xef\xbf\xbd\":1},\"old\":null}");
+                        "\"key\":{},\"new\":{\"\xef\xbf\xbd\xef\xbf\xbd\":1},\"old\":null" ALL_THERE);
     assert_non_null(
         strstr(r->body.data, "{\"schema\":\"pg_catalog\",\"table\":\"t\xef\xbf\xbd\","));
 }

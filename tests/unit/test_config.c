@@ -151,6 +151,9 @@ static void test_host_errors(void **state)
         {"plugins: [{name: cdc, lanes: 0}]\n", "m.yaml:1:30: plugins[0].lanes: 0 is below 1"},
         {"plugins: [{name: cdc, isolation: yes}]\n",
          "m.yaml:1:34: plugins[0].isolation: expected one of none, process, got 'yes'"},
+        {"plugins: [{name: cdc, isolation: process}]\n",
+         "m.yaml:1:34: plugins[0].isolation: process came, but this version runs every plugin in the broker; "
+         "expected none"},
         {"plugins: [{name: cdc, config: [a]}]\n",
          "m.yaml:1:31: plugins[0].config: expected a map of settings, got a list"},
     };
@@ -216,7 +219,7 @@ static void test_host_values(void **state)
     assert_null(c->plugins[0].config);
     assert_string_equal(c->plugins[1].instance, "audit");
     assert_string_equal(c->plugins[1].path, "/opt/audit.so");
-    assert_int_equal(c->plugins[1].isolation, CONFIG_ISOLATION_PROCESS);
+    assert_int_equal(c->plugins[1].isolation, CONFIG_ISOLATION_NONE);
     assert_true(c->plugins[1].required);
     assert_non_null(c->plugins[1].config);
     assert_int_equal(c->plugins[2].isolation, CONFIG_ISOLATION_NONE);

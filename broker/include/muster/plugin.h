@@ -5,13 +5,17 @@
  *          struct muster_host and the service tables found by it; no symbol of the broker is linked by name, so a plugin
  *          builds against this file alone.
  * Threads  Every function below carries one tag.
- *            [init]  inside create(), before the instance has a lane
- *            [lane]  on the instance's own lane; all its callbacks run there, one at a time
- *            [any]   on any thread, between create() and the end of destroy()
- *          Debug builds of the broker abort when a [lane] function is called from elsewhere.
+ *            [init]  inside create(), on the thread that starts the broker, before the lane runs
+ *            [lane]  on the instance's own lane, from start() on; every callback of the instance runs there, one at a time
+ *            [any]   on any thread, between the begin of create() and the end of destroy()
+ *          Debug builds of the broker abort when a [lane] function is called from elsewhere. No call blocks. A callback never runs
+ *          inside the call that asked for it, except where it is said; those of calls still open when the instance ends run
+ *          before destroy(), with MUSTER_ELINK.
  * Errors   An int result is 0 or a negative MUSTER_E*. A parameter named ret_x is written on success only.
+ *          A call that fails has had no effect and calls nothing back.
  * Memory   "borrowed": valid until the callback returns. "owned": the receiver releases it with the function named beside it.
- *          Neither side ever frees what the other side allocated. What a call takes by pointer it has copied when it returns.
+ *          Neither side ever frees what the other side allocated. What a call takes by pointer it has copied when it returns;
+ *          an `arg` is handed back as it came.
  * Units    _ns: nanoseconds, monotonic; wall_ns: since 1970-01-01 UTC. Sizes are bytes. Strings are UTF-8 and end in NUL.
  * Growth   Structs that cross the border begin with `size`, set by who fills them; members are only ever appended; read a
  *          member that may be missing through MUSTER_HAS. Until the first release the major is 0 and the minor must match.
@@ -41,7 +45,7 @@ enum { /* the values are frozen; new ones are appended */
     MUSTER_EAGAIN = -3,    /* a bound was reached; wait for on_writable, or try later */
     MUSTER_EACCES = -4,    /* the tenant or the capability does not permit it */
     MUSTER_ETIME = -5,     /* the deadline passed */
-    MUSTER_EABI = -6,      /* the other side is too old for what was asked */
+    MUSTER_EABI = -6,      /* the other side does not have what was asked, or is of another version */
     MUSTER_ESTALE = -7,    /* somebody else has written since: a fence refused this */
     MUSTER_ENOTFOUND = -8, /* there is no such thing */
     MUSTER_EEXIST = -9,    /* there is one already, and it is another */
@@ -50,12 +54,12 @@ enum { /* the values are frozen; new ones are appended */
 enum { MUSTER_LOG_ERROR, MUSTER_LOG_WARN, MUSTER_LOG_INFO, MUSTER_LOG_DEBUG };
 enum { MUSTER_JSON = 1, MUSTER_MSGPACK = 2 }; /* encodings of bodies */
 
-/* What an instance says of itself in /readyz, metrics and `muster doctor`. */
+/* What an instance says of itself in /readyz, metrics and `muster doctor`. Before its first word it counts as down. */
 enum {
     MUSTER_HEALTH_OK = 0,       /* works */
     MUSTER_HEALTH_STANDBY = 1,  /* works, another broker has the job; ready */
     MUSTER_HEALTH_DEGRADED = 2, /* works in part; ready, and said */
-    MUSTER_HEALTH_DOWN = 3,     /* does not work now; not ready */
+    MUSTER_HEALTH_DOWN = 3,     /* does not work now; the broker is not ready, unless the instance has `required: false` */
 };
 
 struct muster_tenant; /* opaque; comes with a message or from muster.tenant/1; lives as long as the host */
@@ -69,25 +73,27 @@ struct muster_header {
     const char *name, *value;
 };
 
-/* One message. Borrowed; keep it past the callback with bus->hold(). */
+/* One message. Borrowed; one of a subscription can be kept past its callback with bus->hold(). */
 struct muster_msg {
     uint32_t size;
     uint32_t encoding;                  /* of the payload: MUSTER_JSON or MUSTER_MSGPACK */
-    const struct muster_tenant *tenant; /* whose data this is; NULL only in a reply to request() and in stream results */
+    const struct muster_tenant *tenant; /* whose data this is; NULL only in a reply to request() and, where the tenant is gone, in
+                                         * stream results */
     const char *agent;                  /* who sent it, from the subject; NULL: the broker */
     const char *subject;                /* what follows R.T., e.g. "rpc.a1.presence.beat" */
     const char *service, *verb;         /* of a request; NULL otherwise */
     const struct muster_header *headers;
-    uint32_t n_headers;
+    uint32_t n_headers;                 /* at most 32 are shown */
     uint64_t request;                   /* the handle for reply(); 0: nobody waits */
-    struct muster_bytes payload;
-    int64_t recv_ns;
+    struct muster_bytes payload;        /* as it came: decode it with muster.codec/1; an empty one of a subscription comes as "{}" */
+    int64_t recv_ns;                    /* 0 where it is not a subscription's */
     uint64_t seq;                       /* in its stream; 0 when it was not read from one */
 };
 
-/* 0: done. MUSTER_EAGAIN: deliver it again later. Any other error: it is answered and counted as failed. */
+/* 0: done, or held. An error: it is done too, and who waits gets the error that goes with the code ("not_found" for
+ * MUSTER_ENOTFOUND). A message comes once: what is to be tried again is held. [lane] */
 typedef int (*muster_msg_fn)(void *self, const struct muster_msg *msg);
-typedef void (*muster_timer_fn)(void *self, int64_t now_ns);
+typedef void (*muster_timer_fn)(void *self, int64_t now_ns); /* [lane] */
 
 /* The core table. Members are only ever appended within a major version. */
 struct muster_host {
@@ -95,26 +101,32 @@ struct muster_host {
     uint16_t abi_major, abi_minor;
     void *impl; /* the broker's; hands off */
 
-    /* Write one log line; the broker adds plugin and instance. Lines that repeat are held back and counted. [any] */
+    /* Write one log line; the broker adds plugin and instance. A format string may write 20 lines in ten seconds; the rest is
+     * counted and told with the next one. Never pass a secret. [any] */
     void (*log)(const struct muster_host *host, int level, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
     /* Keep the text as the reason of this failure and return code unchanged, so that
-     * `return host->fail(host, MUSTER_EINVAL, "...")` is the whole error path. [any] */
+     * `return host->fail(host, MUSTER_EINVAL, "...")` is the whole error path. Nothing is logged here: the reason is told when
+     * create() or start() fails. [any] */
     int (*fail)(const struct muster_host *host, int code, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
-    /* Run fn(arg) on the lane, in order of posting. MUSTER_EAGAIN when the lane's queue is full. [any] */
+    /* Run fn(arg) on the lane, in order of posting, never inside this call; the one way from a thread of the plugin's own to its
+     * lane. MUSTER_EAGAIN when too many posts wait. Stop posting in drain(): what is posted once destroy() is due may run after
+     * it, or never. [any] */
     int (*post)(const struct muster_host *host, void (*fn)(void *arg), void *arg);
 
     /* Find a service table by its versioned name, e.g. MUSTER_BUS. The table lives as long as host does. MUSTER_EABI when this
-     * broker has no such service, MUSTER_EACCES when the descriptor does not list the capability it needs. [init] */
+     * broker has no such service, MUSTER_EACCES when the descriptor does not list the capability it needs; both with a reason,
+     * so that create() can just return the code. [init] */
     int (*service)(const struct muster_host *host, const char *id, const void **ret_table);
 
-    /* Say how this instance is: state is MUSTER_HEALTH_*, code a short stable word ("slot_missing") for metrics and doctor, text a
-     * sentence that helps. A change is logged once; saying the same again costs nothing. [any] */
+    /* Say how this instance is: state is MUSTER_HEALTH_*, code a short stable word ("slot_missing") that people and scripts can
+     * look up, text a sentence that helps. A change of state or code is logged once; saying the same again, also in other
+     * words, is not. Takes effect before it returns. [any] */
     void (*health)(const struct muster_host *host, int state, const char *code, const char *fmt, ...) MUSTER_PRINTF(4, 5);
 
     const char *plugin, *instance; /* names, for subjects and messages */
-    uint32_t lane, n_lanes;        /* this is instance `lane` of n_lanes; tenants are hashed onto them */
+    uint32_t lane, n_lanes;        /* which of n_lanes this is, from 0; each has its own self and its share of the tenants */
     const char *broker_id;         /* which broker this is, for people */
     const char *postgres_dsn;      /* NULL unless the capability "postgres" is listed; never log it */
 };
@@ -124,58 +136,65 @@ struct muster_host {
 enum { /* what happens to a message that arrives when the subscription's bound is reached */
     MUSTER_OVERFLOW_REJECT,   /* a request is answered resource_exhausted at once; a message without reply is dropped */
     MUSTER_OVERFLOW_DROP_NEW, /* the arriving one is dropped */
-    MUSTER_OVERFLOW_DROP_OLD, /* the oldest of the same tenant is dropped */
+    MUSTER_OVERFLOW_DROP_OLD, /* the tenant's oldest is dropped, when it is of this subscription; for beats and the like */
 };
 
 struct muster_subscription {
     uint32_t size;
-    uint32_t overflow;   /* MUSTER_OVERFLOW_* */
-    const char *subject; /* what follows R.T., e.g. "rpc.*.presence.beat" or "evt.presence.>" */
+    uint32_t overflow;   /* MUSTER_OVERFLOW_*; also when a bound of the tenant or of the lane is reached */
+    const char *subject; /* what follows R.T., e.g. "rpc.*.presence.beat" or "evt.presence.>"; of every tenant */
     uint32_t max_msgs;   /* that may wait; > 0 */
     uint32_t queue;      /* 1: one of the brokers gets each message (requests); 0: every broker does */
     size_t max_bytes;    /* that may wait; > 0 */
     muster_msg_fn fn;
 };
 
-/* code 0: stored or sent. Otherwise MUSTER_E*, and it may or may not have arrived. Runs exactly once. [lane] */
+/* code 0: an event is committed, another message is queued to be sent. Otherwise MUSTER_E*, and with MUSTER_ELINK it may or may
+ * not have arrived. Runs exactly once when publish() gave 0. [lane] */
 typedef void (*muster_done_fn)(void *arg, int code);
-/* msg is NULL unless code is 0. Runs exactly once, also at the deadline and at shutdown. [lane] */
+/* msg is NULL unless code is 0. MUSTER_ETIME: the deadline passed; MUSTER_ENOTFOUND: nobody listens; MUSTER_ELINK. Runs exactly
+ * once when request() gave 0. [lane] */
 typedef void (*muster_reply_fn)(void *arg, int code, const struct muster_msg *msg);
 
 struct muster_publication {
     uint32_t size;
     uint32_t n_headers;
     const struct muster_tenant *tenant; /* never NULL */
-    const char *subject;                /* what follows R.T. "evt.<service>.<event>.<key>" is emitted through the database */
+    const char *subject;                /* what follows R.T., without wildcards. "evt.<service>.<event>.<key>" is emitted through
+                                         * the database, in a transaction of its own; its payload is a JSON object then */
     const struct muster_header *headers;
     struct muster_bytes payload;
-    muster_done_fn done; /* may be NULL */
+    muster_done_fn done; /* may be NULL; of a message that is no event it runs before publish() returns */
     void *arg;
 };
 
 struct muster_bus {
     uint32_t size;
 
-    /* Deliver every message on the subject to fn, in the order received per tenant. [lane] */
+    /* Deliver every message on the subject to fn, in the order received per tenant; with lanes > 1 those of the lane's tenants.
+     * [lane] */
     int (*subscribe)(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub);
-    void (*unsubscribe)(const struct muster_host *host, uint64_t sub); /* [lane] */
+    /* What waits is not delivered any more; who waits for an answer gets `unavailable`. [lane] */
+    void (*unsubscribe)(const struct muster_host *host, uint64_t sub);
 
-    /* Copy and queue a message. MUSTER_EAGAIN when a bound is reached: nothing was queued, on_writable follows.
-     * [any]; with done, or on "evt.…", [lane] */
+    /* Copy and queue a message. MUSTER_EAGAIN when a bound is reached: nothing was queued, on_writable follows. MUSTER_ELINK: NATS
+     * is away; what is no event is worth nothing later. [any]; with done, or on "evt.…", [lane] */
     int (*publish)(const struct muster_host *host, const struct muster_publication *pub);
 
     /* Publish and wait for one answer. pub->done is ignored. [lane] */
     int (*request)(const struct muster_host *host, const struct muster_publication *pub, int64_t timeout_ns,
                    muster_reply_fn fn, void *arg);
 
-    /* Answer a request, once. Where fn returns without reply() and without hold(), the broker answers `internal`. [any] */
+    /* Answer a request, once; the body in the request's encoding. Where fn returns without reply() and without hold(), the broker
+     * answers `internal`. MUSTER_ENOTFOUND: it has been answered. [any] */
     int (*reply)(const struct muster_host *host, uint64_t request, struct muster_bytes payload);
     /* Answer with {"error": {code, message, field?}} and the two Nats-Service-Error headers; code as INTERFACE 3 names them
      * ("not_found"), field may be NULL. [any] */
     int (*reply_error)(const struct muster_host *host, uint64_t request, const char *code, const char *field,
                        const char *message);
 
-    /* Keep a message past its callback; *ret_msg is owned, drop() releases it. [lane] */
+    /* Keep a message of a subscription past its callback; *ret_msg is owned, drop() releases it, and answers `internal` where
+     * nobody has answered. [lane] */
     int (*hold)(const struct muster_host *host, const struct muster_msg *msg, const struct muster_msg **ret_msg);
     void (*drop)(const struct muster_host *host, const struct muster_msg *msg); /* [any] */
 };
@@ -194,15 +213,16 @@ struct muster_stream_options {
     uint32_t size;
     uint32_t replicas;    /* 0: 1 */
     const char *name;     /* "CDC_main": [A-Z0-9_a-z-]{1,64}; the broker owns the name space */
-    const char *subjects; /* what follows R._in.*., e.g. "cdc.main.>"; republished to R.T.<same> */
+    const char *subjects; /* what follows R._in.*., e.g. "cdc.main.>"; what is stored is republished to R.T.<same> */
     int64_t max_age_ns;   /* 0: for ever */
     int64_t max_bytes;    /* 0: unlimited; when full the oldest go */
 };
 
-/* info and msg are NULL unless code is 0 (msg also when nothing was found: code MUSTER_ENOTFOUND). Borrowed. [lane] */
+/* info and msg are NULL unless code is 0; borrowed. MUSTER_ENOTFOUND: there is no such stream, or no such message. [lane] */
 typedef void (*muster_stream_info_fn)(void *arg, int code, const struct muster_stream_info *info);
 typedef void (*muster_stream_msg_fn)(void *arg, int code, const struct muster_msg *msg);
-/* code 0: stored under seq. MUSTER_ESTALE: refused by the fence, seq is what the stream has as its last. Others: unknown. [lane] */
+/* code 0: stored under seq. MUSTER_ESTALE: refused by the fence, seq is what the stream has as its last. MUSTER_ENOTFOUND: the
+ * stream is gone. MUSTER_ENOMEM: the server has no room. MUSTER_ETIME and MUSTER_ELINK: nobody knows. [lane] */
 typedef void (*muster_stream_ack_fn)(void *arg, int code, uint64_t seq);
 
 struct muster_append {
@@ -222,28 +242,31 @@ struct muster_append {
 struct muster_stream {
     uint32_t size;
 
-    /* Make the stream where it is missing, check it where it is not: fn gets MUSTER_EEXIST and host->fail() text when it is there
-     * with settings that break the contract. [lane] */
+    /* Make the stream where it is missing, check it where it is not: fn gets MUSTER_EEXIST, with a reason kept as by host->fail(),
+     * when it has other subjects, another republishing or acknowledges otherwise. Age, size and replicas are brought to what
+     * options say. The handle is good until close(), whatever fn gets. [lane] */
     int (*open)(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
                 void *arg, uint64_t *ret_stream);
-    void (*close)(const struct muster_host *host, uint64_t stream); /* callbacks still due run with MUSTER_ELINK. [lane] */
+    void (*close)(const struct muster_host *host, uint64_t stream); /* callbacks still due run all the same. [lane] */
     int (*info)(const struct muster_host *host, uint64_t stream, muster_stream_info_fn fn, void *arg); /* [lane] */
-    /* Read the last message, of all (tenant NULL) or under R._in.<tenant>.<subject>, which may hold wildcards. [lane] */
+    /* Read the last message: of all (tenant NULL; subject is not looked at), or under R._in.<tenant>.<subject>, which may hold
+     * wildcards. [lane] */
     int (*last)(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
                 muster_stream_msg_fn fn, void *arg);
-    /* Copy and queue one message. MUSTER_EAGAIN when the outbox is full: nothing was queued, on_writable follows.
-     * MUSTER_ELINK: NATS is away. [lane] */
+    /* Copy and queue one message; they are sent in the order of these calls. MUSTER_EAGAIN when the outbox is full: nothing was
+     * queued, on_writable follows. MUSTER_ELINK: NATS is away. [lane] */
     int (*append)(const struct muster_host *host, uint64_t stream, const struct muster_append *append);
 };
 
-#define MUSTER_KV "muster.kv/1" /* small state of this plugin, shared by all brokers: bucket muster_<plugin> */
+#define MUSTER_KV "muster.kv/1" /* small state of this plugin, shared by all brokers and instances: bucket muster_<plugin> */
 
-/* value NULL and revision 0 when code is MUSTER_ENOTFOUND. Borrowed. [lane] */
+/* value is empty and revision 0 when code is not 0; value is empty after a put. Borrowed. [lane] */
 typedef void (*muster_kv_fn)(void *arg, int code, struct muster_bytes value, uint64_t revision);
 
 struct muster_kv {
     uint32_t size;
-    /* key: [A-Za-z0-9_./=~-]{1,200}. Reads come from the stream's leader, never from a follower. [lane] */
+    /* key: [A-Za-z0-9_./=~-]{1,200}, no dot at either end. Reads come from the stream's leader, never from a follower.
+     * MUSTER_ENOTFOUND: there is no such key. [lane] */
     int (*get)(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg);
     /* Write when the key's revision still is `revision` (0: the key must not exist; MUSTER_UNFENCED: whatever it is). fn gets the
      * new revision, or MUSTER_ESTALE. At most 64 KiB. [lane] */
@@ -255,7 +278,8 @@ struct muster_kv {
 struct muster_timer {
     uint32_t size;
     uint32_t reserved;
-    /* Call fn on the lane every period_ns (> 0) until stop(). Late ticks coalesce into one. [lane] */
+    /* Call fn on the lane every period_ns (> 0) until stop(). Late ticks coalesce into one. fn gets what create() put into
+     * *ret_self. Times are rounded up to milliseconds. [lane] */
     int (*every)(const struct muster_host *host, int64_t period_ns, muster_timer_fn fn, uint64_t *ret_id);
     int (*once)(const struct muster_host *host, int64_t delay_ns, muster_timer_fn fn, uint64_t *ret_id); /* [lane] */
     void (*stop)(const struct muster_host *host, uint64_t id); /* of a timer that has run: no effect. [lane] */
@@ -265,11 +289,11 @@ struct muster_timer {
 
 #define MUSTER_IO "muster.io/1"
 enum { MUSTER_READABLE = 1, MUSTER_WRITABLE = 2 };
-typedef void (*muster_io_fn)(void *arg, uint32_t events);
+typedef void (*muster_io_fn)(void *arg, uint32_t events); /* both bits after an error: reading or writing finds it. [lane] */
 struct muster_io {
     uint32_t size;
     uint32_t reserved;
-    /* Call fn when fd is ready for any of events; unwatch before you close it. [lane] */
+    /* Call fn while fd is ready for any of events (level, not edge); unwatch before you close it. [lane] */
     int (*watch)(const struct muster_host *host, int fd, uint32_t events, muster_io_fn fn, void *arg, uint64_t *ret_id);
     int (*change)(const struct muster_host *host, uint64_t id, uint32_t events); /* 0 pauses it. [lane] */
     void (*unwatch)(const struct muster_host *host, uint64_t id);                /* [lane] */
@@ -279,12 +303,12 @@ struct muster_io {
 struct muster_tenant_limits {
     uint32_t size;
     uint32_t encoding;          /* of events and changes: MUSTER_JSON or MUSTER_MSGPACK */
-    int64_t requests_per_s;     /* 0: no limit */
+    int64_t requests_per_s;     /* 0: no limit; the broker enforces it before a plugin sees a request */
     int64_t burst;
 };
 typedef void (*muster_tenant_fn)(void *arg, const struct muster_tenant *tenant);
 typedef void (*muster_tenant_found_fn)(void *arg, int code, const struct muster_tenant *tenant);
-/* A tenant's setting for one of its tables in muster.tables; see INTERFACE 6, publish. */
+/* A row of muster.tables, which `muster publish` writes: how the rows of a table find their tenant. */
 struct muster_table {
     uint32_t size;
     uint32_t subject_key;
@@ -295,15 +319,16 @@ typedef void (*muster_table_fn)(void *arg, const struct muster_table *table);
 struct muster_tenants {
     uint32_t size;
     uint32_t reserved;
-    const char *(*name)(const struct muster_tenant *tenant); /* [any] */
+    const char *(*name)(const struct muster_tenant *tenant); /* lives as long as the handle. [any] */
     int (*limits)(const struct muster_host *host, const struct muster_tenant *tenant,
                   struct muster_tenant_limits *limits); /* limits->size set by the caller. [any] */
-    /* The rest needs the capability "cross_tenant": handles cannot be made, only found. */
+    /* The rest needs the capability "cross_tenant" (MUSTER_EACCES, NULL): handles cannot be made, only found. each() and tables()
+     * call fn before they return. */
     const struct muster_tenant *(*find)(const struct muster_host *host, const char *name, size_t len); /* NULL: not known here. [lane] */
     int (*each)(const struct muster_host *host, muster_tenant_fn fn, void *arg);                       /* by name. [lane] */
     /* Ask the database, because a tenant may have been added a moment ago: fn gets it, MUSTER_ENOTFOUND, or MUSTER_ELINK. [lane] */
     int (*refresh)(const struct muster_host *host, const char *name, size_t len, muster_tenant_found_fn fn, void *arg);
-    /* The rows of muster.tables as last seen; serial changes when they do. [lane] */
+    /* The rows of muster.tables as last seen; serial changes when they do, and is 0 before they were read. [lane] */
     int (*tables)(const struct muster_host *host, muster_table_fn fn, void *arg, uint64_t *ret_serial);
 };
 
@@ -312,7 +337,7 @@ struct muster_config {
     uint32_t size;
     uint32_t reserved;
     /* Where a key of this instance's config stands, "muster.yaml:41:9", for messages; NULL when it was not given.
-     * Borrowed until the instance ends. [lane] [init] */
+     * Borrowed until the instance ends. [init] [lane] */
     const char *(*position)(const struct muster_host *host, const char *key);
 };
 
@@ -321,8 +346,9 @@ enum { MUSTER_COUNTER, MUSTER_GAUGE, MUSTER_HISTOGRAM };
 struct muster_metrics {
     uint32_t size;
     uint32_t reserved;
-    /* Make a metric muster_<plugin>_<name> with the label instance, and one more label where label is not NULL (its values come
-     * with add() and set(); at most 1,000 of them, then "other"). Histograms are of seconds, from 50 µs to 50 s. [init] */
+    /* Make a metric muster_<plugin>_<name> with the labels plugin, instance and, where there are several, lane; and one more where
+     * label is not NULL (its values come with add() and set(); at most 1,000 of them, then "other"). A histogram is of
+     * durations: it takes nanoseconds, shows seconds, has buckets from 50 µs to 50 s and no label of its own. [init] */
     int (*make)(const struct muster_host *host, int type, const char *name, const char *help, const char *label,
                 uint64_t *ret_metric);
     void (*add)(const struct muster_host *host, uint64_t metric, const char *label_value, int64_t by);   /* [any] */
@@ -337,9 +363,10 @@ enum {
 };
 struct muster_sql_result {
     uint32_t size;
-    int32_t code;        /* 0 or MUSTER_E*: EINVAL the server refused it, ETIME lock or statement timeout, ELINK */
+    int32_t code;        /* 0 or MUSTER_E*: EINVAL the server refused it, ETIME a lock, the statement or the wait for a connection
+                          * took too long, EAGAIN the server lacks memory or disk, ELINK */
     const char *error;   /* one line, "" when code is 0 */
-    const char *sqlstate;
+    const char *sqlstate; /* "" when the server did not say one */
     uint32_t n_rows, n_columns;
     /* NULL for SQL NULL; borrowed. */
     const char *(*get)(const struct muster_sql_result *result, uint32_t row, uint32_t column);
@@ -348,10 +375,11 @@ typedef void (*muster_sql_fn)(void *arg, const struct muster_sql_result *result)
 struct muster_sql {
     uint32_t size;
     uint32_t reserved;
-    /* Register a statement with $1…$n text parameters. [init] */
+    /* Register a statement with $1…$n text parameters. The same name again must mean the same statement. [init] */
     int (*prepare)(const struct muster_host *host, const char *name, int kind, const char *statement, uint64_t *ret_stmt);
-    /* Run it with app.current_tenant set to tenant (NULL needs "cross_tenant": set to ''). order_key sorts the items of a group commit
-     * and should be the id of what is changed. fn runs exactly once. MUSTER_EAGAIN when the queue is full. [lane] */
+    /* Run it with app.current_tenant set to tenant (NULL needs "cross_tenant": set to ''). A parameter whose data is NULL is SQL
+     * NULL. order_key sorts the items of a group commit and should be the id of what is changed. fn runs exactly once when
+     * this gave 0. MUSTER_EAGAIN when the queue is full, on_writable follows. [lane] */
     int (*exec)(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
                 uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg);
 };
@@ -361,10 +389,12 @@ struct muster_sql {
 struct muster_value;
 enum { MUSTER_NULL, MUSTER_BOOL, MUSTER_INT, MUSTER_FLOAT, MUSTER_STR, MUSTER_BIN, MUSTER_ARRAY, MUSTER_MAP };
 struct muster_writer; /* opaque; one value after another, maps as key, value, key, value … */
+/* Everything here is [any]: a document and a writer belong to one thread at a time. */
 struct muster_codec {
     uint32_t size;
     uint32_t reserved;
-    /* Decode a whole body within the limits of INTERFACE 3. MUSTER_EINVAL with host->fail() text that names the place. [any] */
+    /* Decode a whole body: at most 1,000,000 bytes, depth 32, 1,024 keys a map, 4,096 elements an array, no key twice.
+     * MUSTER_EINVAL with a reason, kept as by host->fail(), that names the place. */
     int (*decode)(const struct muster_host *host, uint32_t encoding, struct muster_bytes body, struct muster_value **ret_doc);
     void (*free_doc)(struct muster_value *doc);
     int (*type)(const struct muster_value *v);
@@ -376,7 +406,7 @@ struct muster_codec {
     double (*as_float)(const struct muster_value *v); /* of INT and FLOAT */
     const char *(*as_str)(const struct muster_value *v, size_t *ret_len); /* STR and BIN; NULL otherwise */
 
-    int (*writer_new)(const struct muster_host *host, uint32_t encoding, struct muster_writer **ret_writer); /* [any] */
+    int (*writer_new)(const struct muster_host *host, uint32_t encoding, struct muster_writer **ret_writer);
     void (*writer_free)(struct muster_writer *w);
     void (*put_map)(struct muster_writer *w, size_t n_keys); /* followed by n_keys pairs */
     void (*put_array)(struct muster_writer *w, size_t n);
@@ -395,14 +425,18 @@ enum { /* types of options; what the member at `offset` is */
     MUSTER_T_BOOL,        /* int32_t */
     MUSTER_T_INT,         /* int64_t */
     MUSTER_T_FLOAT,       /* double */
-    MUSTER_T_ENUM,        /* int32_t: the index in choices */
+    MUSTER_T_ENUM,        /* int32_t: the index in choices, from 0 */
     MUSTER_T_DURATION_NS, /* int64_t; written 250ms, 5s, 2m, 1h, 7d */
     MUSTER_T_BYTES,       /* int64_t; written 64KiB, 8MiB, 1GiB, or a plain number */
     MUSTER_T_STRING,      /* const char * */
     MUSTER_T_LIST,        /* struct muster_list */
     MUSTER_T_MAP,         /* struct muster_map: names to maps of the options in `fields` */
 };
-enum { MUSTER_O_REQUIRED = 1u << 0, MUSTER_O_SECRET = 1u << 1, MUSTER_O_RELOADABLE = 1u << 2 };
+enum {
+    MUSTER_O_REQUIRED = 1u << 0,   /* the start fails when it is not given */
+    MUSTER_O_SECRET = 1u << 1,     /* shown nowhere */
+    MUSTER_O_RELOADABLE = 1u << 2, /* kept for a later minor: today every change of a plugin's settings waits for a restart */
+};
 
 struct muster_list {
     const char *const *items;
@@ -417,9 +451,11 @@ struct muster_map {
 };
 
 /* One setting. The broker parses, checks and stores it in the config struct at offset before create() runs;
- * schemas/plugins/<name>.json is made from the table. */
+ * schemas/plugins/<name>.json is made from the table. A key with a dot, "unroutable.tenant", stands in the file as
+ * `unroutable: {tenant: …}`; of a STRING whose key ends in _file the value is a path, seen from the configuration's folder.
+ * def is what would stand in the file ("5s", "16MiB", "true"); of a LIST "a,b"; a MAP has none. */
 struct muster_option {
-    const char *key, *help, *def; /* def NULL: no default (zero, empty) */
+    const char *key, *help, *def; /* def NULL: no default (zero, NULL, empty) */
     uint32_t type, flags;
     size_t offset;
     int64_t min, max;    /* inclusive, in the unit of the type (STRING, LIST: length); both 0: unchecked */
@@ -429,13 +465,14 @@ struct muster_option {
     size_t entry_size;
 };
 
-/* A service that the plugin answers: R.T.rpc.A.<name>.<verb>. */
+/* A service that the plugin answers: R.T.rpc.A.<name>.<verb>. It tells people and tools (`muster plugin list`); requests reach the
+ * plugin by its subscriptions, and their bodies are the plugin's to check. */
 struct muster_service {
     uint32_t size;
     uint32_t reserved;
     const char *name;
     const char *verbs; /* "store search get", separated by blanks */
-    const char *schema; /* definitions of the bodies, as in schemas/messages/; NULL: not checked */
+    const char *schema; /* definitions of the bodies, as in schemas/messages/; NULL: none */
 };
 
 struct muster_plugin {
@@ -443,23 +480,24 @@ struct muster_plugin {
     uint16_t abi_major, abi_minor; /* what the plugin was compiled against */
     const char *name, *version;
     const char *source_id;    /* a commit or build id, for crash reports; may be NULL */
-    const char *capabilities; /* "cross_tenant stream sql postgres", separated by blanks; NULL: none */
+    const char *capabilities; /* of "cross_tenant stream sql postgres", separated by blanks; NULL: none */
     const struct muster_option *options;
     uint32_t n_options, option_size; /* option_size: the stride of options */
     size_t config_size;
     const struct muster_service *services;
     uint32_t n_services, service_size;
 
-    /* Build one instance. config is borrowed until destroy() returns. On failure nothing of the instance may remain; destroy() is
-     * not called. [init] */
+    /* Build one instance: find services, make metrics, register statements. config is borrowed until destroy() returns. On failure
+     * nothing of the instance may remain; destroy() is not called. [init] */
     int (*create)(const struct muster_host *host, const void *config, void **ret_self);
-    int (*start)(void *self);                       /* subscribe, connect. [lane] */
-    void (*drain)(void *self, int64_t deadline_ns); /* finish what is held; may be NULL. The broker waits until the
+    int (*start)(void *self);                       /* subscribe, start timers. NATS may be away still. Once. [lane] */
+    void (*drain)(void *self, int64_t deadline_ns); /* take no more, finish what is held; may be NULL. The broker waits until the
                                                      * deadline for requests that are held. [lane] */
-    void (*destroy)(void *self);                    /* accepts NULL. [lane] */
-    void (*on_writable)(void *self);                /* a bound that gave MUSTER_EAGAIN has room again; may be NULL. [lane] */
-    void (*on_link)(void *self, int up);            /* NATS went away or came back; may be NULL. [lane] */
-    void (*on_tables)(void *self);                  /* tenants or muster.tables changed; may be NULL. [lane] */
+    void (*destroy)(void *self);                    /* accepts NULL; joins the plugin's own threads. [lane] */
+    /* The rest may be NULL, comes after start(), and runs on the lane. */
+    void (*on_writable)(void *self);     /* what gave MUSTER_EAGAIN has room again: half of it is free. [lane] */
+    void (*on_link)(void *self, int up); /* NATS is there (both links), or went away: what was on its way may be lost. [lane] */
+    void (*on_tables)(void *self);       /* tenants or muster.tables changed, or were read for the first time. [lane] */
 };
 
 /* Define the one exported function. Arguments are designated initialisers. */

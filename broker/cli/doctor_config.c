@@ -1,0 +1,76 @@
+/* doctor: the configuration, and whether every plugin loads and takes its part of it. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/doctor.h"
+#include "cli/options.h"
+#include "core/loader.h"
+
+/* Remember an instance whose settings are good; takes values. */
+static void add_cdc(struct doctor *d, const struct config_plugin *how, const struct muster_plugin *plugin, void *values)
+{
+    struct doctor_cdc *more = realloc(d->cdc, (d->n_cdc + 1) * sizeof *more);
+    struct doctor_cdc *c;
+
+    if (!more) {
+        free(values);
+        return;
+    }
+    d->cdc = more;
+    c = &more[d->n_cdc++];
+    *c = (struct doctor_cdc){.how = how, .plugin = plugin, .values = values};
+    c->slot = options_string(plugin, values, "slot");
+    c->publication = options_string(plugin, values, "publication");
+    c->tenant_column = options_string(plugin, values, "tenant_column");
+    c->events = options_list(plugin, values, "messages").n > 0;
+    if (!c->publication)
+        c->publication = c->events ? "muster_evt" : "muster"; /* the plugin's default depends on the other option */
+    if (c->events)
+        (void)snprintf(c->stream, sizeof c->stream, "EVT");
+    else
+        (void)snprintf(c->stream, sizeof c->stream, "CDC_%s", how->instance);
+}
+
+static void check_plugin(struct doctor *d, const struct config_plugin *how)
+{
+    int level = how->required ? DOCTOR_BROKEN : DOCTOR_HINT;
+    const struct muster_plugin *plugin;
+    char what[DOCTOR_WHAT_SIZE], why[LOADER_WHY_SIZE];
+    struct config_error err;
+    void *values;
+
+    (void)snprintf(what, sizeof what, "plugin %s", how->instance);
+    if (loader_load(how, &plugin, why) != 0) {
+        doctor_say(d, level, what, "plugin_not_loaded", "%s", why);
+        return;
+    }
+    values = calloc(1, plugin->config_size + 1);
+    if (!values || config_bind(d->cli->config, how, plugin, values, &err) != 0) {
+        doctor_say(d, level, what, "plugin_settings", "%s", values ? err.text : "no memory");
+        free(values);
+        return;
+    }
+    doctor_say(d, DOCTOR_OK, what, NULL, "%s %s", plugin->name, plugin->version);
+    if (strcmp(plugin->name, "cdc") == 0)
+        add_cdc(d, how, plugin, values);
+    else
+        free(values);
+}
+
+bool doctor_config(struct doctor *d)
+{
+    const struct config *config = d->cli->config;
+
+    if (!config) {
+        doctor_say(d, DOCTOR_BROKEN, "configuration", "configuration", "%s", d->cli->config_error);
+        return false;
+    }
+    doctor_say(d, DOCTOR_OK, "configuration", NULL, "%s is valid", config->file ? config->file : "the environment");
+    if (!config->n_plugins)
+        doctor_say(d, DOCTOR_HINT, "plugins", NULL, "none is configured, so that a broker has nothing to do: add them under plugins:%s",
+                   config->file ? "" : " in a file and name it with -c or MUSTER_CONFIG");
+    for (size_t i = 0; i < config->n_plugins; i++)
+        check_plugin(d, &config->plugins[i]);
+    return true;
+}

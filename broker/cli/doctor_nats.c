@@ -1,0 +1,277 @@
+/*
+ * doctor: NATS. Each server by its greeting, which comes before any login; then the brokers' credentials, JetStream and its streams;
+ * then the system account's credentials.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <uv.h>
+
+#include "base/assert.h"
+#include "base/clock.h"
+#include "bus/js.h"
+#include "cli/doctor.h"
+#include "cli/probe.h"
+#include "cli/session.h"
+#include "core/guard.h"
+#include "wire/value.h"
+
+enum { PROBE_MS = 3000, INFO_MAX = 64 << 10, N_PRESENCE = 16, N_OWN = N_PRESENCE + 2, OWN_SIZE = 24 };
+static const int64_t login_ns = 5 * CLOCK_S, question_ns = 5 * CLOCK_S;
+
+/* ---- servers ----------------------------------------------------------------------------------------------------------- */
+
+/* Read {"version": "2.9.10", "jetstream": true, …} of "INFO {…}\r\n". */
+static bool read_info(const struct buf *answer, char *version, size_t size, bool *ret_jetstream)
+{
+    struct muster_bytes body = {answer->data + 5, answer->len - 5};
+    struct muster_value *doc;
+    struct wire_error err;
+    const char *text;
+
+    if (answer->len < 5 || strncmp(answer->data, "INFO ", 5) != 0 || value_decode(MUSTER_JSON, body, &doc, &err) != 0)
+        return false;
+    text = value_str(value_get(doc, "version"), NULL);
+    (void)snprintf(version, size, "%s", text ? text : "");
+    *ret_jetstream = value_int(value_get(doc, "jetstream")) != 0;
+    value_free(doc);
+    return *version != '\0';
+}
+
+static void judge_server(struct doctor *d, const char *what, const char *version, bool jetstream)
+{
+    int major = 0, minor = 0;
+
+    if (sscanf(version, "%d.%d", &major, &minor) == 2 && (major < 2 || (major == 2 && minor < 9)))
+        doctor_say(d, DOCTOR_BROKEN, what, "server_too_old", "nats-server %s: expected 2.9 or newer", version);
+    else if (!jetstream)
+        doctor_say(d, DOCTOR_HINT, what, "jetstream_away", "nats-server %s without JetStream: at least one server of the cluster needs it",
+                   version);
+    else
+        doctor_say(d, DOCTOR_OK, what, NULL, "nats-server %s with JetStream", version);
+}
+
+/* True when it answers. level: what it means when it does not. */
+static bool check_server(struct doctor *d, const char *url, int level)
+{
+    struct probe p = {.one_line = true, .timeout_ms = PROBE_MS, .max = INFO_MAX};
+    char what[DOCTOR_WHAT_SIZE], why[PROBE_WHY_SIZE], version[32];
+    struct buf answer = {0};
+    bool jetstream, up;
+
+    if (!probe_parse(&p, url, "4222"))
+        return false; /* the configuration's check knows more about URLs */
+    (void)snprintf(what, sizeof what, "nats %.200s:%s", p.host, p.port);
+    up = probe_ask(&p, &answer, why);
+    if (!up)
+        doctor_say(d, level, what, "nats_away", "no answer: %s; start nats-server there, or correct nats.urls", why);
+    else if (!read_info(&answer, version, sizeof version, &jetstream))
+        doctor_say(d, level, what, "nats_away", "what answers is no NATS server; correct nats.urls");
+    else
+        judge_server(d, what, version, jetstream);
+    buf_done(&answer);
+    return up;
+}
+
+/* One server of several may be down for a while; that all are away is a fault. */
+static bool check_servers(struct doctor *d)
+{
+    const struct config *config = d->cli->config;
+    int level = config->nats.n_urls > 1 ? DOCTOR_HINT : DOCTOR_BROKEN;
+    size_t n_up = 0;
+
+    for (size_t i = 0; i < config->nats.n_urls; i++)
+        n_up += check_server(d, config->nats.urls[i], level);
+    if (!n_up && level == DOCTOR_HINT)
+        doctor_say(d, DOCTOR_BROKEN, "nats", "nats_away", "none of the %zu servers answers", config->nats.n_urls);
+    return n_up > 0;
+}
+
+/* ---- streams ----------------------------------------------------------------------------------------------------------- */
+
+/* The list of streams, waited for. */
+struct listing {
+    struct doctor *d;
+    int code;
+    size_t n_dangers;
+    uv_sem_t done;
+};
+
+static void keep_stream(struct listing *l, const struct js_listed *stream)
+{
+    struct doctor *d = l->d;
+    char what[DOCTOR_WHAT_SIZE], why[512];
+
+    if (!map_put(&d->streams, stream->name, strlen(stream->name), d))
+        l->code = MUSTER_ENOMEM;
+    if (!guard_refuses(d->cli->config->broker.root, stream, why, sizeof why))
+        return;
+    (void)snprintf(what, sizeof what, "stream %.200s", stream->name);
+    doctor_say(d, DOCTOR_BROKEN, what, "stream_acknowledges", "%s", why);
+    l->n_dangers++;
+}
+
+/* On the lane; the main thread waits meanwhile, so that struct doctor has one user. */
+static void on_list(void *arg, int code, const struct js_listed *streams, size_t n)
+{
+    struct listing *l = arg;
+
+    l->code = code;
+    for (size_t i = 0; !code && i < n; i++)
+        keep_stream(l, &streams[i]);
+    uv_sem_post(&l->done);
+}
+
+static int list_streams(struct listing *l, const struct session *s)
+{
+    const struct js_target target = {session_bus(s), session_lane(s), l, question_ns};
+    int code;
+
+    ASSERT(uv_sem_init(&l->done, 0) == 0);
+    code = js_list(&target, on_list, l);
+    if (!code)
+        uv_sem_wait(&l->done);
+    uv_sem_destroy(&l->done);
+    return code ? code : l->code;
+}
+
+static bool has_stream(const struct doctor *d, const char *name)
+{
+    return map_get(&d->streams, name, strlen(name)) != NULL;
+}
+
+static void own_stream(int i, char out[OWN_SIZE])
+{
+    static const char *const others[] = {"MAIL", "AUDIT"};
+
+    if (i < N_PRESENCE)
+        (void)snprintf(out, OWN_SIZE, "PRES_%d", i);
+    else
+        (void)snprintf(out, OWN_SIZE, "%s", others[i - N_PRESENCE]);
+}
+
+/* What brokers make by themselves; that all of them are missing means that none has run yet. */
+static void check_own_streams(struct doctor *d)
+{
+    char name[OWN_SIZE];
+    struct buf missing = {0};
+    size_t n_missing = 0;
+
+    for (int i = 0; i < N_OWN; i++) {
+        own_stream(i, name);
+        if (has_stream(d, name))
+            continue;
+        buf_printf(&missing, "%s%s", n_missing ? ", " : "", name);
+        n_missing++;
+    }
+    if (n_missing == N_OWN)
+        doctor_say(d, DOCTOR_HINT, "streams", NULL, "no broker has made its streams yet: start musterd");
+    else if (n_missing)
+        doctor_say(d, DOCTOR_HINT, "streams", "stream_missing", "missing: %s; a running broker makes them within a minute",
+                   missing.data ? missing.data : "");
+    buf_done(&missing);
+}
+
+static void check_jetstream(struct doctor *d, const struct session *s)
+{
+    struct listing l = {.d = d};
+    int code = list_streams(&l, s);
+
+    if (code == MUSTER_ELINK || code == MUSTER_ETIME) {
+        doctor_say(d, DOCTOR_BROKEN, "jetstream", "jetstream_away",
+                   "it does not answer: enable it in nats-server.conf (`muster nats-config` does) and for this account");
+        return;
+    }
+    if (code) {
+        doctor_say(d, DOCTOR_BROKEN, "jetstream", "jetstream_away", "the streams could not be listed (error %d)", code);
+        return;
+    }
+    d->streams_known = true;
+    doctor_say(d, DOCTOR_OK, "jetstream", NULL, "%zu streams%s", d->streams.n,
+               l.n_dangers ? "" : ", none of which acknowledges what agents publish");
+    check_own_streams(d);
+}
+
+/* ---- credentials ------------------------------------------------------------------------------------------------------- */
+
+static const char *shown(const char *path)
+{
+    return path ? path : "none";
+}
+
+static void check_login(struct doctor *d)
+{
+    const struct config *config = d->cli->config;
+    const struct session_options options = {.config = config, .name = "doctor", .who = SESSION_BROKER};
+    const char *who = config->nats.user ? config->nats.user : shown(config->nats.creds);
+    char why[SESSION_WHY_SIZE];
+    struct session *s = NULL;
+
+    if (session_open(&options, &s, why) != CLI_DONE || session_wait(s, login_ns, why) != CLI_DONE) {
+        doctor_say(d, DOCTOR_BROKEN, "nats credentials", "authentication", "%s is refused: %s; check nats.creds or nats.user", who, why);
+    } else {
+        doctor_say(d, DOCTOR_OK, "nats credentials", NULL, "%s is accepted", who);
+        check_jetstream(d, s);
+    }
+    session_close(s);
+}
+
+struct ping {
+    int code;
+    uv_sem_t done;
+};
+
+static void on_ping(void *arg, int code, const struct bus_msg *msg)
+{
+    struct ping *ping = arg;
+
+    (void)msg;
+    ping->code = code;
+    uv_sem_post(&ping->done);
+}
+
+/* Any server answers this, and only to the system account. */
+static int ask_system(const struct session *s)
+{
+    const struct bus_out out = {.subject = "$SYS.REQ.SERVER.PING", .fence = -1};
+    struct ping ping = {0};
+    const struct bus_call call = {.lane = session_lane(s), .owner = &ping, .timeout_ns = question_ns, .fn = on_ping, .arg = &ping};
+    int code;
+
+    ASSERT(uv_sem_init(&ping.done, 0) == 0);
+    code = bus_request(session_bus(s), BUS_LIVE, &out, &call);
+    if (!code)
+        uv_sem_wait(&ping.done);
+    uv_sem_destroy(&ping.done);
+    return code ? code : ping.code;
+}
+
+static void check_system(struct doctor *d)
+{
+    static const char what[] = "nats system credentials";
+    const struct config *config = d->cli->config;
+    const struct session_options options = {.config = config, .name = "doctor", .who = SESSION_SYSTEM};
+    const char *who = config->nats.system_user ? config->nats.system_user : config->nats.system_creds;
+    char why[SESSION_WHY_SIZE];
+    struct session *s = NULL;
+
+    if (!who) {
+        doctor_say(d, DOCTOR_HINT, what, NULL, "nats.system_creds is not set; `muster nats-config` writes system.creds");
+        return;
+    }
+    if (session_open(&options, &s, why) != CLI_DONE || session_wait(s, login_ns, why) != CLI_DONE)
+        doctor_say(d, DOCTOR_BROKEN, what, "authentication", "%s is refused: %s; check nats.system_creds or nats.system_user", who, why);
+    else if (ask_system(s) != 0)
+        doctor_say(d, DOCTOR_BROKEN, what, "authentication", "%s is accepted and does not belong to the system account", who);
+    else
+        doctor_say(d, DOCTOR_OK, what, NULL, "%s is accepted", who);
+    session_close(s);
+}
+
+void doctor_nats(struct doctor *d)
+{
+    if (!check_servers(d))
+        return;
+    check_login(d);
+    check_system(d);
+}

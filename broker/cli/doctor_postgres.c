@@ -1,0 +1,234 @@
+/* doctor: the database, as the brokers see it: with their connection string and their role. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "cli/doctor.h"
+#include "cli/migrations.h"
+
+enum { OLDEST_SERVER = 150000, MISSING_SHOWN = 5 };
+static const int64_t clock_limit_ns = CLOCK_S;
+
+/* ---- the connection ---------------------------------------------------------------------------------------------------- */
+
+/* What libpq says of a connection that was refused, and what mends it; in the words of the cdc plugin's faults. */
+static void tell_refused(struct doctor *d, const char *said)
+{
+    static const struct {
+        const char *words, *code, *help;
+    } known[] = {
+        {"password authentication failed", "authentication", "check postgres.dsn"},
+        {"no password supplied", "authentication", "put the password into ~/.pgpass or MUSTER_POSTGRES_DSN"},
+        {"no pg_hba.conf entry", "authentication", "add a line for this role and database to pg_hba.conf"},
+        {"does not exist", "database_missing", "check postgres.dsn; `muster migrate` makes the role"},
+        {"too many clients", "connections_exhausted", "raise max_connections"},
+    };
+    const char *code = "postgres_away", *help = "start PostgreSQL, or correct postgres.dsn";
+
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (!strstr(said, known[i].words))
+            continue;
+        code = known[i].code;
+        help = known[i].help;
+        break;
+    }
+    doctor_say(d, DOCTOR_BROKEN, "postgres", code, "%s; %s", said, help);
+}
+
+static struct sql_admin *connect_to(struct doctor *d, const char *dsn)
+{
+    struct sql_admin *admin = NULL;
+    int err = sql_admin_open(dsn, "doctor", &admin);
+
+    if (!err)
+        err = sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '10s'");
+    if (!err)
+        return admin;
+    tell_refused(d, sql_admin_error(admin));
+    sql_admin_close(admin);
+    return NULL;
+}
+
+/* ---- the server -------------------------------------------------------------------------------------------------------- */
+
+static void check_wal_level(struct doctor *d, const char *level)
+{
+    if (strcmp(level, "logical") != 0)
+        doctor_say(d, DOCTOR_BROKEN, "postgres wal_level", "wal_level",
+                   "wal_level is %s, expected logical: ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL", level);
+    else
+        doctor_say(d, DOCTOR_OK, "postgres wal_level", NULL, "logical");
+}
+
+static void check_role(struct doctor *d, const struct sql_rows *rows)
+{
+    const char *role = sql_rows_get(rows, 0, 2);
+    char what[DOCTOR_WHAT_SIZE];
+
+    (void)snprintf(what, sizeof what, "postgres role %.63s", role);
+    if (!doctor_is_true(rows, 0, 3))
+        doctor_say(d, DOCTOR_BROKEN, what, "no_replication_privilege", "it may not replicate: ALTER ROLE %s REPLICATION", role);
+    else if (doctor_is_true(rows, 0, 4))
+        doctor_say(d, DOCTOR_HINT, what, NULL,
+                   "it passes by row level security (superuser or BYPASSRLS): let the brokers log in as muster_broker");
+    else
+        doctor_say(d, DOCTOR_OK, what, NULL, "REPLICATION, no superuser, no BYPASSRLS");
+}
+
+/* False when nothing more can be asked. */
+static bool check_server(struct doctor *d, struct sql_admin *admin)
+{
+    static const char sql[] = "SELECT current_setting('server_version'), current_setting('wal_level'), current_user,"
+                              " rolreplication OR rolsuper, rolsuper OR rolbypassrls, pg_is_in_recovery()"
+                              " FROM pg_roles WHERE rolname = current_user";
+    struct sql_rows *rows;
+    bool standby;
+
+    if (sql_admin_server_version(admin) < OLDEST_SERVER) {
+        doctor_say(d, DOCTOR_BROKEN, "postgres", "server_too_old", "PostgreSQL %d: expected 15 or newer",
+                   sql_admin_server_version(admin) / 10000);
+        return false;
+    }
+    rows = doctor_query(d, admin, sql, 0, NULL);
+    if (!rows)
+        return false;
+    standby = doctor_is_true(rows, 0, 5);
+    if (standby)
+        doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_standby", "PostgreSQL %s is a standby: point postgres.dsn to the primary",
+                   sql_rows_get(rows, 0, 0));
+    else
+        doctor_say(d, DOCTOR_OK, "postgres", NULL, "PostgreSQL %s", sql_rows_get(rows, 0, 0));
+    check_wal_level(d, sql_rows_get(rows, 0, 1));
+    check_role(d, rows);
+    sql_rows_free(rows);
+    return !standby;
+}
+
+/* Half of the way there and back is all that can be known of when the server read its clock. */
+static void check_clock(struct doctor *d, struct sql_admin *admin)
+{
+    int64_t before = clock_wall_ns(), after, there_ns, ahead_ns, apart_ns;
+    struct sql_rows *rows =
+        doctor_query(d, admin, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", 0, NULL);
+
+    if (!rows)
+        return;
+    after = clock_wall_ns();
+    there_ns = strtoll(sql_rows_get(rows, 0, 0), NULL, 10) * 1000;
+    ahead_ns = there_ns - (before + (after - before) / 2);
+    apart_ns = ahead_ns < 0 ? -ahead_ns : ahead_ns;
+    sql_rows_free(rows);
+    if (apart_ns - (after - before) / 2 > clock_limit_ns)
+        doctor_say(d, DOCTOR_HINT, "clock", NULL, "PostgreSQL's clock is %" PRId64 " ms %s this machine's: run a time service on both",
+                   apart_ns / CLOCK_MS, ahead_ns > 0 ? "ahead of" : "behind");
+    else
+        doctor_say(d, DOCTOR_OK, "clock", NULL, "%" PRId64 " ms from PostgreSQL's", apart_ns / CLOCK_MS);
+}
+
+/* ---- migrations -------------------------------------------------------------------------------------------------------- */
+
+enum { APPLIED, PENDING, CHANGED };
+
+static int state_of(const struct sql_rows *applied, const struct migration *m)
+{
+    for (int i = 0; i < sql_rows_count(applied); i++)
+        if (strcmp(sql_rows_get(applied, i, 0), m->name) == 0)
+            return strcmp(sql_rows_get(applied, i, 1), m->sha256) == 0 ? APPLIED : CHANGED;
+    return PENDING;
+}
+
+static void judge_migrations(struct doctor *d, const struct sql_rows *applied)
+{
+    size_t n_pending = 0, n_changed = 0;
+    const char *pending = "", *changed = "";
+
+    for (size_t i = 0; i < n_migrations; i++) {
+        int state = state_of(applied, &migrations[i]);
+
+        if (state == PENDING && !n_pending++)
+            pending = migrations[i].name;
+        if (state == CHANGED && !n_changed++)
+            changed = migrations[i].name;
+    }
+    d->schema_known = n_pending == 0;
+    if (n_changed)
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migration_changed",
+                   "%s was applied with other contents than this program has: use the program that applied it", changed);
+    if (n_pending)
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending", "%zu of %zu are not applied, %s is the first: run `muster migrate`",
+                   n_pending, n_migrations, pending);
+    else if (!n_changed)
+        doctor_say(d, DOCTOR_OK, "migrations", NULL, "all %zu are applied", n_migrations);
+}
+
+static void check_migrations(struct doctor *d, struct sql_admin *admin)
+{
+    struct sql_rows *rows = NULL;
+    int err = sql_admin_exec(admin, "SELECT name, sha256 FROM muster.migrations", 0, NULL, &rows);
+
+    if (err)
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending", "schema muster cannot be read (%s): run `muster migrate`",
+                   sql_admin_error(admin));
+    else
+        judge_migrations(d, rows);
+    sql_rows_free(rows);
+}
+
+/* ---- tenants ----------------------------------------------------------------------------------------------------------- */
+
+static bool lacks_history(const struct doctor *d, const char *tenant)
+{
+    char name[96];
+
+    (void)snprintf(name, sizeof name, "MSG_%s", tenant);
+    return !map_get(&d->streams, name, strlen(name));
+}
+
+static void check_tenants(struct doctor *d, struct sql_admin *admin)
+{
+    struct sql_rows *rows = doctor_query(d, admin, "SELECT name, history <> 'off' FROM muster.tenants ORDER BY name", 0, NULL);
+    struct buf missing = {0};
+    int n_missing = 0;
+
+    if (!rows)
+        return;
+    for (int i = 0; d->streams_known && i < sql_rows_count(rows); i++)
+        if (doctor_is_true(rows, i, 1) && lacks_history(d, sql_rows_get(rows, i, 0)) && n_missing++ < MISSING_SHOWN)
+            buf_printf(&missing, "%sMSG_%s", n_missing > 1 ? ", " : "", sql_rows_get(rows, i, 0));
+    if (sql_rows_count(rows) == 0)
+        doctor_say(d, DOCTOR_HINT, "tenants", NULL, "there are none: `muster tenant add NAME`");
+    else if (n_missing)
+        doctor_say(d, DOCTOR_HINT, "tenants", "stream_missing", "%d have no history stream (%s%s); a running broker makes it within a minute",
+                   n_missing, missing.data ? missing.data : "", n_missing > MISSING_SHOWN ? ", …" : "");
+    else
+        doctor_say(d, DOCTOR_OK, "tenants", NULL, "%d", sql_rows_count(rows));
+    buf_done(&missing);
+    sql_rows_free(rows);
+}
+
+void doctor_postgres(struct doctor *d)
+{
+    const char *dsn = d->cli->config->postgres.dsn;
+    struct sql_admin *admin;
+
+    if (!dsn || !*dsn) {
+        doctor_say(d, d->n_cdc ? DOCTOR_BROKEN : DOCTOR_HINT, "postgres", "postgres_away",
+                   "no database is configured: set postgres.dsn or MUSTER_POSTGRES_DSN");
+        return;
+    }
+    admin = connect_to(d, dsn);
+    if (!admin)
+        return;
+    if (check_server(d, admin)) {
+        check_clock(d, admin);
+        check_migrations(d, admin);
+        if (d->schema_known)
+            check_tenants(d, admin);
+        doctor_slots(d, admin);
+        if (d->schema_known)
+            doctor_tables(d, admin);
+    }
+    sql_admin_close(admin);
+}

@@ -1,0 +1,118 @@
+/* doctor: the published tables: whether each row finds its tenant, also when it is deleted. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/doctor.h"
+#include "cli/identity.h"
+#include "cli/options.h"
+
+/* The tables of publication $1 with what muster.tables says of them. */
+static const char tables_sql[] =
+    "SELECT c.oid, p.schemaname || '.' || p.tablename, t.tenant, t.tenant_column,"
+    " has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), c.oid::regclass, current_user"
+    " FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname"
+    " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"
+    " LEFT JOIN muster.tables t ON t.schema_name = p.schemaname AND t.table_name = p.tablename"
+    " WHERE p.pubname = $1 ORDER BY 2";
+enum { TABLE_OID, TABLE_NAME, TABLE_TENANT, TABLE_COLUMN, TABLE_MAY, TABLE_QUOTED, TABLE_USER };
+
+/* The tenant column of a table, NULL where all of its rows belong to one tenant; the configuration goes before muster.tables. */
+static const char *column_of(const struct doctor_cdc *c, const struct sql_rows *tables, int row)
+{
+    const char *name = sql_rows_get(tables, row, TABLE_NAME);
+    const char *const tenant_path[] = {"tables", name, "tenant"}, *const column_path[] = {"tables", name, "tenant_column"};
+    const char *column = options_entry(c->plugin, c->values, column_path);
+
+    if (options_entry(c->plugin, c->values, tenant_path) || sql_rows_get(tables, row, TABLE_TENANT))
+        return NULL;
+    if (!column)
+        column = sql_rows_get(tables, row, TABLE_COLUMN);
+    return column ? column : c->tenant_column;
+}
+
+static bool has_column(struct doctor *d, struct sql_admin *admin, const char *oid, const char *column)
+{
+    const char *const params[] = {oid, column};
+    struct sql_rows *rows =
+        doctor_query(d, admin, "SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped", 2, params);
+    bool has = rows && sql_rows_count(rows) > 0;
+
+    sql_rows_free(rows);
+    return has;
+}
+
+/* One relation of a table (itself, or a partition). True when it is well. */
+static bool judge_identity(struct doctor *d, const struct sql_rows *rows, int row, const char *column)
+{
+    const char *name = sql_rows_get(rows, row, IDENTITY_NAME), *mend = sql_rows_get(rows, row, IDENTITY_MEND);
+    char what[DOCTOR_WHAT_SIZE];
+
+    (void)snprintf(what, sizeof what, "table %.200s", name);
+    if (!doctor_is_true(rows, row, IDENTITY_ANY))
+        doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
+                   "it has no replica identity, so every UPDATE and DELETE on it fails in the application: %s", mend);
+    else if (!doctor_is_true(rows, row, IDENTITY_TENANT))
+        doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
+                   "it is not delivered: its replica identity lacks the tenant column %s: %s", column, mend);
+    else
+        return true;
+    return false;
+}
+
+static bool check_identity(struct doctor *d, struct sql_admin *admin, const char *oid, const char *column)
+{
+    const char *const params[] = {oid, column, NULL};
+    struct sql_rows *rows = doctor_query(d, admin, identity_sql, 3, params);
+    bool well = rows != NULL;
+
+    for (int i = 0; rows && i < sql_rows_count(rows); i++)
+        well &= judge_identity(d, rows, i, column);
+    sql_rows_free(rows);
+    return well;
+}
+
+/* True when its changes are delivered. */
+static bool check_table(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c, const struct sql_rows *tables, int row)
+{
+    const char *column = column_of(c, tables, row), *oid = sql_rows_get(tables, row, TABLE_OID);
+    const char *quoted = sql_rows_get(tables, row, TABLE_QUOTED);
+    char what[DOCTOR_WHAT_SIZE];
+
+    (void)snprintf(what, sizeof what, "table %.200s", sql_rows_get(tables, row, TABLE_NAME));
+    if (!doctor_is_true(tables, row, TABLE_MAY))
+        doctor_say(d, DOCTOR_HINT, what, "no_select_privilege", "%s may not read it, which a snapshot needs: GRANT SELECT ON %s TO %s",
+                   sql_rows_get(tables, row, TABLE_USER), quoted, sql_rows_get(tables, row, TABLE_USER));
+    if (column && !has_column(d, admin, oid, column)) {
+        doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
+                   "it is not delivered: it has no tenant column %s: `muster publish %s --tenant T` gives it to a tenant, --tenant-column "
+                   "names another column", column, quoted);
+        return false;
+    }
+    return check_identity(d, admin, oid, column);
+}
+
+static void check_publication(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c)
+{
+    struct sql_rows *tables = doctor_query(d, admin, tables_sql, 1, &c->publication);
+    char what[DOCTOR_WHAT_SIZE];
+    int n_well = 0, n;
+
+    if (!tables)
+        return;
+    n = sql_rows_count(tables);
+    (void)snprintf(what, sizeof what, "tables of %.63s", c->publication);
+    for (int i = 0; i < n; i++)
+        n_well += check_table(d, admin, c, tables, i);
+    if (!n)
+        doctor_say(d, DOCTOR_HINT, what, NULL, "none is published: `muster publish TABLE`");
+    else if (n_well == n)
+        doctor_say(d, DOCTOR_OK, what, NULL, "all %d are delivered", n);
+    sql_rows_free(tables);
+}
+
+void doctor_tables(struct doctor *d, struct sql_admin *admin)
+{
+    for (size_t i = 0; i < d->n_cdc; i++)
+        if (!d->cdc[i].events)
+            check_publication(d, admin, &d->cdc[i]);
+}

@@ -1,0 +1,39 @@
+/*
+ * The look at replica identities; see identity.h.
+ *
+ * With publish_via_partition_root the root's own identity counts too. A deferrable key cannot be an
+ * identity, and only the key columns of an index (not INCLUDE) are part of one.
+ */
+#include "cli/identity.h"
+
+const char identity_sql[] =
+    "WITH tree AS ("
+    "  SELECT $1::oid AS oid"
+    "  UNION SELECT relid FROM pg_partition_tree($1::oid::regclass) WHERE isleaf),"
+    " usable AS ("
+    "  SELECT i.indrelid, i.indexrelid, i.indisprimary, i.indisreplident,"
+    "   array_agg(a.attname::text) AS columns, bool_and(a.attnotnull) AS not_null"
+    "  FROM tree JOIN pg_index i ON i.indrelid = tree.oid"
+    "  CROSS JOIN LATERAL unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS k (attnum)"
+    "  JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum"
+    "  WHERE i.indisunique AND i.indimmediate AND i.indisvalid"
+    "   AND i.indpred IS NULL AND i.indexprs IS NULL"
+    "  GROUP BY 1, 2, 3, 4),"
+    " relation AS ("
+    "  SELECT c.oid, format('%I.%I', n.nspname, c.relname) AS name,"
+    "   c.relreplident = 'f' AS full_row,"
+    "   (SELECT columns FROM usable u WHERE u.indrelid = c.oid"
+    "     AND CASE c.relreplident WHEN 'd' THEN u.indisprimary"
+    "         WHEN 'i' THEN u.indisreplident ELSE false END) AS columns"
+    "  FROM tree JOIN pg_class c ON c.oid = tree.oid"
+    "  JOIN pg_namespace n ON n.oid = c.relnamespace)"
+    " SELECT name, full_row OR columns IS NOT NULL,"
+    "  full_row OR $2::text IS NULL OR $2 = ANY(columns),"
+    "  full_row OR $3::text IS NULL OR $3 = ANY(columns),"
+    "  format('ALTER TABLE %s REPLICA IDENTITY %s;', name, coalesce("
+    "   (SELECT CASE WHEN u.indisprimary THEN 'DEFAULT'"
+    "           ELSE format('USING INDEX %I', x.relname) END"
+    "    FROM usable u JOIN pg_class x ON x.oid = u.indexrelid"
+    "    WHERE u.indrelid = relation.oid AND u.not_null AND ($2 IS NULL OR $2 = ANY(u.columns))"
+    "    ORDER BY u.indisprimary DESC, cardinality(u.columns), x.oid LIMIT 1), 'FULL'))"
+    " FROM relation ORDER BY name";

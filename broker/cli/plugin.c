@@ -1,0 +1,249 @@
+/*
+ * muster plugin - what the configured plugins are, and the options that they take.
+ *
+ * A plugin is loaded to ask it: its file runs with the rights of who runs this command, as far as the loader takes it
+ * (core/loader.h).
+ */
+#include <getopt.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/buf.h"
+#include "base/utf8.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+#include "config/config.h"
+#include "core/loader.h"
+
+static const char command[] = "plugin";
+
+/* One entry of `plugins:` and what its file says of itself. */
+struct listed {
+    const struct config_plugin *how;
+    const struct muster_plugin *plugin; /* NULL: why says why it does not load */
+    char file[PATH_MAX + 80];
+    char why[LOADER_WHY_SIZE];
+};
+
+static void look_at(const struct config_plugin *how, struct listed *l)
+{
+    l->how = how;
+    l->plugin = NULL;
+    l->why[0] = '\0';
+    (void)loader_path(how, l->file, sizeof l->file);
+    if (loader_load(how, &l->plugin, l->why) != 0)
+        l->plugin = NULL;
+}
+
+static const struct muster_service *service_at(const struct muster_plugin *p, uint32_t i)
+{
+    return (const void *)((const char *)p->services + (size_t)i * p->service_size);
+}
+
+/* ---- for people -------------------------------------------------------------------------------------------------------- */
+
+static void print_abi(struct buf *out, const struct muster_plugin *p)
+{
+    buf_printf(out, "%u.%u", p->abi_major, p->abi_minor);
+}
+
+static void print_line(struct buf *out, const struct listed *l)
+{
+    const struct muster_plugin *p = l->plugin;
+    struct buf abi = {0};
+
+    if (p)
+        print_abi(&abi, p);
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5lld  %s\n", l->how->instance, p ? p->name : "-", p ? p->version : "-",
+               abi.data ? abi.data : "-", (long long)l->how->lanes, l->file);
+    buf_done(&abi);
+    if (!p)
+        buf_printf(out, "  does not load: %s\n", l->why);
+    if (p && p->capabilities)
+        buf_printf(out, "  needs %s\n", p->capabilities);
+    for (uint32_t i = 0; p && i < p->n_services; i++)
+        buf_printf(out, "  serves %s: %s\n", service_at(p, i)->name, service_at(p, i)->verbs);
+}
+
+static void print_header(struct buf *out)
+{
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5s  %s\n", "INSTANCE", "PLUGIN", "VERSION", "ABI", "LANES", "FILE");
+}
+
+/* ---- as JSON ----------------------------------------------------------------------------------------------------------- */
+
+/* Names of files and words of a plugin's author may be any bytes. */
+static void put_json(struct buf *out, const char *text)
+{
+    struct buf clean = {0};
+
+    utf8_put(&clean, text, strlen(text));
+    buf_put_json(out, clean.data ? clean.data : "", clean.len);
+    buf_done(&clean);
+}
+
+static void put_member(struct buf *out, const char *key, const char *value)
+{
+    buf_printf(out, ",\"%s\":", key);
+    if (value)
+        put_json(out, value);
+    else
+        buf_put_lit(out, "null");
+}
+
+/* Words separated by blanks, as a list. */
+static void put_words(struct buf *out, const char *words)
+{
+    bool any = false;
+
+    buf_putc(out, '[');
+    for (const char *at = words ? words : ""; *at;) {
+        size_t len = strcspn(at, " ");
+
+        if (len) {
+            buf_printf(out, "%s\"%.*s\"", any ? "," : "", (int)len, at);
+            any = true;
+        }
+        at += len + (at[len] == ' ');
+    }
+    buf_putc(out, ']');
+}
+
+static void put_services(struct buf *out, const struct muster_plugin *p)
+{
+    buf_put_lit(out, ",\"services\":[");
+    for (uint32_t i = 0; i < p->n_services; i++) {
+        buf_printf(out, "%s{\"name\":\"%s\",\"verbs\":", i ? "," : "", service_at(p, i)->name);
+        put_words(out, service_at(p, i)->verbs);
+        buf_putc(out, '}');
+    }
+    buf_putc(out, ']');
+}
+
+/* The object without its closing brace. */
+static void put_listed(struct buf *out, const struct listed *l)
+{
+    const struct muster_plugin *p = l->plugin;
+
+    buf_put_lit(out, "{\"instance\":");
+    put_json(out, l->how->instance);
+    put_member(out, "file", l->file);
+    buf_printf(out, ",\"lanes\":%lld,\"isolation\":\"%s\",\"required\":%s,\"loads\":%s", (long long)l->how->lanes,
+               l->how->isolation == CONFIG_ISOLATION_PROCESS ? "process" : "none", l->how->required ? "true" : "false",
+               p ? "true" : "false");
+    if (!p) {
+        put_member(out, "error", l->why);
+        return;
+    }
+    put_member(out, "name", p->name);
+    put_member(out, "version", p->version);
+    put_member(out, "source_id", p->source_id);
+    buf_put_lit(out, ",\"abi\":\"");
+    print_abi(out, p);
+    buf_put_lit(out, "\",\"capabilities\":");
+    put_words(out, p->capabilities);
+    put_services(out, p);
+}
+
+/* ---- the verb list ----------------------------------------------------------------------------------------------------- */
+
+static void list_all(const struct config *config, bool json, struct buf *out)
+{
+    struct listed l;
+
+    if (json)
+        buf_putc(out, '[');
+    else
+        print_header(out);
+    for (size_t i = 0; i < config->n_plugins; i++) {
+        look_at(&config->plugins[i], &l);
+        if (!json) {
+            print_line(out, &l);
+            continue;
+        }
+        buf_puts(out, i ? ",\n" : "");
+        put_listed(out, &l);
+        buf_putc(out, '}');
+    }
+    if (json)
+        buf_put_lit(out, "]\n");
+}
+
+/* The configured instance of that name; else what would be loaded for a built-in of that name. */
+static struct config_plugin find_plugin(const struct config *config, const char *name)
+{
+    for (size_t i = 0; i < config->n_plugins; i++)
+        if (strcmp(config->plugins[i].instance, name) == 0)
+            return config->plugins[i];
+    return (struct config_plugin){.name = name, .instance = name, .lanes = 1, .required = true};
+}
+
+static int list_one(const struct config *config, const char *name, bool json, struct buf *out)
+{
+    const struct config_plugin how = find_plugin(config, name);
+    struct listed l;
+    const char *fault;
+
+    if (strchr(name, '/'))
+        return cli_fail(CLI_USAGE, command, "list: %s came, the name of a configured instance or of a built-in plugin was expected", name);
+    look_at(&how, &l);
+    if (!l.plugin)
+        return cli_fail(CLI_FAILED, command, "%s: %s", name, l.why);
+    fault = options_fault(l.plugin);
+    if (fault)
+        return cli_fail(CLI_FAILED, command, "%s: its option table is wrong: %s", l.file, fault);
+    if (json) {
+        put_listed(out, &l);
+        buf_put_lit(out, ",\"options\":");
+        config_schema(l.plugin, out);
+        buf_put_lit(out, "}\n");
+    } else {
+        print_header(out);
+        print_line(out, &l);
+        buf_putc(out, '\n');
+        options_print(l.plugin, out);
+    }
+    return CLI_DONE;
+}
+
+static int parse_list(int argc, char **argv, bool *ret_json)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {0}};
+    int c;
+
+    optind = 0; /* as the first call of this process */
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (c != 'j')
+            return cli_fail(CLI_USAGE, command, "list: %s came, [NAME] [--json] was expected", argv[optind - 1]);
+        *ret_json = true;
+    }
+    if (argc - optind > 1)
+        return cli_fail(CLI_USAGE, command, "list: %s came, one NAME at most was expected", argv[optind + 1]);
+    return CLI_DONE;
+}
+
+int cmd_plugin(const struct cli *cli, int argc, char **argv)
+{
+    struct buf out = {0};
+    bool json = false;
+    int code;
+
+    if (argc < 2 || strcmp(argv[1], "list") != 0)
+        return cli_fail(CLI_USAGE, command, "%s came, list was expected", argc > 1 ? argv[1] : "nothing");
+    argc--, argv++;
+    code = parse_list(argc, argv, &json);
+    if (code != CLI_DONE)
+        return code;
+    if (optind < argc)
+        code = list_one(cli->config, argv[optind], json, &out);
+    else
+        list_all(cli->config, json, &out);
+    if (buf_failed(&out))
+        code = cli_fail(CLI_FAILED, command, "no memory");
+    else if (code == CLI_DONE)
+        fputs(out.data, stdout);
+    buf_done(&out);
+    return code;
+}

@@ -1,0 +1,454 @@
+/* Lines of `muster watch`; see watch_line.h. Every text in them comes from rows or plugins and goes through term_put() or JSON. */
+#include "cli/watch_line.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/utf8.h"
+#include "cli/term.h"
+#include "wire/subject.h"
+#include "wire/value.h"
+#include "wire/writer.h"
+
+enum {
+    SHOWN_VALUE = 48,   /* bytes of one value */
+    SHOWN_COLUMNS = 24, /* of one row */
+    SHOWN_NAME = 128,
+    CHANNELS_MAX = 65536,
+    TIME_FROM = 11, /* "2026-01-31T23:59:59.123456Z": the part from the hour to the milliseconds */
+    TIME_LEN = 12,
+};
+
+static bool parse(const struct watch_style *style, const struct heard *h, struct subject *ret_subject)
+{
+    return subject_parse(style->root, h->subject, strlen(h->subject), ret_subject) == 0 &&
+           (ret_subject->kind == SUBJECT_CDC || ret_subject->kind == SUBJECT_EVT);
+}
+
+bool heard_is_shown(const struct watch_style *style, const struct heard *h)
+{
+    struct subject s;
+
+    return parse(style, h, &s) && *s.tenant.s != '_' && !text_is(s.service, "_");
+}
+
+static const char *header(const struct heard *h, const char *name)
+{
+    for (uint32_t i = 0; i < h->n_headers; i++)
+        if (strcmp(h->headers[i].name, name) == 0)
+            return h->headers[i].value;
+    return NULL;
+}
+
+/* NULL: neither JSON nor MessagePack. */
+static struct muster_value *decode(const struct heard *h)
+{
+    struct muster_value *doc;
+    struct wire_error err;
+    uint32_t encoding;
+
+    if (value_detect(h->data, &encoding, &err) != 0 || value_decode(encoding, h->data, &doc, &err) != 0)
+        return NULL;
+    return doc;
+}
+
+/* ---- values ------------------------------------------------------------------------------------------------------------ */
+
+static void put_compact(struct buf *out, const struct muster_value *v)
+{
+    struct muster_writer w;
+
+    writer_init(&w, MUSTER_JSON, out);
+    writer_value(&w, v);
+}
+
+/* A text that nobody would take for something else needs no quotes. */
+static bool is_plain(const char *s, size_t len)
+{
+    static const char also[] = "_-.:+@/";
+
+    for (size_t i = 0; i < len; i++) {
+        bool alnum = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9');
+
+        if (!alnum && (!s[i] || !strchr(also, s[i])))
+            return false;
+    }
+    return len > 0;
+}
+
+static void put_value(struct buf *out, const struct muster_value *v)
+{
+    size_t len;
+    const char *s = value_type(v) == MUSTER_STR ? value_str(v, &len) : NULL;
+    struct buf json = {0};
+
+    if (s && is_plain(s, len)) {
+        term_put(out, s, len, SHOWN_VALUE);
+        return;
+    }
+    put_compact(&json, v);
+    term_put(out, json.data ? json.data : "", json.len, SHOWN_VALUE);
+    buf_done(&json);
+}
+
+static bool same_value(const struct muster_value *a, const struct muster_value *b)
+{
+    struct buf texts[2] = {{0}, {0}};
+    bool same;
+
+    put_compact(&texts[0], a);
+    put_compact(&texts[1], b);
+    same = texts[0].len == texts[1].len && (!texts[0].len || memcmp(texts[0].data, texts[1].data, texts[0].len) == 0);
+    buf_done(&texts[0]);
+    buf_done(&texts[1]);
+    return same;
+}
+
+static void put_pair(struct buf *out, const char *name, size_t len, const struct muster_value *v)
+{
+    buf_putc(out, ' ');
+    term_put(out, name, len, SHOWN_NAME);
+    buf_putc(out, '=');
+    put_value(out, v);
+}
+
+/* ---- the beginning of a line ------------------------------------------------------------------------------------------- */
+
+static void put_time(struct buf *out, const struct muster_value *time)
+{
+    char now[CLOCK_RFC3339_SIZE];
+    size_t len = 0;
+    const char *text = time ? value_str(time, &len) : NULL;
+
+    if (!text || len < TIME_FROM + TIME_LEN) {
+        clock_rfc3339(clock_wall_ns(), now);
+        text = now;
+    }
+    term_put(out, text + TIME_FROM, TIME_LEN, TIME_LEN);
+}
+
+static void put_padded(struct buf *out, const char *s, size_t len, size_t width)
+{
+    term_put(out, s, len, SHOWN_NAME);
+    for (size_t i = len; i < width; i++)
+        buf_putc(out, ' ');
+}
+
+/* ---- row changes ------------------------------------------------------------------------------------------------------- */
+
+static int colour_of(struct text op)
+{
+    if (text_is(op, "insert"))
+        return TERM_GREEN;
+    return text_is(op, "update") ? TERM_YELLOW : TERM_RED;
+}
+
+/* The key, and the old one where it has changed. */
+static void put_key(struct buf *out, const struct muster_value *key, const struct muster_value *old)
+{
+    const struct muster_value *v;
+    const char *name;
+    size_t len;
+
+    for (size_t i = 0; (v = value_key(key, i, &name, &len)); i++) {
+        const struct muster_value *was = value_get(old, name);
+
+        put_pair(out, name, len, v);
+        if (was && !same_value(was, v)) {
+            buf_put_lit(out, " (was ");
+            put_value(out, was);
+            buf_putc(out, ')');
+        }
+    }
+}
+
+/* One column of the row: false when there is nothing to say about it. */
+static bool put_column(struct buf *out, const char *name, const struct muster_value *v, const struct muster_value *old)
+{
+    const struct muster_value *was = value_get(old, name);
+
+    if (was && same_value(was, v))
+        return false;
+    if (!was && value_type(v) == MUSTER_NULL)
+        return false;
+    buf_putc(out, ' ');
+    term_put(out, name, strlen(name), SHOWN_NAME);
+    buf_putc(out, '=');
+    if (was) {
+        put_value(out, was);
+        buf_put_lit(out, "→");
+    }
+    put_value(out, v);
+    return true;
+}
+
+/* The columns of row that are not in the key; of an update those that differ from old, as far as old is known. */
+static void put_columns(struct buf *out, const struct muster_value *body, const struct muster_value *row, const struct muster_value *old)
+{
+    const struct muster_value *key = value_get(body, "key"), *v;
+    const char *name;
+    size_t len, shown = 0, more = 0;
+
+    for (size_t i = 0; (v = value_key(row, i, &name, &len)); i++) {
+        if (value_get(key, name))
+            continue;
+        if (shown == SHOWN_COLUMNS)
+            more++;
+        else if (put_column(out, name, v, old))
+            shown++;
+    }
+    if (more)
+        buf_printf(out, " (%zu columns more)", more);
+}
+
+/* Names of columns that are not shown because they were not sent. */
+static void put_names(struct buf *out, const char *what, const struct muster_value *names)
+{
+    const struct muster_value *v;
+
+    for (size_t i = 0; (v = value_at(names, i)); i++) {
+        size_t len = 0;
+        const char *s = value_str(v, &len);
+
+        buf_puts(out, i ? ", " : what);
+        term_put(out, s ? s : "", len, SHOWN_NAME);
+    }
+    if (value_count(names))
+        buf_putc(out, ')');
+}
+
+static void put_change(struct buf *out, const struct watch_style *style, const struct subject *s, const struct muster_value *body)
+{
+    const struct muster_value *row = value_get(body, "new"), *old = value_get(body, "old");
+    const char *schema = value_str(value_get(body, "schema"), NULL), *table = value_str(value_get(body, "table"), NULL);
+    char op[16];
+
+    (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len, s->verb.s); /* a parsed subject has one of four words here */
+    term_colour(out, style->colours, colour_of(s->verb), op);
+    buf_putc(out, ' ');
+    term_put(out, schema ? schema : "?", schema ? strlen(schema) : 1, SHOWN_NAME);
+    buf_putc(out, '.');
+    term_put(out, table ? table : "?", table ? strlen(table) : 1, SHOWN_NAME);
+    buf_putc(out, ' ');
+    put_key(out, value_get(body, "key"), row && value_type(row) == MUSTER_MAP ? old : NULL);
+    buf_putc(out, ' ');
+    if (row && value_type(row) == MUSTER_MAP)
+        put_columns(out, body, row, old);
+    else
+        put_columns(out, body, old, NULL);
+    put_names(out, "  (unchanged: ", value_get(body, "unchanged"));
+    put_names(out, "  (omitted, too large: ", value_get(body, "omitted"));
+}
+
+/* ---- events ------------------------------------------------------------------------------------------------------------ */
+
+static void put_event(struct buf *out, const struct heard *h, const struct subject *s, const struct muster_value *body)
+{
+    const char *key = header(h, "Muster-Key"), *name;
+    const struct muster_value *v;
+    size_t len;
+
+    term_put(out, s->service.s, s->service.len, SHOWN_NAME);
+    buf_putc(out, '.');
+    term_put(out, s->verb.s, s->verb.len, SHOWN_NAME);
+    buf_put_lit(out, "  ");
+    if (key)
+        term_put(out, key, strlen(key), SHOWN_NAME);
+    else if (s->ref.s)
+        term_put(out, s->ref.s, s->ref.len, SHOWN_NAME);
+    buf_putc(out, ' ');
+    for (size_t i = 0; i < SHOWN_COLUMNS && (v = value_key(body, i, &name, &len)); i++)
+        if (value_type(v) != MUSTER_NULL && strcmp(name, "at") != 0)
+            put_pair(out, name, len, v);
+    if (value_count(body) > SHOWN_COLUMNS)
+        buf_printf(out, " (%zu members more)", value_count(body) - SHOWN_COLUMNS);
+}
+
+static void print_text(struct buf *out, const struct watch_style *style, const struct heard *h)
+{
+    struct muster_value *body = decode(h);
+    struct subject s;
+    bool is_change;
+
+    if (!parse(style, h, &s))
+        return; /* heard_is_shown() has said so */
+    is_change = s.kind == SUBJECT_CDC;
+    put_time(out, value_get(body, is_change ? "commit_time" : "at"));
+    buf_put_lit(out, "  ");
+    put_padded(out, s.tenant.s, s.tenant.len, 10);
+    buf_put_lit(out, "  ");
+    if (!body) {
+        term_put(out, h->subject, strlen(h->subject), SUBJECT_MAX);
+        buf_printf(out, "  (%zu bytes that are neither JSON nor MessagePack)", h->data.len);
+    } else if (is_change) {
+        put_change(out, style, &s, body);
+    } else {
+        put_event(out, h, &s, body);
+    }
+    buf_putc(out, '\n');
+    value_free(body);
+}
+
+/* ---- JSON -------------------------------------------------------------------------------------------------------------- */
+
+static void put_json(struct buf *out, const char *s, size_t len)
+{
+    struct buf clean = {0};
+
+    utf8_put(&clean, s, len);
+    buf_put_json(out, clean.data ? clean.data : "", clean.len);
+    out->failed |= buf_failed(&clean);
+    buf_done(&clean);
+}
+
+static void print_json(struct buf *out, const struct heard *h)
+{
+    struct muster_value *body = decode(h);
+
+    buf_put_lit(out, "{\"subject\":");
+    put_json(out, h->subject, strlen(h->subject));
+    buf_put_lit(out, ",\"headers\":{");
+    for (uint32_t i = 0; i < h->n_headers; i++) {
+        buf_puts(out, i ? "," : "");
+        put_json(out, h->headers[i].name, strlen(h->headers[i].name));
+        buf_putc(out, ':');
+        put_json(out, h->headers[i].value, strlen(h->headers[i].value));
+    }
+    buf_put_lit(out, "},\"body\":");
+    if (body) {
+        put_compact(out, body);
+    } else {
+        buf_put_lit(out, "{\"base64\":\"");
+        buf_put_base64(out, h->data.data, h->data.len);
+        buf_put_lit(out, "\"}");
+    }
+    buf_put_lit(out, "}\n");
+    value_free(body);
+}
+
+void heard_print(struct buf *out, const struct watch_style *style, const struct heard *h)
+{
+    if (style->json)
+        print_json(out, h);
+    else
+        print_text(out, style, h);
+}
+
+/* ---- gaps -------------------------------------------------------------------------------------------------------------- */
+
+struct position {
+    uint64_t epoch, seq;
+};
+
+/* What is said between the lines. */
+struct notice {
+    const char *kind; /* gap, again, epoch */
+    const char *channel;
+    struct position before, now;
+};
+
+void channels_done(struct channels *c)
+{
+    void *position;
+
+    for (size_t at = 0; map_next(&c->seen, &at, NULL, &position);)
+        free(position);
+    map_done(&c->seen);
+}
+
+static void put_notice_text(struct buf *line, const struct notice *n)
+{
+    unsigned long long before = n->before.seq, now = n->now.seq;
+
+    if (strcmp(n->kind, "gap") == 0)
+        buf_printf(line, "-- gap: %llu not heard, between %llu and %llu", now - before - 1, before, now);
+    else if (strcmp(n->kind, "again") == 0)
+        buf_printf(line, "-- position %llu came after %llu", now, before);
+    else
+        buf_printf(line, "-- begins anew: epoch %llu after %llu; what was between them may be lost", (unsigned long long)n->now.epoch,
+                   (unsigned long long)n->before.epoch);
+    buf_printf(line, " (%s)", n->channel);
+}
+
+static void put_notice(struct buf *out, const struct watch_style *style, const struct notice *n)
+{
+    struct buf line = {0};
+
+    if (style->json) {
+        buf_printf(out, "{\"notice\":{\"kind\":\"%s\",\"channel\":\"%s\",\"epoch\":%llu,\"seq\":%llu,", n->kind, n->channel,
+                   (unsigned long long)n->now.epoch, (unsigned long long)n->now.seq);
+        buf_printf(out, "\"before\":{\"epoch\":%llu,\"seq\":%llu}}}\n", (unsigned long long)n->before.epoch,
+                   (unsigned long long)n->before.seq);
+        return;
+    }
+    put_notice_text(&line, n);
+    term_colour(out, style->colours, TERM_MAGENTA, line.data ? line.data : "");
+    buf_putc(out, '\n');
+    buf_done(&line);
+}
+
+/* "acme evt.task" or "acme cdc.main.public.orders": names of a parsed subject, safe to print. */
+static bool channel_of(const struct subject *s, char out[SUBJECT_MAX])
+{
+    int n;
+
+    if (s->kind == SUBJECT_EVT)
+        n = snprintf(out, SUBJECT_MAX, "%.*s evt.%.*s", (int)s->tenant.len, s->tenant.s, (int)s->service.len, s->service.s);
+    else
+        n = snprintf(out, SUBJECT_MAX, "%.*s cdc.%.*s.%.*s.%.*s", (int)s->tenant.len, s->tenant.s, (int)s->service.len, s->service.s,
+                     (int)s->schema.len, s->schema.s, (int)s->table.len, s->table.s);
+    return n > 0 && n < SUBJECT_MAX;
+}
+
+/* The channel's last position, made with this one when it is new (*ret_new). NULL: no memory, or too many. */
+static struct position *find_channel(struct channels *c, const char *name, struct position now, bool *ret_new)
+{
+    struct position *p = map_get(&c->seen, name, strlen(name));
+
+    *ret_new = !p;
+    if (p || c->seen.n >= CHANNELS_MAX)
+        return p;
+    p = malloc(sizeof *p);
+    if (!p || !map_put(&c->seen, name, strlen(name), p)) {
+        free(p);
+        return NULL;
+    }
+    *p = now;
+    return p;
+}
+
+void channels_check(struct channels *c, const struct watch_style *style, const struct heard *h, struct buf *out)
+{
+    const char *epoch = header(h, "Muster-Epoch"), *seq = header(h, "Muster-Seq");
+    char name[SUBJECT_MAX];
+    struct position *last;
+    struct subject s;
+    bool fresh;
+
+    if (!epoch || !seq || !parse(style, h, &s) || !channel_of(&s, name))
+        return;
+    struct position now = {strtoull(epoch, NULL, 10), strtoull(seq, NULL, 10)};
+    last = find_channel(c, name, now, &fresh);
+    if (!last || fresh)
+        return;
+    if (now.epoch != last->epoch)
+        put_notice(out, style, &(struct notice){"epoch", name, *last, now});
+    else if (now.seq > last->seq + 1)
+        put_notice(out, style, &(struct notice){"gap", name, *last, now});
+    else if (now.seq <= last->seq)
+        put_notice(out, style, &(struct notice){"again", name, *last, now});
+    *last = now;
+}
+
+void notice_dropped(struct buf *out, const struct watch_style *style, uint64_t n)
+{
+    char line[128];
+
+    (void)snprintf(line, sizeof line,
+                   style->json ? "{\"notice\":{\"kind\":\"dropped\",\"messages\":%llu}}" : "-- %llu came faster than they could be printed",
+                   (unsigned long long)n);
+    term_colour(out, style->colours && !style->json, TERM_MAGENTA, line);
+    buf_putc(out, '\n');
+}

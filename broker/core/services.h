@@ -1,0 +1,42 @@
+/*
+ * core/services.h - what this broker answers: the verbs that the plugins' descriptors declare, with their definitions and counters.
+ *
+ * Shape    Each verb is an endpoint. Requests to it are checked against the plugin's definition before the plugin sees them, and
+ *          counted. `$SRV.PING|INFO|STATS[.muster[.<broker id>]]` (NATS ADR-32) tell of all of them as one service "muster".
+ * Threads  services_add() before anything runs; finding and counting from any thread, without a lock but for last_error.
+ * Errors   services_add(): why names the plugin's service and what is wrong with it.
+ */
+#ifndef MUSTER_CORE_SERVICES_H
+#define MUSTER_CORE_SERVICES_H
+
+#include <muster/plugin.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "wire/text.h"
+
+struct broker;
+struct endpoint;
+struct services;
+struct wire_error;
+
+enum { SERVICES_WHY_SIZE = 512 };
+
+int services_new(struct broker *broker, struct services **ret_services);
+void services_free(struct services *s);
+/* Take the services of a plugin's descriptor; again for each further instance of it. MUSTER_EINVAL: a name, a verb or the definition
+ * is wrong. MUSTER_EEXIST: another plugin answers that service already. */
+int services_add(struct services *s, const struct muster_plugin *plugin, char why[SERVICES_WHY_SIZE]);
+/* Answer $SRV from now on; stop answering. */
+int services_start(struct services *s);
+void services_stop(struct services *s);
+
+/* NULL: no plugin declares it. */
+struct endpoint *services_find(const struct services *s, struct text service, struct text verb);
+/* Decode a request's body within the limits of INTERFACE 3 and check it against the verb's definition. e may be NULL: limits only.
+ * MUSTER_EINVAL with *err naming the field, or MUSTER_ENOMEM. */
+int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, struct wire_error *err);
+/* Count one answer, ns after the request came. number and text: of the error that was answered; 0 and NULL for none. */
+void endpoint_count(struct endpoint *e, int64_t ns, int number, const char *text);
+
+#endif

@@ -1,0 +1,248 @@
+"""tests/bench/run: the broker against bare programs, in alternating runs, as medians and ratios. See the README of this folder's run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness import BUILD, installed, wait_until
+from rig import Result, Rig, cpu_us
+
+IDLE_SECONDS = 10
+LATENCY_SECONDS = 8
+
+
+class Report:
+    """What was measured, printed as it comes and kept for --json."""
+
+    def __init__(self, as_json: bool) -> None:
+        self.as_json = as_json
+        self.values: dict[str, Any] = {}
+
+    def say(self, text: str = "") -> None:
+        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
+
+    def keep(self, name: str, value: Any) -> None:
+        self.values[name] = value
+
+    def end(self) -> None:
+        if self.as_json:
+            print(json.dumps(self.values, indent=2))
+
+
+def spread(values: list[float], form: str = "{:,.0f}") -> str:
+    return f"{form.format(median(values))} [{form.format(min(values))}..{form.format(max(values))}]"
+
+
+def verdict(value: float, target: float, below: bool = False) -> str:
+    return "met" if (value <= target if below else value >= target) else "MISSED"
+
+
+def conditions(report: Report, rig: Rig, rows: int, rounds: int) -> None:
+    def version(*argv: str) -> str:
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
+
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    said = {
+        "rows": rows, "rounds": rounds, "cores": os.cpu_count(), "cpu": cpu[1] if cpu else platform.processor(),
+        "load_before": round(os.getloadavg()[0], 1),
+        "postgres": rig.sql("SHOW server_version")[0][0], "fsync": rig.sql("SHOW fsync")[0][0],
+        "synchronous_commit": rig.sql("SHOW synchronous_commit")[0][0],
+        "nats_server": version(installed("nats-server"), "--version"), "libnats": version("pkg-config", "--modversion", "libnats"),
+        "stream": "file, R1, default sync interval", "build": str(BUILD)}
+    report.keep("conditions", said)
+    report.say("conditions  " + ", ".join(f"{key} {value}" for key, value in said.items()))
+
+
+# ---- cdc ------------------------------------------------------------------------------------------------------------------------
+
+READER, NULL, PIPE, PLAIN, MUSTER = "bare reader", "plugin, null sink", "bare pipe", "bare pipe, no republish", "muster"
+
+
+def same_bytes(rig: Rig, table: str, rows: int) -> int:
+    """The bare pipe must carry what muster carries: compare the first messages of both streams; the size of a body."""
+    rig.pipe(table, keep=True)
+    bare = rig.first_messages(f"r{rig.runs}", 40)
+    rig.drop_stream(f"r{rig.runs}")
+    rig.muster(table, rows, keep=True)
+    ours = rig.first_messages(f"r{rig.runs}", 40)
+    rig.drop_stream(f"r{rig.runs}")
+    # The first change of a channel lists the columns, and is longer.
+    pairs = [(a, b) for a, b in zip(bare, ours) if '"columns":' not in b[2]]
+    for a, b in pairs:
+        assert a == b, f"the bare pipe is not muster's equal:\n{a}\n{b}"
+    assert len(pairs) > 20
+    return len(pairs[0][0][2])
+
+
+def one_workload(report: Report, rig: Rig, name: str, size: int, rows: int, rounds: int) -> float:
+    table = f"bench_{size}"
+    rig.fill(table, rows, size)
+    body = same_bytes(rig, table, rows)
+    runs: dict[str, list[Result]] = {READER: [], NULL: [], PIPE: [], PLAIN: [], MUSTER: []}
+    for _ in range(rounds):
+        runs[READER].append(rig.reader(table))
+        runs[NULL].append(rig.null(table))
+        runs[PIPE].append(rig.pipe(table))
+        runs[MUSTER].append(rig.muster(table, rows))
+        runs[PLAIN].append(rig.pipe(table, republish=False))
+    rig.drop_slot(table)
+    report.say(f"\ncdc, {name} ({rows:,} rows, bodies of {body} bytes)")
+    report.say(f"  {'':26}{'rows/s':>30}   CPU us/row: own  walsender  nats")
+    for who, results in runs.items():
+        rates = [r.rate for r in results]
+        report.say(f"  {who:26}{spread(rates):>30}   {median(r.cpu_us for r in results):15.1f}  {median(r.sender_us for r in results):9.1f}"
+                   f"  {median(r.nats_us for r in results):4.1f}")
+    for label, who, base, target in (("decode and route, null sink / bare reader", NULL, READER, 0.90),
+                                     ("muster / bare pipe, both republished", MUSTER, PIPE, 0.80),
+                                     ("muster / bare pipe without republish", MUSTER, PLAIN, None)):
+        ratios = [a.rate / b.rate for a, b in zip(runs[who], runs[base])]
+        judged = f"target >= {target:.2f}: {verdict(median(ratios), target)}" if target else "for comparison"
+        report.say(f"  {label:44}{spread(ratios, '{:.2f}'):>20}   {judged}")
+        report.keep(f"cdc/{size}/{who} to {base}", {"ratios": ratios, "median": median(ratios), "target": target})
+    report.keep(f"cdc/{size}/runs", {who: [vars(r) | {"rate": r.rate} for r in results] for who, results in runs.items()})
+    return median(r.rate for r in runs[MUSTER])
+
+
+def cdc(report: Report, rig: Rig, rows: int, rounds: int) -> None:
+    one_workload(report, rig, "transactions of 1 row", 1, rows, rounds)
+    one_workload(report, rig, "transactions of 1,000 rows", 1000, rows, rounds)
+
+
+# ---- latency ----------------------------------------------------------------------------------------------------------------------
+
+
+def measure_latency(rig: Rig, source: str, table: str, rate: int, count: int) -> dict[str, float]:
+    done = subprocess.run(
+        [str(BUILD / "bin" / "bench" / "latency"), "--dsn", rig.site.postgres.dsn(), "--url", rig.site.nats.url, "--creds", rig.creds,
+         "--source", source, "--table", table, "--rate", str(rate), "--count", str(count)], capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        raise AssertionError(f"latency: {done.stdout}{done.stderr}")
+    return {key: float(value) for key, value in re.findall(r"(\w+)=(-?\d+)", done.stdout)}
+
+
+class LiveMuster:
+    def __init__(self, rig: Rig, table: str) -> None:
+        rig.runs += 1
+        self.rig, self.source = rig, f"r{rig.runs}"
+        rig.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.source,))
+        self.broker = rig.broker(self.source)
+        self.broker.start()
+
+    def close(self) -> None:
+        self.rig.stop(self.broker)
+        self.rig.drop_slot(self.source)
+        self.rig.drop_stream(self.source)
+
+
+class LivePipe:
+    def __init__(self, rig: Rig, table: str) -> None:
+        rig.runs += 1
+        self.rig, self.source = rig, f"r{rig.runs}"
+        rig.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.source,))
+        rig.make_stream(self.source, True)
+        self.child = rig.program("bare_pipe", "--dsn", rig.site.postgres.dsn(), "--slot", self.source, "--publication", "muster", "--table",
+                                 table, "--source", self.source, "--url", rig.site.nats.url, "--creds", rig.creds, "--live")
+        wait_until(lambda: rig.active_pid(self.source), 20, "the pipe to stream")
+
+    def close(self) -> None:
+        self.child.terminate()
+        self.child.wait()
+        self.rig.drop_slot(self.source)
+        self.rig.drop_stream(self.source)
+
+
+def latency(report: Report, rig: Rig, rounds: int) -> None:
+    table = "bench_live"
+    rig.sql("CREATE TABLE public.bench_live (tenant_id text NOT NULL, id bigint NOT NULL, user_id bigint, name text,"
+            " amount numeric(12,2), note text, updated_at timestamptz, PRIMARY KEY (tenant_id, id))")
+    rig.site.cli("publish", f"public.{table}", "--tenant-column", "tenant_id")
+    live = LiveMuster(rig, table)
+    ceiling = median(measure_latency(rig, live.source, table, 0, 20000)["rate"] for _ in range(3))
+    live.close()
+    report.say(f"\nlatency, commit's return to message in hand (ceiling of 2 writers, server, broker and NATS on this machine: {ceiling:,.0f} tx/s)")
+    report.keep("latency/ceiling", ceiling)
+    for rate, p50_target, p99_target in ((1000, 500, 3000), (int(ceiling / 2), None, 5000)):
+        found: dict[str, list[dict[str, float]]] = {"bare pipe": [], "muster": []}
+        for _ in range(rounds):
+            for who, kind in (("bare pipe", LivePipe), ("muster", LiveMuster)):
+                live = kind(rig, table)
+                found[who].append(measure_latency(rig, live.source, table, rate, rate * LATENCY_SECONDS))
+                live.close()
+        report.say(f"  {rate:,} tx/s")
+        for who, results in found.items():
+            p50, p99, worst = ([r[key] for r in results] for key in ("p50_us", "p99_us", "max_us"))
+            judged = ""
+            if who == "muster":
+                judged = f"   target p99 <= {p99_target / 1000:g} ms: {verdict(median(p99), p99_target, below=True)}"
+                if p50_target:
+                    judged += f", p50 <= {p50_target / 1000:g} ms: {verdict(median(p50), p50_target, below=True)}"
+            report.say(f"    {who:12} p50 {spread(p50):>22} us   p99 {spread(p99):>26} us   max {median(worst):8,.0f} us{judged}")
+        report.keep(f"latency/{rate}", found)
+
+
+# ---- rest -------------------------------------------------------------------------------------------------------------------------
+
+
+def rest(report: Report, rig: Rig, rounds: int) -> None:
+    config = rig.site.broker()
+    config.start()
+    config.stop()  # the first start makes slots, streams and buckets
+    starts = []
+    for _ in range(rounds):
+        begin = time.monotonic()
+        config.start(ready=False)
+        wait_until(lambda: config.get("/readyz")[0] == 200, 30, f"the broker to be ready\n{config.log()}")
+        starts.append((time.monotonic() - begin) * 1000)
+        if len(starts) < rounds:
+            config.stop()
+    time.sleep(2)
+    before = cpu_us(config.pid)
+    time.sleep(IDLE_SECONDS)
+    busy = (cpu_us(config.pid) - before) / 1e6 / IDLE_SECONDS * 100
+    status = Path(f"/proc/{config.pid}/status").read_text()
+    figures = dict(re.findall(r"^(VmRSS|RssAnon|Threads):\s+(\d+)", status, re.MULTILINE))
+    resident = int(figures["VmRSS"]) / 1024
+    rig.stop(config)
+    report.say("\nbroker at rest (cdc main and evt, nothing happens)")
+    report.say(f"  resident        {resident:6.1f} MiB (of it private {int(figures['RssAnon']) / 1024:.1f})   target <= 30: {verdict(resident, 30, True)}")
+    report.say(f"  CPU             {busy:6.2f} %   target < 1: {verdict(busy, 1, True)}")
+    report.say(f"  start to ready  {spread(starts)} ms   target <= 300: {verdict(median(starts), 300, True)}")
+    report.say(f"  threads         {figures['Threads']:>6}")
+    report.keep("rest", {"resident_mib": resident, "cpu_percent": busy, "start_ms": starts, "threads": int(figures["Threads"])})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests/bench/run")
+    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "rest", "all"], default="all")
+    parser.add_argument("--rows", type=int, default=200_000)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", action="store_true")
+    args = parser.parse_args()
+    if args.rows < 1000 or args.rows % 1000 or args.rounds < 1:
+        parser.error("--rows: expected a multiple of 1000; --rounds: expected 1 or more")
+    report = Report(args.json)
+    rig = Rig()
+    try:
+        conditions(report, rig, args.rows, args.rounds)
+        if args.what in ("cdc", "all"):
+            cdc(report, rig, args.rows, args.rounds)
+        if args.what in ("latency", "all"):
+            latency(report, rig, args.rounds)
+        if args.what in ("rest", "all"):
+            rest(report, rig, args.rounds)
+    finally:
+        rig.close()
+    report.end()
+
+
+main()

@@ -1,0 +1,145 @@
+"""muster dev: a private installation that comes up, keeps its data, and leaves nothing running, whatever ends it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from client import Client
+from harness import Server, binary, run_cli, wait_until
+from oracle import Watcher
+
+
+class Dev(Server):
+    stop_signal = signal.SIGINT
+    death_signal = signal.SIGTERM
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__("dev", folder)
+        self.site = folder / "site"
+
+    def start(self, *options: str) -> Dev:
+        self.log_path.unlink(missing_ok=True)
+        self.spawn([binary("muster"), "dev", "--dir", str(self.site), *options])
+        wait_until(lambda: "Muster is up." in self.log() or not self.alive, 60, f"muster dev to be up\n{self.log()}")
+        assert self.alive, self.log()
+        return self
+
+    @property
+    def env(self) -> dict[str, str]:
+        """What a shell gets from `. env`."""
+        script = f". '{self.site}/env'; env -0"
+        text = subprocess.run(["sh", "-c", script], env={}, capture_output=True, text=True, check=True).stdout
+        return dict(line.split("=", 1) for line in text.split("\0") if line)
+
+    @property
+    def nats_url(self) -> str:
+        found = re.search(r"nats://\S+", self.log())
+        assert found
+        return found.group()
+
+    def pids(self) -> dict[str, int]:
+        return {path.stem: int(path.read_text().split()[0]) for path in (self.site / "run").glob("*.pid")}
+
+    def sql(self, statement: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.env["DATABASE_URL"], autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+
+@pytest.fixture
+def dev() -> Generator[Dev, None, None]:
+    folder = Path(tempfile.mkdtemp(prefix="muster-dev-"))
+    folder.chmod(0o755)
+    dev = Dev(folder)
+    yield dev
+    if dev.alive:
+        dev.stop()
+    shutil.rmtree(folder)
+
+
+def gone(pids: dict[str, int]) -> Callable[[], bool]:
+    def check() -> bool:
+        return not any(Path(f"/proc/{pid}").exists() for pid in pids.values())
+
+    return check
+
+
+def test_rows_reach_the_agent_and_all_is_kept(dev: Dev) -> None:
+    dev.start()
+    dev.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
+    run_cli(["publish", "orders", "--tenant", "default"], dev.env)
+    client = Client(dev.nats_url, dev.site / "dev.creds", "default", "dev")
+    watcher = Watcher(client, "default")
+    dev.sql("INSERT INTO orders (item) VALUES ('bolt')")
+    assert watcher.wait_for("orders", {"id": 1}, 20).body["new"] == {"id": 1, "item": "bolt"}
+    client.close()
+
+    state, pids = (dev.site / "state").read_text(), dev.pids()
+    assert pids.keys() == {"postgres", "nats-server", "musterd"}
+    assert dev.stop() == 0
+    wait_until(gone(pids), 5, "every server to have ended")
+    assert dev.pids() == {}
+    dev.start()
+    assert (dev.site / "state").read_text() == state, "free ports are kept"
+    assert dev.sql("SELECT item FROM orders") == [("bolt",)]
+    dev.stop()
+    dev.start("--reset")
+    assert dev.sql("SELECT to_regclass('orders')") == [(None,)]
+
+
+def test_kill_9_takes_the_servers_along(dev: Dev) -> None:
+    dev.start()
+    pids = dev.pids()
+    os.kill(pids["nats-server"], signal.SIGSTOP)
+    dev.kill()
+    wait_until(gone(pids), 15, "the servers to follow")
+    dev.start()
+
+
+def started(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+
+
+def test_leftovers_are_ended_and_strangers_are_not(dev: Dev) -> None:
+    """A pid file names a process by pid and start time: both fit what an earlier run left, the pid alone may be anybody's."""
+    dev.start()
+    dev.stop()
+    leftover, stranger = (subprocess.Popen(["sleep", "60"]) for _ in range(2))
+    try:
+        (dev.site / "run" / "postgres.pid").write_text(f"{leftover.pid} {started(leftover.pid)}\n")
+        (dev.site / "run" / "musterd.pid").write_text(f"{stranger.pid} {int(started(stranger.pid)) - 1}\n")
+        dev.start()
+        assert leftover.wait(5) == -signal.SIGQUIT
+        assert stranger.poll() is None
+        assert "ended what the last run left" in dev.log()
+    finally:
+        for process in (leftover, stranger):
+            process.kill()
+            process.wait()
+
+
+def test_a_second_one_in_the_same_folder_is_refused(dev: Dev) -> None:
+    dev.start()
+    second = run_cli(["dev", "--dir", str(dev.site)], {}, check=False)
+    assert second.returncode == 1 and "another `muster dev` runs in" in second.stderr
+    assert dev.alive
+
+
+def test_a_server_that_dies_ends_all_and_is_named(dev: Dev) -> None:
+    dev.start()
+    pids = dev.pids()
+    os.kill(pids["postgres"], signal.SIGKILL)
+    wait_until(lambda: not dev.alive, 20, "muster dev to end")
+    assert dev.process and dev.process.wait() == 1
+    assert "postgres ended by itself" in dev.log()
+    wait_until(gone(pids), 5, "every server to have ended")
