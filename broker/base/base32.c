@@ -12,6 +12,7 @@ size_t base32_encode(const void *data, size_t len, char *out, size_t size, int l
 
     if (size <= base32_len(len))
         return 0;
+    /* At most 4 bits of the bytes before wait in acc, so 12 bits are enough. */
     for (size_t i = 0; i < len; i++) {
         acc = (acc << 8 | p[i]) & 0xfff;
         for (bits += 8; bits >= 5; bits -= 5)
@@ -34,6 +35,7 @@ static int value_of(char c)
     return -1;
 }
 
+/* Either case, no padding. Bits that are left over at the end are not looked at. */
 size_t base32_decode(const char *s, size_t len, uint8_t *out, size_t size)
 {
     uint32_t acc = 0;
@@ -57,6 +59,7 @@ size_t base32_decode(const char *s, size_t len, uint8_t *out, size_t size)
     return n;
 }
 
+/* Polynomial 0x1021, start 0. Bit by bit, because it is for a few dozen bytes. */
 uint16_t crc16_xmodem(const void *data, size_t len)
 {
     const uint8_t *p = data;

@@ -4,6 +4,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+/* One byte more than asked for: the NUL behind a text is not counted in len. What stood in a buffer that fails stays,
+ * so that callers look once, at the end. */
 bool buf_reserve(struct buf *b, size_t extra)
 {
     size_t need, cap;
@@ -44,6 +46,7 @@ void buf_put_slow(struct buf *b, const void *data, size_t len)
     b->data[b->len] = '\0';
 }
 
+/* Formatted twice, the first time to measure; that uses ap up, hence the copy. */
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap)
 {
     va_list again;
@@ -69,6 +72,8 @@ void buf_printf(struct buf *b, const char *fmt, ...)
     va_end(ap);
 }
 
+/* From the last digit to the first; 20 hold UINT64_MAX. Without printf, because ids and sequences are on the hot
+ * path. */
 void buf_put_u64(struct buf *b, uint64_t v)
 {
     char digits[20];
@@ -81,6 +86,7 @@ void buf_put_u64(struct buf *b, uint64_t v)
     buf_put(b, digits + at, sizeof digits - at);
 }
 
+/* 0 - (uint64_t)v is defined for INT64_MIN, -v is not. */
 void buf_put_i64(struct buf *b, int64_t v)
 {
     if (v < 0)
@@ -88,6 +94,8 @@ void buf_put_i64(struct buf *b, int64_t v)
     buf_put_u64(b, v < 0 ? 0 - (uint64_t)v : (uint64_t)v);
 }
 
+/* Only what JSON requires: the quote, the backslash and control characters, those with a letter of their own by it.
+ * Only what JSON requires: the quote, the backslash and control characters, those with a letter of their own by it. */
 static void put_escape(struct buf *b, unsigned char c)
 {
     static const char hex[] = "0123456789abcdef";
@@ -104,6 +112,7 @@ static void put_escape(struct buf *b, unsigned char c)
     buf_put(b, (char[]){'\\', 'u', '0', '0', hex[c >> 4], hex[c & 15]}, 6);
 }
 
+/* Runs of plain characters are copied in one piece. Whether s is UTF-8 is not looked at. */
 void buf_put_json(struct buf *b, const char *s, size_t len)
 {
     size_t from = 0;
@@ -123,6 +132,7 @@ void buf_put_json(struct buf *b, const char *s, size_t len)
     buf_putc(b, '"');
 }
 
+/* Three bytes are four letters; one or two that are left over are two or three letters, with or without padding. */
 static void put_base64(struct buf *b, const uint8_t *p, size_t len, const char *alphabet, bool pad)
 {
     for (; len >= 3; len -= 3, p += 3) {
@@ -148,6 +158,7 @@ void buf_put_base64url(struct buf *b, const void *data, size_t len)
     put_base64(b, data, len, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", false);
 }
 
+/* NULL when the buffer failed: half a text must not pass for a whole one. */
 char *buf_take(struct buf *b)
 {
     char *data = b->failed ? NULL : b->data;

@@ -26,6 +26,7 @@ int64_t clock_wall_ns(void)
     return read_clock(CLOCK_REALTIME);
 }
 
+/* Rounded down, before 1970 as well: / and % of C round towards zero, which the corrections undo. */
 void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
 {
     int64_t us = wall_ns / 1000 - (wall_ns % 1000 < 0);
@@ -40,6 +41,8 @@ void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
                    tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)frac);
 }
 
+/* RFC 9562: 48 bits of milliseconds, version and variant, the rest random. Ids of one millisecond have no order among
+ * them. */
 void clock_uuid7(char out[CLOCK_UUID_SIZE])
 {
     uint64_t ms = (uint64_t)(clock_wall_ns() / CLOCK_MS);

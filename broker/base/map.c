@@ -23,6 +23,8 @@ void map_done(struct map *m)
     *m = (struct map){0};
 }
 
+/* Linear probing: a deleted slot keeps a chain together, an empty one ends it, and grow() sees to it that there is an
+ * empty one. */
 static struct map_slot *find(const struct map *m, const void *key, size_t len, uint64_t hash)
 {
     if (!m->cap)
@@ -46,6 +48,8 @@ static struct map_slot *free_slot(struct map_slot *slots, size_t cap, uint64_t h
     return &slots[i];
 }
 
+/* Also the way to get rid of deleted slots: where those are many, the new table is no larger. Hashes are kept, so no
+ * key is hashed again. */
 static bool grow(struct map *m)
 {
     size_t cap = m->n * 4 < 16 ? 16 : m->cap;
@@ -83,6 +87,7 @@ bool map_put(struct map *m, const void *key, size_t len, void *value)
         s->value = value;
         return true;
     }
+    /* Deleted slots count: they make chains as long as live ones do. */
     if ((m->n_used + 1) * 4 > m->cap * 3 && !grow(m))
         return false;
     copy = malloc(len + 1);
@@ -108,6 +113,7 @@ void *map_take(struct map *m, const void *key, size_t len)
     return s->value;
 }
 
+/* In the order of slots, which means nothing. map_take() while walking is fine, map_put() may move everything. */
 bool map_next(const struct map *m, size_t *at, const char **ret_key, void **ret_value)
 {
     while (*at < m->cap) {

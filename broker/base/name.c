@@ -27,6 +27,8 @@ bool name_is_public(const char *s, size_t len)
     return name_is_legal(s, len) && s[0] != '_';
 }
 
+/* 80 bits are enough for two ids never to meet, and readers that want to be sure find the full id in the body. "~" is
+ * in no name, so a hash never passes for an id. */
 size_t name_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE])
 {
     uint8_t digest[SHA256_DIGEST_LENGTH];

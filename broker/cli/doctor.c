@@ -106,7 +106,7 @@ static int report(struct doctor *d)
     int code = broken ? CLI_FAILED : CLI_DONE;
 
     if (!d->json) {
-        printf("%zu broken, %zu hints, %zu ok\n", broken, hints, d->n_of[DOCTOR_OK]);
+        printf("%zu broken, %zu hint%s, %zu ok\n", broken, hints, hints == 1 ? "" : "s", d->n_of[DOCTOR_OK]);
         return code;
     }
     if (buf_failed(&d->out))

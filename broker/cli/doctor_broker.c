@@ -3,15 +3,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cli/body.h"
 #include "cli/doctor.h"
 #include "cli/probe.h"
-#include "wire/value.h"
 
 enum { ANSWER_MS = 3000, ANSWER_MAX = 1 << 20 };
 
 static const char *text_in(const struct muster_value *map, const char *key)
 {
-    const char *s = value_str(value_get(map, key), NULL);
+    const char *s = body_text(map, key);
 
     return s ? s : "";
 }
@@ -25,7 +25,7 @@ static bool is_well(const char *state)
 static void tell_component(struct doctor *d, const struct muster_value *c)
 {
     const char *state = text_in(c, "state"), *code = text_in(c, "code"), *text = text_in(c, "text");
-    bool required = value_int(value_get(c, "required")) != 0;
+    bool required = body_true(c, "required");
     char what[DOCTOR_WHAT_SIZE];
 
     if (is_well(state))
@@ -36,10 +36,10 @@ static void tell_component(struct doctor *d, const struct muster_value *c)
 
 static void judge(struct doctor *d, const struct muster_value *doc)
 {
-    const struct muster_value *components = value_get(doc, "components");
-    bool ready = value_int(value_get(doc, "ready")) != 0;
+    const struct muster_value *components = body_get(doc, "components");
+    bool ready = body_true(doc, "ready");
 
-    for (size_t i = 0; i < value_count(components); i++)
+    for (size_t i = 0; i < body_count(components); i++)
         tell_component(d, value_at(components, i));
     doctor_say(d, ready ? DOCTOR_OK : DOCTOR_BROKEN, "broker", ready ? NULL : "not_ready", "%s on %s %s", text_in(doc, "broker"),
                d->cli->config->broker.admin, ready ? "is ready" : "is not ready");

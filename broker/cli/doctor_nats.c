@@ -10,11 +10,11 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "bus/js.h"
+#include "cli/body.h"
 #include "cli/doctor.h"
 #include "cli/probe.h"
 #include "cli/session.h"
 #include "core/guard.h"
-#include "wire/value.h"
 
 enum { PROBE_MS = 3000, INFO_MAX = 64 << 10, N_PRESENCE = 16, N_OWN = N_PRESENCE + 2, OWN_SIZE = 24 };
 static const int64_t login_ns = 5 * CLOCK_S, question_ns = 5 * CLOCK_S;
@@ -31,9 +31,9 @@ static bool read_info(const struct buf *answer, char *version, size_t size, bool
 
     if (answer->len < 5 || strncmp(answer->data, "INFO ", 5) != 0 || value_decode(MUSTER_JSON, body, &doc, &err) != 0)
         return false;
-    text = value_str(value_get(doc, "version"), NULL);
+    text = body_text(doc, "version");
     (void)snprintf(version, size, "%s", text ? text : "");
-    *ret_jetstream = value_int(value_get(doc, "jetstream")) != 0;
+    *ret_jetstream = body_true(doc, "jetstream");
     value_free(doc);
     return *version != '\0';
 }

@@ -156,7 +156,7 @@ struct lane *session_lane(const struct session *s)
     return s->lane;
 }
 
-/* The bus first: its open calls complete on the lane, which lane_stop() lets run to the end. */
+/* The lane first, as in the broker: its completions hold messages of the library, which must be gone before the library is. */
 void session_close(struct session *s)
 {
     if (!s)
@@ -164,8 +164,8 @@ void session_close(struct session *s)
     pthread_mutex_lock(&s->lock);
     s->closing = true;
     pthread_mutex_unlock(&s->lock);
-    bus_close(s->bus, CLOCK_S);
     lane_stop(s->lane);
+    bus_close(s->bus, CLOCK_S);
     lane_free(s->lane);
     if (s->password.data)
         explicit_bzero(s->password.data, s->password.cap);

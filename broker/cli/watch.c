@@ -76,6 +76,7 @@ struct watch {
     struct item *head, **tail;
     size_t n, n_bytes;
     uint64_t dropped;
+    bool closed; /* nobody prints any more */
 };
 
 /* ---- arguments --------------------------------------------------------------------------------------------------------- */
@@ -191,14 +192,25 @@ static void make_subjects(struct watch *w)
 
 /* ---- the queue --------------------------------------------------------------------------------------------------------- */
 
+static void free_items(struct item *item)
+{
+    while (item) {
+        struct item *next = item->next;
+
+        if (item->msg)
+            bus_msg_free(item->msg);
+        free(item);
+        item = next;
+    }
+}
+
 /* Append an item; one that does not fit is freed and counted. Any thread. */
 static void push(struct watch *w, struct item *item, size_t n_bytes)
 {
     const uint64_t one = 1;
 
     pthread_mutex_lock(&w->lock);
-    if (item && (w->n < QUEUE_MSGS && w->n_bytes + n_bytes <= QUEUE_BYTES)) {
-        item->next = NULL;
+    if (item && !w->closed && w->n < QUEUE_MSGS && w->n_bytes + n_bytes <= QUEUE_BYTES) {
         *w->tail = item;
         w->tail = &item->next;
         w->n++;
@@ -208,9 +220,7 @@ static void push(struct watch *w, struct item *item, size_t n_bytes)
         w->dropped++;
     }
     pthread_mutex_unlock(&w->lock);
-    if (item)
-        bus_msg_free(item->msg);
-    free(item);
+    free_items(item);
     (void)!write(w->wake_fd, &one, sizeof one); /* non-blocking: fails only when it is raised already */
 }
 
@@ -254,17 +264,6 @@ static struct item *take_all(struct watch *w, uint64_t *ret_dropped)
     w->dropped = 0;
     pthread_mutex_unlock(&w->lock);
     return items;
-}
-
-static void free_items(struct item *item)
-{
-    while (item) {
-        struct item *next = item->next;
-
-        bus_msg_free(item->msg);
-        free(item);
-        item = next;
-    }
 }
 
 /* ---- printing ---------------------------------------------------------------------------------------------------------- */
@@ -460,13 +459,16 @@ static int run(struct watch *w, const struct config *config)
     return code == CLI_DONE ? loop(w) : code;
 }
 
-/* The session ends first: what it still hands over goes to a queue that is there. */
+/* What is queued goes while the library is there whose messages they are; what still comes is freed by push(). */
 static void watch_done(struct watch *w)
 {
     uint64_t dropped;
 
-    session_close(w->session);
+    pthread_mutex_lock(&w->lock);
+    w->closed = true;
+    pthread_mutex_unlock(&w->lock);
     free_items(take_all(w, &dropped));
+    session_close(w->session);
     channels_done(&w->channels);
     if (w->wake_fd >= 0)
         (void)close(w->wake_fd);

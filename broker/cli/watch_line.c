@@ -7,9 +7,9 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
+#include "cli/body.h"
 #include "cli/term.h"
 #include "wire/subject.h"
-#include "wire/value.h"
 #include "wire/writer.h"
 
 enum {
@@ -120,7 +120,7 @@ static void put_time(struct buf *out, const struct muster_value *time)
 {
     char now[CLOCK_RFC3339_SIZE];
     size_t len = 0;
-    const char *text = time ? value_str(time, &len) : NULL;
+    const char *text = body_is(time, MUSTER_STR) ? value_str(time, &len) : NULL;
 
     if (!text || len < TIME_FROM + TIME_LEN) {
         clock_rfc3339(clock_wall_ns(), now);
@@ -152,8 +152,8 @@ static void put_key(struct buf *out, const struct muster_value *key, const struc
     const char *name;
     size_t len;
 
-    for (size_t i = 0; (v = value_key(key, i, &name, &len)); i++) {
-        const struct muster_value *was = value_get(old, name);
+    for (size_t i = 0; i < body_count(key) && (v = value_key(key, i, &name, &len)); i++) {
+        const struct muster_value *was = body_get(old, name);
 
         put_pair(out, name, len, v);
         if (was && !same_value(was, v)) {
@@ -167,11 +167,9 @@ static void put_key(struct buf *out, const struct muster_value *key, const struc
 /* One column of the row: false when there is nothing to say about it. */
 static bool put_column(struct buf *out, const char *name, const struct muster_value *v, const struct muster_value *old)
 {
-    const struct muster_value *was = value_get(old, name);
+    const struct muster_value *was = body_get(old, name);
 
-    if (was && same_value(was, v))
-        return false;
-    if (!was && value_type(v) == MUSTER_NULL)
+    if (was ? same_value(was, v) : value_type(v) == MUSTER_NULL)
         return false;
     buf_putc(out, ' ');
     term_put(out, name, strlen(name), SHOWN_NAME);
@@ -184,15 +182,15 @@ static bool put_column(struct buf *out, const char *name, const struct muster_va
     return true;
 }
 
-/* The columns of row that are not in the key; of an update those that differ from old, as far as old is known. */
+/* The columns of row that are not in the key; where old is given those that differ from it, as far as it knows them. */
 static void put_columns(struct buf *out, const struct muster_value *body, const struct muster_value *row, const struct muster_value *old)
 {
-    const struct muster_value *key = value_get(body, "key"), *v;
+    const struct muster_value *key = body_get(body, "key"), *v;
     const char *name;
     size_t len, shown = 0, more = 0;
 
-    for (size_t i = 0; (v = value_key(row, i, &name, &len)); i++) {
-        if (value_get(key, name))
+    for (size_t i = 0; i < body_count(row) && (v = value_key(row, i, &name, &len)); i++) {
+        if (body_get(key, name))
             continue;
         if (shown == SHOWN_COLUMNS)
             more++;
@@ -208,21 +206,21 @@ static void put_names(struct buf *out, const char *what, const struct muster_val
 {
     const struct muster_value *v;
 
-    for (size_t i = 0; (v = value_at(names, i)); i++) {
+    for (size_t i = 0; i < body_count(names) && (v = value_at(names, i)); i++) {
         size_t len = 0;
         const char *s = value_str(v, &len);
 
         buf_puts(out, i ? ", " : what);
         term_put(out, s ? s : "", len, SHOWN_NAME);
     }
-    if (value_count(names))
+    if (body_count(names))
         buf_putc(out, ')');
 }
 
 static void put_change(struct buf *out, const struct watch_style *style, const struct subject *s, const struct muster_value *body)
 {
-    const struct muster_value *row = value_get(body, "new"), *old = value_get(body, "old");
-    const char *schema = value_str(value_get(body, "schema"), NULL), *table = value_str(value_get(body, "table"), NULL);
+    const struct muster_value *row = body_get(body, "new"), *old = body_get(body, "old");
+    const char *schema = body_text(body, "schema"), *table = body_text(body, "table");
     char op[16];
 
     (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len, s->verb.s); /* a parsed subject has one of four words here */
@@ -232,14 +230,16 @@ static void put_change(struct buf *out, const struct watch_style *style, const s
     buf_putc(out, '.');
     term_put(out, table ? table : "?", table ? strlen(table) : 1, SHOWN_NAME);
     buf_putc(out, ' ');
-    put_key(out, value_get(body, "key"), row && value_type(row) == MUSTER_MAP ? old : NULL);
+    put_key(out, body_get(body, "key"), body_is(row, MUSTER_MAP) ? old : NULL);
     buf_putc(out, ' ');
-    if (row && value_type(row) == MUSTER_MAP)
+    if (!body_is(row, MUSTER_MAP))
+        put_columns(out, body, old, NULL);
+    else if (body_count(body_get(body, "key")))
         put_columns(out, body, row, old);
     else
-        put_columns(out, body, old, NULL);
-    put_names(out, "  (unchanged: ", value_get(body, "unchanged"));
-    put_names(out, "  (omitted, too large: ", value_get(body, "omitted"));
+        put_columns(out, body, row, NULL); /* without a key the columns alone say which row it is */
+    put_names(out, "  (unchanged: ", body_get(body, "unchanged"));
+    put_names(out, "  (omitted, too large: ", body_get(body, "omitted"));
 }
 
 /* ---- events ------------------------------------------------------------------------------------------------------------ */
@@ -275,7 +275,7 @@ static void print_text(struct buf *out, const struct watch_style *style, const s
     if (!parse(style, h, &s))
         return; /* heard_is_shown() has said so */
     is_change = s.kind == SUBJECT_CDC;
-    put_time(out, value_get(body, is_change ? "commit_time" : "at"));
+    put_time(out, body_get(body, is_change ? "commit_time" : "at"));
     buf_put_lit(out, "  ");
     put_padded(out, s.tenant.s, s.tenant.len, 10);
     buf_put_lit(out, "  ");
@@ -287,6 +287,8 @@ static void print_text(struct buf *out, const struct watch_style *style, const s
     } else {
         put_event(out, h, &s, body);
     }
+    while (out->len && out->data[out->len - 1] == ' ')
+        out->data[--out->len] = '\0';
     buf_putc(out, '\n');
     value_free(body);
 }

@@ -502,6 +502,9 @@ static int start_instances(struct broker *b)
 
         if (err && b->instances[i]->how->required)
             return err;
+        /* The links may have come up before it could be told. Told twice does no harm. */
+        if (!err && atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]))
+            instance_tell_link(b->instances[i], true);
     }
     return 0;
 }

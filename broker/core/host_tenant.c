@@ -11,6 +11,7 @@
 #include "core/instance.h"
 #include "tenant/tenant.h"
 
+/* A handle that came with a message can be used without it. */
 static bool may(const struct muster_host *host)
 {
     return instance_has_capability(instance_of(host), "cross_tenant");
@@ -105,6 +106,7 @@ static void run_question(struct lane_item *item)
         on_found(r, err, NULL);
 }
 
+/* The core lane has ended; the plugin waits for an answer all the same. */
 static void drop_question(struct lane_item *item)
 {
     on_found(item, MUSTER_ELINK, NULL);

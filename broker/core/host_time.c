@@ -24,11 +24,13 @@ struct host_event {
     bool once;
 };
 
+/* libuv needs the handle for a while after uv_close(). */
 static void free_event(uv_handle_t *handle)
 {
     free(handle->data);
 }
 
+/* No id is given twice, so stopping what has run already harms nobody. */
 static struct host_event *event_new(struct instance *in)
 {
     struct host_event *e = calloc(1, sizeof *e);
@@ -83,6 +85,7 @@ static void on_timer(uv_timer_t *timer)
     struct instance *in = e->in;
     muster_timer_fn fn = e->on_timer;
 
+    /* First, so that fn may start and stop timers without meeting this one. */
     if (e->once)
         event_remove(in, e->id);
     instance_enter(in, "timer", NULL);
@@ -107,6 +110,7 @@ static int start_timer(struct instance *in, int64_t ns, bool once, muster_timer_
     e->once = once;
     ASSERT(uv_timer_init(lane_loop(in->lane), &e->uv.timer) == 0);
     event_add(e);
+    /* The loop's time is when this turn began: behind a long callback the timer would come early. */
     uv_update_time(lane_loop(in->lane));
     ASSERT(uv_timer_start(&e->uv.timer, on_timer, ms, once ? 0 : ms) == 0);
     *ret_id = e->id;
@@ -164,6 +168,7 @@ static void on_io(uv_poll_t *poll, int status, int events)
     instance_leave(in);
 }
 
+/* 0 pauses: the handle stays and can be started again. */
 static int apply(struct host_event *e, uint32_t events)
 {
     int wanted = (events & MUSTER_READABLE ? UV_READABLE : 0) | (events & MUSTER_WRITABLE ? UV_WRITABLE : 0);

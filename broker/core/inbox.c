@@ -175,8 +175,9 @@ static void append(struct inbox *b, struct queue *q, struct delivery *d)
 static const char *make_room(struct inbox *b, struct queue *q, const struct delivery *d, struct delivery **ret_old)
 {
     const char *full = full_by(b, q, d);
+    bool drop_old = d->sub->overflow == MUSTER_OVERFLOW_DROP_OLD && d->n_bytes <= d->sub->max_bytes;
 
-    while (full && d->sub->overflow == MUSTER_OVERFLOW_DROP_OLD) {
+    while (full && drop_old) {
         struct delivery *old = take_oldest(b, q, d);
 
         if (!old)
@@ -222,7 +223,7 @@ static void count_drop(struct inbox *b, const struct delivery *d, const char *re
 }
 
 /* Messages that made room for a newer one. */
-static void drop_old(struct inbox *b, struct delivery *old)
+static void drop_chain(struct inbox *b, struct delivery *old)
 {
     while (old) {
         struct delivery *next = old->next;
@@ -247,7 +248,7 @@ int inbox_push(struct inbox *b, struct delivery *d)
     if (!full)
         append(b, q, d);
     pthread_mutex_unlock(&b->lock);
-    drop_old(b, old);
+    drop_chain(b, old);
     if (full) {
         count_drop(b, d, full);
         return MUSTER_EAGAIN;
@@ -390,6 +391,16 @@ void inbox_free(struct inbox *b)
     free(b->queues);
     (void)pthread_mutex_destroy(&b->lock);
     free(b);
+}
+
+uint32_t inbox_waiting(struct inbox *b)
+{
+    uint32_t n;
+
+    pthread_mutex_lock(&b->lock);
+    n = b->n_msgs;
+    pthread_mutex_unlock(&b->lock);
+    return n;
 }
 
 uint64_t inbox_dropped(const struct inbox *b)

@@ -82,7 +82,8 @@ void inbox_count_failure(struct inbox *inbox);
 /* Count d among what the plugin holds past its callback. MUSTER_EAGAIN: that is too much already. */
 int inbox_hold(struct inbox *inbox, const struct delivery *d);
 void inbox_release(struct inbox *inbox, const struct delivery *d);
-/* Messages dropped so far, for all reasons. */
+/* Messages that wait; and those dropped so far, for all reasons. */
+uint32_t inbox_waiting(struct inbox *inbox);
 uint64_t inbox_dropped(const struct inbox *inbox);
 
 #endif

@@ -26,6 +26,7 @@ static int why_not(char why[LOADER_WHY_SIZE], int code, const char *fmt, ...)
     return code;
 }
 
+/* Where none of the places is there, the last one stands in the message that follows. */
 const char *loader_dir(char *out, size_t size)
 {
     static const char *const places[] = {"../lib/muster/plugins", "../plugins"};
@@ -91,6 +92,7 @@ static int why_no_entry(void *lib, const char *path, char why[LOADER_WHY_SIZE])
                    MUSTER_ABI_MAJOR);
 }
 
+/* Held against what this broker needs, not against its own size: an older plugin's descriptor may be shorter. */
 static int check_descriptor(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
 {
     if (p->abi_major != MUSTER_ABI_MAJOR || p->abi_minor > MUSTER_ABI_MINOR ||
@@ -121,6 +123,8 @@ int loader_load(const struct config_plugin *how, const struct muster_plugin **re
 
     if (err)
         return err;
+    /* NOW: a missing symbol shows here and not in a callback. NODELETE: destructors of threads may outlive the last
+     * user. */
     lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (!lib)
         return why_not(why, MUSTER_EINVAL, "%s: cannot be loaded: %s", path, dlerror());

@@ -64,6 +64,7 @@ static char *put_text(char **at, const void *data, size_t len)
     return text;
 }
 
+/* One allocation: the item, its parameters, then all texts. */
 int item_new(const struct sql_call *call, struct stmt *stmt, struct item **ret_item)
 {
     const char *tenant = call->tenant ? call->tenant : "";
@@ -89,6 +90,7 @@ int item_new(const struct sql_call *call, struct stmt *stmt, struct item **ret_i
     return 0;
 }
 
+/* The first error is the cause; what follows in an aborted transaction is its echo. */
 void item_answer(struct item *item, PGresult *answer)
 {
     if (item_failed(item)) {
@@ -110,6 +112,7 @@ void item_reset(struct item *item)
     item->answer = NULL;
 }
 
+/* The one way out: whoever held the item has let go of it, so fn runs once. */
 static void finish(struct sql *sql, struct item *item, const struct sql_result *result)
 {
     if (result->pub.code != 0)

@@ -129,6 +129,7 @@ static bool send_next(struct listen *l)
     return sent;
 }
 
+/* However many notices come, the state is read once in REST_MS. */
 static void on_rest(uv_timer_t *timer)
 {
     struct listen *l = timer->data;
@@ -171,6 +172,7 @@ static void on_asked_answer(struct listen *l, const PGresult *pg)
     asked_free(a);
 }
 
+/* Without its settings or LISTEN the connection would be deaf: a fault there ends it. */
 static void on_answer(struct listen *l, const PGresult *pg)
 {
     int doing = l->doing;
@@ -245,6 +247,7 @@ static void fail_asked(struct listen *l, const char *reason)
     }
 }
 
+/* What is missed from now on is not lost: after the next LISTEN the whole state is read. */
 static void on_down(void *arg, const char *reason)
 {
     struct listen *l = arg;
@@ -256,6 +259,7 @@ static void on_down(void *arg, const char *reason)
     tell_link(l, HEALTH_AWAY, reason);
 }
 
+/* An idle connection would not notice for hours that its peer is gone. */
 static void on_ping(uv_timer_t *timer)
 {
     struct listen *l = timer->data;

@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+/* The public part is the first member of struct sql_result. */
 static const char *get_value(const struct muster_sql_result *result, uint32_t row, uint32_t column)
 {
     const PGresult *pg = ((const struct sql_result *)result)->pg;
@@ -26,6 +27,7 @@ const char *result_sqlstate(const PGresult *pg)
     return state ? state : "";
 }
 
+/* libpq's own errors have no severity, and mean the same. */
 bool result_ends_link(const PGresult *pg)
 {
     const char *severity;
@@ -36,6 +38,7 @@ bool result_ends_link(const PGresult *pg)
     return !severity || strcmp(severity, "FATAL") == 0 || strcmp(severity, "PANIC") == 0;
 }
 
+/* Cut between two characters, not inside one. */
 void result_one_line(const char *text, char *out, size_t size)
 {
     size_t len = strnlen(text, size - 1);

@@ -18,6 +18,7 @@ static const int64_t default_wait_ns = 5 * CLOCK_S;
 /* Reads go round a connection that writes, until this many wait on each of the others. */
 enum { WRITER_WEIGHT = 32 };
 
+/* All writes of a tenant in one shard: two on one key are carried out in the order they came. */
 static struct shard *shard_of(struct sql *sql, const struct item *item)
 {
     return &sql->shards[hash_bytes(item->tenant, strlen(item->tenant)) % sql->n_shards];
@@ -52,6 +53,7 @@ static struct item *take(struct sql *sql, struct queue *q)
     return item;
 }
 
+/* It was on a connection that is gone: back to where it was taken from, the front. */
 void sql_requeue(struct sql *sql, struct item *item)
 {
     item->sent = false;
@@ -73,6 +75,7 @@ static int by_key(const void *left, const void *right)
     return order != 0 ? order : (a->seq > b->seq) - (a->seq < b->seq);
 }
 
+/* An item that is larger than a batch may be is a batch of its own. */
 static void fill_batch(struct sql *sql, struct shard *shard)
 {
     size_t bytes = 0;
@@ -88,6 +91,7 @@ static void fill_batch(struct sql *sql, struct shard *shard)
     sql->stats.batch_items += shard->n_batch;
 }
 
+/* Of those that have no batch the one with the fewest reads ahead. */
 static struct conn *pick_writer(struct sql *sql)
 {
     struct conn *best = NULL;
@@ -151,6 +155,7 @@ static bool has_room(const struct sql *sql)
     return sql->stats.waiting <= sql->options.max_items / 2 && sql->stats.waiting_bytes <= sql->options.max_bytes / 2;
 }
 
+/* Once for all who were refused, and not before half is free: else each item that ends would let one in. */
 static void tell_writable(struct sql *sql)
 {
     if (!sql->full || !has_room(sql))
@@ -259,6 +264,7 @@ static void on_handle_closed(uv_handle_t *handle)
     free(handle);
 }
 
+/* The prepare handle runs before each poll: what one turn of the loop has queued goes out together. */
 static int open_handles(struct sql *sql)
 {
     sql->turn = (uv_prepare_t *)handle_new(sql, sizeof *sql->turn);
@@ -274,6 +280,7 @@ static int open_handles(struct sql *sql)
     return 0;
 }
 
+/* A shard has one batch in flight, so half of the pool is left to reads. */
 static unsigned int shards_of_pool(unsigned int pool)
 {
     unsigned int n = pool / 2;

@@ -19,6 +19,7 @@ static const char tenant_text[] = TENANT_COLUMNS " WHERE name = $1";
 static const char tables_text[] = "SELECT schema_name, table_name, tenant_column, tenant, owner_column, subject_key"
                                   " FROM muster.tables ORDER BY schema_name, table_name";
 
+/* -1: no limit of its own. A value that is none limits nothing: a slip must not shut a tenant out. */
 static int64_t limit_of(const char *tenant, int which, const char *text)
 {
     char *end;
@@ -68,6 +69,7 @@ static void on_tenants(void *arg, const struct muster_sql_result *result)
     free(rows);
 }
 
+/* The texts are borrowed from the result; tenants_set_tables() copies them. */
 static void on_tables(void *arg, const struct muster_sql_result *result)
 {
     struct muster_table *rows;
@@ -90,6 +92,7 @@ static void on_tables(void *arg, const struct muster_sql_result *result)
     free(rows);
 }
 
+/* Both are read anew as a whole after a notice: that costs less than getting a difference wrong. */
 int tenants_open(struct tenants *t, const struct tenants_source *source)
 {
     const struct listen_query queries[] = {{tenants_text, on_tenants, t}, {tables_text, on_tables, t}};
@@ -117,6 +120,7 @@ struct refresh {
     void *arg;
 };
 
+/* The registry has the tenant before fn is called, so that finding it right afterwards agrees. */
 static void on_tenant(void *arg, const struct muster_sql_result *result)
 {
     struct refresh *r = arg;
@@ -136,6 +140,7 @@ static void on_tenant(void *arg, const struct muster_sql_result *result)
     free(r);
 }
 
+/* On the registry's own connection, one after the other: the answer is never older than what was told before. */
 int tenants_refresh(struct tenants *t, const char *name, size_t len, muster_tenant_found_fn fn, void *arg)
 {
     char text[NAME_MAX_LEN + 1] = {0};

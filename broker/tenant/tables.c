@@ -25,6 +25,7 @@ void table_list_unref(struct table_list *list)
     free(list);
 }
 
+/* False: no memory; what was copied is freed with the list. */
 static bool row_copy(struct muster_table *to, const struct muster_table *from)
 {
     struct muster_table source = *from;
@@ -76,6 +77,7 @@ static bool row_equal(struct muster_table *a, struct muster_table *b)
     return true;
 }
 
+/* Both come in the order of the query. A notice that changed nothing here is told to nobody. */
 static bool list_equal(const struct table_list *a, const struct table_list *b)
 {
     if (!a || a->n != b->n)
@@ -116,6 +118,7 @@ void tenants_tables(struct tenants *t, muster_table_fn fn, void *arg, uint64_t *
         atomic_fetch_add(&list->refs, 1);
     pthread_rwlock_unlock(&t->lock);
 
+    /* Outside the lock, on a list that cannot go: fn may take its time. */
     for (size_t i = 0; list && i < list->n; i++)
         fn(arg, &list->rows[i]);
     if (ret_serial)

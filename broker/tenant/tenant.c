@@ -40,6 +40,7 @@ struct muster_tenant *tenants_find(const struct tenants *t, const char *name, si
     return tenant && tenants_is_live(tenant) ? tenant : NULL;
 }
 
+/* A slot goes from empty to a handle once and stays. Release, so that who finds the handle sees it whole. */
 static void table_put(struct table *table, struct muster_tenant *tenant)
 {
     size_t i = tenant->hash & (table->cap - 1);
@@ -49,6 +50,8 @@ static void table_put(struct table *table, struct muster_tenant *tenant)
     atomic_store_explicit(&table->slots[i], tenant, memory_order_release);
 }
 
+/* Half full at most, so that an empty slot ends every search. Readers may be in the old table at any time: it stays
+ * until tenants_free(). */
 static bool make_room(struct tenants *t)
 {
     struct table *old = atomic_load_explicit(&t->table, memory_order_relaxed), *table;
@@ -156,6 +159,7 @@ static void roster_unref(struct roster *roster)
         free(roster);
 }
 
+/* The live tenants by name, as a list that each() walks without the lock. */
 static int renew_roster(struct tenants *t)
 {
     struct table *table = atomic_load_explicit(&t->table, memory_order_relaxed);
@@ -186,6 +190,7 @@ void tenants_tell(struct tenants *t, unsigned int what)
         t->watchers[i].fn(t->watchers[i].arg, what);
 }
 
+/* The roster before the news: who is told looks at it. */
 static int finish_change(struct tenants *t, bool changed, bool listed)
 {
     int err = listed ? renew_roster(t) : 0;
@@ -211,6 +216,7 @@ int tenants_set(struct tenants *t, const struct tenant_row *rows, size_t n)
     return err ? err : renewed;
 }
 
+/* One that was asked for by name; of the others this says nothing. */
 int tenants_put(struct tenants *t, const struct tenant_row *row)
 {
     bool changed = false, listed = false;
@@ -219,6 +225,7 @@ int tenants_put(struct tenants *t, const struct tenant_row *row)
     return err ? err : finish_change(t, changed, listed);
 }
 
+/* Counted under the lock, because between reading the pointer and counting it could be freed. */
 static struct roster *roster_ref(struct tenants *t)
 {
     struct roster *roster;

@@ -59,6 +59,7 @@ static void put_array(const struct muster_value *array, struct buf *out)
     buf_putc(out, ']');
 }
 
+/* What means the same reads the same in both encodings: keys sorted, numbers by value, a binary as JSON has it. */
 void digest_text(const struct muster_value *v, struct buf *out)
 {
     switch (v->type) {

@@ -82,6 +82,7 @@ static void put_clean(struct muster_writer *w, const char *key, const char *text
     writer_str(w, clean, len);
 }
 
+/* Keys are counted first: MessagePack has the count in front of a map. */
 void error_write(const struct error_answer *answer, uint32_t encoding, struct buf *out)
 {
     bool has_field = answer->field && answer->field[0], has_retry = answer->retry_after_ms > 0;
@@ -99,6 +100,7 @@ void error_write(const struct error_answer *answer, uint32_t encoding, struct bu
         writer_text(&w, "retry_after_ms");
         writer_int(&w, answer->retry_after_ms);
     }
+    /* No memory is the caller's to see; a breach would be ours. */
     ASSERT(writer_finish(&w, NULL) != MUSTER_EINVAL);
 }
 

@@ -43,6 +43,7 @@ static size_t cut(const char *s, size_t len, size_t most)
     return most;
 }
 
+/* A byte for a byte: the result is never longer than s. */
 size_t text_clean(const char *s, size_t len, char *out, size_t size)
 {
     size_t n = cut(s, len, size - 1), at = 0;

@@ -21,6 +21,7 @@ static size_t aligned(size_t n)
     return (n + 15) & ~(size_t)15;
 }
 
+/* One allocation for most bodies: the document, its nodes, and a copy of the body with a NUL behind it. */
 struct doc *doc_new(struct muster_bytes body, size_t n_nodes)
 {
     size_t head = aligned(sizeof(struct doc)), nodes = n_nodes * sizeof(struct muster_value);
@@ -52,6 +53,7 @@ void doc_free(struct doc *doc)
     free(doc);
 }
 
+/* Given out one after another; they go with the document. */
 struct muster_value *doc_nodes(struct doc *doc, size_t n)
 {
     size_t bytes = n * sizeof(struct muster_value); /* n <= 4,096 */
@@ -112,6 +114,7 @@ static const struct muster_value *twice_sorted(const struct muster_value *map)
     return NULL;
 }
 
+/* Pair by pair as long as that is cheaper than sorting. */
 const struct muster_value *node_twice(const struct muster_value *map)
 {
     if (map->n > PAIRWISE)

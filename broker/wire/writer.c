@@ -39,6 +39,7 @@ void writer_init(struct muster_writer *w, uint32_t encoding, struct buf *out)
     w->own = (struct buf){0};
 }
 
+/* For the ABI: the buffer is the writer's own. */
 struct muster_writer *writer_new(uint32_t encoding)
 {
     struct muster_writer *w = malloc(sizeof *w);
@@ -183,6 +184,7 @@ void writer_text(struct muster_writer *w, const char *s)
     writer_str(w, s, strlen(s));
 }
 
+/* JSON has it as a map, {"base64": …}: a level there, so it counts as one in both encodings. */
 void writer_bin(struct muster_writer *w, const void *data, size_t len)
 {
     msgpack_packer pk = packer(w);
@@ -329,6 +331,7 @@ static void put_items(struct muster_writer *w, const struct muster_value *v)
         writer_value(w, &v->items[i]);
 }
 
+/* Recursion ends with the depth of v, which was bounded when it was read. */
 void writer_value(struct muster_writer *w, const struct muster_value *v)
 {
     switch (v->type) {

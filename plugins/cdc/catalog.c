@@ -1,8 +1,9 @@
 /*
- * Looks into pg_catalog for what pgoutput does not tell: the types behind a user's types, the primary key under REPLICA IDENTITY FULL.
+ * Looks into the database for what pgoutput does not tell: how a table is routed, the types behind a user's types, the primary
+ * key under REPLICA IDENTITY FULL.
  *
- * The pump waits meanwhile, once a table. The catalog is of now, not of when the row was written; a type or key that has changed
- * since then was announced by a new relation message, which asks again.
+ * The pump waits meanwhile, once a description of a table. The answer is of now, not of when the row was written; a type or key
+ * that has changed since then was announced by a new description, which asks again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,11 +21,15 @@ static const char key_sql[] = "SELECT a.attname FROM pg_catalog.pg_index i JOIN 
                               " ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
                               " WHERE i.indrelid = $1::oid AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)";
 
+static const char table_sql[] = "SELECT tenant, tenant_column, subject_key FROM muster.tables WHERE schema_name = $1 AND table_name = $2";
+
 int catalog_prepare(struct cdc *c)
 {
     int err = c->sql->prepare(c->host, "cdc_types", MUSTER_SQL_READ, types_sql, &c->stmt_types);
 
-    return err ? err : c->sql->prepare(c->host, "cdc_key", MUSTER_SQL_READ, key_sql, &c->stmt_key);
+    if (!err)
+        err = c->sql->prepare(c->host, "cdc_key", MUSTER_SQL_READ, key_sql, &c->stmt_key);
+    return err ? err : c->sql->prepare(c->host, "cdc_table", MUSTER_SQL_READ, table_sql, &c->stmt_table);
 }
 
 static void put_oids(struct buf *b, const uint32_t *oids, size_t n)
@@ -49,16 +54,39 @@ static void retry_catalog(void *self, int64_t now_ns)
     pump_resume(self, PUMP_WAIT_CATALOG);
 }
 
-static bool lookup_failed(struct cdc *c, const struct muster_sql_result *r)
+static void retry_later(struct cdc *c, const char *why)
 {
     uint64_t timer;
 
-    if (!r->code)
-        return false;
-    c->host->log(c->host, MUSTER_LOG_WARN, "the catalog could not be read: %s; trying again", r->error);
+    c->host->log(c->host, MUSTER_LOG_WARN, "the catalog could not be read: %s; trying again", why);
     if (c->timer->once(c->host, CLOCK_S, retry_catalog, &timer) != 0)
-        cdc_restart(c);
-    return true;
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory to look into the catalog again");
+}
+
+static bool lookup_failed(struct cdc *c, const struct muster_sql_result *r)
+{
+    if (r->code)
+        retry_later(c, r->error);
+    return r->code != 0;
+}
+
+static void on_table(void *arg, const struct muster_sql_result *r)
+{
+    struct cdc_ask *ask = arg;
+    struct relation *rel = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c || lookup_failed(c, r))
+        return;
+    if (r->n_rows) {
+        struct route_setting kept = {
+            .tenant = r->get(r, 0, 0), .tenant_column = r->get(r, 0, 1), .subject_key = *r->get(r, 0, 2) == 't'};
+
+        route_settle(c, rel, &kept);
+    } else {
+        route_settle(c, rel, NULL);
+    }
+    pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
 static void on_types(void *arg, const struct muster_sql_result *r)
@@ -80,8 +108,8 @@ static void on_types(void *arg, const struct muster_sql_result *r)
         (void)types_learn(&c->types, &row); /* without memory the type stays text */
     }
     (void)relation_resolve(rel, &c->types); /* likewise */
-    if (r->n_rows == 0 && rel->user)
-        ((struct route *)rel->user)->ready = true; /* dropped since: text is all there is to say */
+    if (r->n_rows == 0)
+        ((struct route *)rel->user)->typed = true; /* dropped since: text is all there is to say */
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
@@ -103,41 +131,78 @@ static void on_key(void *arg, const struct muster_sql_result *r)
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
-static int ask_catalog(struct cdc *c, struct relation *rel, uint64_t stmt, struct muster_bytes param, muster_sql_fn fn)
+/* Ask about rel. The pump waits already: a fault here must find nothing set that outlives it. */
+static void ask(struct cdc *c, struct relation *rel, uint64_t stmt, const struct muster_bytes *params, muster_sql_fn fn)
 {
+    uint32_t n = stmt == c->stmt_table ? 2 : 1;
     struct cdc_ask *ask = cdc_ask_new(c);
     int err;
 
     if (ask)
         ask->about = rel;
-    err = ask ? c->sql->exec(c->host, stmt, NULL, NULL, 1, &param, fn, ask) : MUSTER_ENOMEM;
-    if (err) {
-        (void)cdc_ask_take(ask);
-        cdc_fault(c, MUSTER_HEALTH_DOWN, "postgres_away", "the catalog could not be asked (error %d)", err);
-    }
-    pump_wait(c, PUMP_WAIT_CATALOG);
-    return MUSTER_EAGAIN;
+    err = ask ? c->sql->exec(c->host, stmt, NULL, NULL, n, params, fn, ask) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    retry_later(c, err == MUSTER_EAGAIN ? "too many statements wait" : "no memory, or no link");
+}
+
+static void ask_table(struct cdc *c, struct relation *rel)
+{
+    const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
+    struct muster_bytes params[] = {{schema, strlen(schema)}, {table, strlen(table)}};
+
+    ask(c, rel, c->stmt_table, params, on_table);
+}
+
+static void ask_types(struct cdc *c, struct relation *rel, const uint32_t *oids, size_t n)
+{
+    struct buf list = {0};
+
+    put_oids(&list, oids, n);
+    if (!buf_failed(&list))
+        ask(c, rel, c->stmt_types, &(struct muster_bytes){list.data, list.len}, on_types);
+    else
+        retry_later(c, "no memory");
+    buf_done(&list);
+}
+
+static void ask_key(struct cdc *c, struct relation *rel)
+{
+    char oid[16];
+    int len = snprintf(oid, sizeof oid, "%u", rel->id);
+
+    ask(c, rel, c->stmt_key, &(struct muster_bytes){oid, (size_t)len}, on_key);
 }
 
 int catalog_settle(struct cdc *c, struct relation *rel, struct route *r)
 {
     uint32_t oids[MAX_OIDS];
-    size_t n = relation_missing_types(rel, &c->types, oids, MAX_OIDS);
-    struct buf list = {0};
-    char oid[16];
-    int err;
+    size_t n = r->known && !r->refused && !r->typed ? relation_missing_types(rel, &c->types, oids, MAX_OIDS) : 0;
+    bool has_key = rel->identity != 'f' && rel->identity != 'n';
 
-    if (n) {
-        put_oids(&list, oids, n);
-        err = ask_catalog(c, rel, c->stmt_types, (struct muster_bytes){list.data, list.len}, on_types);
-        buf_done(&list);
-        return err;
+    if (r->known && n == 0 && (has_key || r->refused)) {
+        r->ready = true;
+        return 0;
     }
-    if (rel->identity == 'f' || rel->identity == 'n') {
-        int len = snprintf(oid, sizeof oid, "%u", rel->id);
+    pump_wait(c, PUMP_WAIT_CATALOG);
+    if (!r->known)
+        ask_table(c, rel);
+    else if (n)
+        ask_types(c, rel, oids, n);
+    else
+        ask_key(c, rel);
+    return MUSTER_EAGAIN;
+}
 
-        return ask_catalog(c, rel, c->stmt_key, (struct muster_bytes){oid, (size_t)len}, on_key);
+void catalog_review(struct cdc *c)
+{
+    void *rel;
+
+    for (size_t at = 0; map_next(&c->relations.by_id, &at, NULL, &rel);) {
+        const struct route *r = ((struct relation *)rel)->user;
+
+        if (r && r->refused)
+            ask_table(c, rel);
     }
-    r->ready = true;
-    return 0;
 }

@@ -17,10 +17,12 @@
 #include "base/clock.h"
 
 static const int64_t tick_ns = CLOCK_S / 2, head_ns = 5 * CLOCK_S;
+static const int64_t proof_ns = 2 * CLOCK_S; /* without a fault are proof */
 static const int64_t backoff_min_ns = 100 * CLOCK_MS, backoff_max_ns = 5 * CLOCK_S;
 
 static const struct muster_option table_options[] = {
-    {.key = "tenant", .help = "All rows belong to this tenant.", .type = MUSTER_T_STRING, .offset = offsetof(struct route_setting, tenant)},
+    {.key = "tenant", .help = "All rows belong to this tenant.", .type = MUSTER_T_STRING, .min = 1, .max = NAME_MAX_LEN,
+     .offset = offsetof(struct route_setting, tenant)},
     {.key = "tenant_column", .help = "The column that names the tenant.", .type = MUSTER_T_STRING,
      .offset = offsetof(struct route_setting, tenant_column)},
     {.key = "owner_column", .help = "The column that names the end user who may read the row.", .type = MUSTER_T_STRING,
@@ -104,7 +106,8 @@ static void end_life(struct cdc *c)
     c->generation++;
     c->phase = CDC_WAIT;
     c->confirmed = 0; /* means nothing to another server */
-    c->tables_refused = 0;
+    c->routes.n_refused = 0;
+    c->proven = false;
     source_close(c);
     sink_reset(c);
     pump_reset(c);
@@ -138,10 +141,49 @@ void cdc_fault(struct cdc *c, int state, const char *code, const char *fmt, ...)
     cdc_restart(c);
 }
 
-void cdc_healthy(struct cdc *c)
+/* The names of some refused tables, for a sentence. */
+static void put_refused(struct cdc *c, char *out, size_t size)
 {
+    size_t len = 0;
+    void *rel;
+
+    for (size_t at = 0; len + 1 < size && map_next(&c->relations.by_id, &at, NULL, &rel);) {
+        const struct route *r = ((struct relation *)rel)->user;
+        int n = r && r->refused ? snprintf(out + len, size - len, "%s%s", len ? ", " : "", r->name) : 0;
+
+        len += n > 0 ? (size_t)n : 0;
+    }
+}
+
+void cdc_say(struct cdc *c)
+{
+    char names[256] = "";
+
+    if (c->phase != CDC_STREAM || !c->proven)
+        return;
+    put_refused(c, names, sizeof names);
+    if (c->routes.n_refused)
+        c->host->health(c->host, MUSTER_HEALTH_DEGRADED, "table_refused",
+                        "not delivered, because the replica identity lacks the tenant column or there is none: %s", names);
+    else
+        c->host->health(c->host, MUSTER_HEALTH_OK, "ok", "streaming from slot %s", c->config->slot);
+}
+
+void cdc_proven(struct cdc *c)
+{
+    if (c->phase != CDC_STREAM || c->proven)
+        return;
+    c->proven = true;
     c->backoff_ns = 0;
-    c->host->health(c->host, MUSTER_HEALTH_OK, "ok", "streaming from slot %s", c->config->slot);
+    cdc_say(c);
+}
+
+void cdc_streams(struct cdc *c)
+{
+    c->phase = CDC_STREAM;
+    c->streams_ns = c->timer->now(c->host);
+    if (!c->backoff_ns)
+        cdc_proven(c);
 }
 
 /* ---- what the host calls ------------------------------------------------------------------------------------------------------ */
@@ -150,8 +192,9 @@ static void on_tick(void *self, int64_t now_ns)
 {
     struct cdc *c = self;
 
-    (void)now_ns;
     source_tick(c);
+    if (c->phase == CDC_STREAM && now_ns - c->streams_ns > proof_ns)
+        cdc_proven(c);
     if (c->source.step == SOURCE_COPYING)
         source_status(c, c->wal_end, c->confirmed);
     position_confirm(c);

@@ -80,7 +80,9 @@ struct cdc {
     bool events; /* this instance publishes messages, not rows */
 
     enum cdc_phase phase;
-    int64_t backoff_ns;
+    int64_t backoff_ns; /* 0: no fault since the last proof */
+    int64_t streams_ns; /* when the pump began to run */
+    bool proven;
     uint64_t retry_timer; /* 0: none */
     uint32_t generation;  /* raised by cdc_restart(): answers to older questions are dropped */
     bool link_up;
@@ -113,8 +115,7 @@ struct cdc {
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
     uint64_t wal_end;       /* the server's, as far as it told */
     unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
-    uint64_t stmt_types, stmt_key;
-    uint32_t tables_refused;
+    uint64_t stmt_types, stmt_key, stmt_table;
     struct out out; /* writes the bodies */
     struct draft drafts[2];  /* one is written while the sink may hold the other */
     uint32_t draft;          /* the one that is free */
@@ -134,8 +135,13 @@ struct cdc *cdc_ask_take(struct cdc_ask *ask);
 void cdc_restart(struct cdc *c);
 /* Tell a fault by health() and restart. state is MUSTER_HEALTH_*. */
 void cdc_fault(struct cdc *c, int state, const char *code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
-/* The stream works: forget the backoff, say how the instance is. */
-void cdc_healthy(struct cdc *c);
+/* The pump begins to run. After a fault nothing is said before it has shown that it works: otherwise a fault that comes back with
+ * the first change would be told again and again. */
+void cdc_streams(struct cdc *c);
+/* Something was acknowledged, or nothing has gone wrong for a while: forget the backoff, say how the instance is. */
+void cdc_proven(struct cdc *c);
+/* Say how the instance is, when it works. */
+void cdc_say(struct cdc *c);
 
 /* fault.c: what a SQLSTATE and message of the replication link mean. */
 struct fault {
@@ -170,9 +176,12 @@ uint32_t deliver_encoding(struct cdc *c, const struct muster_tenant *tenant);
 int deliver_row(struct cdc *c);
 int deliver_truncate(struct cdc *c);
 
-/* catalog.c: settle types and key of a table before its first row. MUSTER_EAGAIN: the pump waits. */
+/* catalog.c */
 int catalog_prepare(struct cdc *c);
+/* Make the route of a table ready before its first row: settings, types, key. MUSTER_EAGAIN: the pump waits. */
 int catalog_settle(struct cdc *c, struct relation *rel, struct route *r);
+/* muster.tables has changed: a refused table may be delivered from now on, also before its next row comes. */
+void catalog_review(struct cdc *c);
 
 /* pump.c */
 enum {

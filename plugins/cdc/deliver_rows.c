@@ -154,17 +154,18 @@ static bool nothing_to_do(const struct cdc *c)
 /* Find table and route, and settle what must be known of it. *ret_row is filled when 0 is returned; route refused means skip. */
 static int prepare(struct cdc *c, uint32_t relation, struct row *ret_row)
 {
+    int err;
+
     ret_row->rel = relations_get(&c->relations, relation);
     ret_row->route = ret_row->rel ? route_of(c, ret_row->rel) : NULL;
     if (!ret_row->route) {
         cdc_fault(c, MUSTER_HEALTH_DOWN, "protocol", "a row of table %u, which was not described", relation);
         return MUSTER_EINVAL;
     }
-    if (ret_row->route->refused) {
+    err = ret_row->route->ready ? 0 : catalog_settle(c, ret_row->rel, ret_row->route);
+    if (!err && ret_row->route->refused)
         c->metrics->add(c->host, c->m.refused, NULL, 1);
-        return 0;
-    }
-    return ret_row->route->ready ? 0 : catalog_settle(c, ret_row->rel, ret_row->route);
+    return err;
 }
 
 int deliver_row(struct cdc *c)
@@ -214,7 +215,7 @@ static int truncate_table(struct truncate *t, uint32_t relation)
     if (err || t->row.route->refused)
         return err;
     t->row.change = (struct change){.rel = t->row.rel, .txn = &c->txn, .op = 'T'};
-    if (!t->row.route->mapped) {
+    if (t->row.route->column >= 0) {
         (void)c->tenants->each(c->host, truncate_for, t); /* fails only without the capability, which we have */
         return t->err;
     }

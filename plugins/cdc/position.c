@@ -150,10 +150,9 @@ static const char *break_of(const struct cdc *c, const struct cdc_record *r, con
 
 static void start_stream(struct cdc *c, uint64_t seq, struct position tail)
 {
-    c->phase = CDC_STREAM;
     c->confirmed = c->source.slot_confirmed;
     sink_start(c, seq, tail);
-    cdc_healthy(c);
+    cdc_streams(c);
     source_pause(c, false);
     pump_run(c);
 }

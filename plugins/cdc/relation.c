@@ -139,7 +139,7 @@ static int build(struct relation *rel, const struct types *t, const struct pgout
     uint32_t n = msg->relation.n_columns;
 
     *rel = (struct relation){
-        .id = msg->relation.id, .version = 1, .identity = msg->relation.identity, .n_columns = n};
+        .id = msg->relation.id, .version = 1, .described = 1, .identity = msg->relation.identity, .n_columns = n};
     rel->columns = calloc(n ? n : 1, sizeof *rel->columns);
     if (!rel->columns)
         return MUSTER_ENOMEM;
@@ -172,6 +172,7 @@ static void replace(struct relation *old, struct relation *fresh)
     bool same = same_list(old, fresh);
 
     fresh->version = old->version + !same;
+    fresh->described = old->described + 1;
     fresh->user = old->user;
     /* Under the other identities the flags of the message decide. */
     if (same && fresh->identity == old->identity && strchr("fn", fresh->identity)) {

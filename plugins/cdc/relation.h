@@ -41,7 +41,8 @@ struct relation_column {
 
 struct relation {
     uint32_t id;
-    uint32_t version;
+    uint32_t version;   /* of what `columns` tells */
+    uint32_t described; /* how often pgoutput has described it: identity and primary key may be others each time */
     char identity; /* d: primary key, i: an index, f: full, n: nothing */
     uint32_t n_columns, n_key;
     struct relation_column *columns;

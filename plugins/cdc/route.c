@@ -17,27 +17,6 @@ struct unknown_tenant {
     uint64_t as_of;
 };
 
-/* ---- settings --------------------------------------------------------------------------------------------------------- */
-
-static void setting_free(struct route_setting *s)
-{
-    if (!s)
-        return;
-    free((char *)s->tenant);
-    free((char *)s->tenant_column);
-    free((char *)s->owner_column);
-    free(s);
-}
-
-static void clear_settings(struct routes *routes)
-{
-    void *value;
-
-    for (size_t at = 0; map_next(&routes->settings, &at, NULL, &value);)
-        setting_free(value);
-    map_done(&routes->settings);
-}
-
 static void clear_unknown(struct routes *routes)
 {
     void *value;
@@ -49,46 +28,34 @@ static void clear_unknown(struct routes *routes)
 
 void routes_done(struct routes *routes)
 {
-    clear_settings(routes);
     clear_unknown(routes);
 }
 
-static char *copy(const char *s)
-{
-    return s ? strdup(s) : NULL;
-}
+/* ---- settings --------------------------------------------------------------------------------------------------------- */
 
 static void on_table(void *arg, const struct muster_table *table)
 {
-    struct cdc *c = arg;
-    struct route_setting *s = calloc(1, sizeof *s);
-    char name[160];
-    int n = snprintf(name, sizeof name, "%s.%s", table->schema, table->table);
-
-    if (!s || n < 0 || (size_t)n >= sizeof name) {
-        free(s);
-        return;
-    }
-    *s = (struct route_setting){copy(table->tenant), copy(table->tenant_column), copy(table->owner_column),
-                                (int32_t)table->subject_key};
-    if (!map_put(&c->routes.settings, name, (size_t)n, s))
-        setting_free(s);
+    (void)arg;
+    (void)table; /* only that something has changed counts: what, is asked when a row comes */
 }
 
 int routes_load(struct cdc *c)
 {
-    clear_settings(&c->routes);
+    uint64_t before = c->tables_serial;
+    int err = c->tenants->tables(c->host, on_table, NULL, &c->tables_serial);
+
     clear_unknown(&c->routes);
+    if (err || c->tables_serial == before)
+        return err;
     c->routes.version++;
-    c->tables_refused = 0;
-    return c->tenants->tables(c->host, on_table, c, &c->tables_serial);
+    catalog_review(c);
+    return 0;
 }
 
 /* What the configuration says of a table, else what muster.tables says; member by member. */
-static struct route_setting setting_of(struct cdc *c, const char *name)
+static struct route_setting setting_of(const struct cdc *c, const char *name, const struct route_setting *kept)
 {
     const struct muster_map *m = &c->config->tables;
-    const struct route_setting *kept = map_get(&c->routes.settings, name, strlen(name));
     struct route_setting s = kept ? *kept : (struct route_setting){0};
 
     for (size_t i = 0; i < m->n; i++) {
@@ -111,39 +78,43 @@ static bool in_identity(const struct relation *rel, int column)
     return column >= 0 && (rel->identity == 'f' || rel->columns[column].identity);
 }
 
-static void tell_refused(struct cdc *c, const struct route *r, const char *column, bool exists)
+static void tell_refused(struct cdc *c, const struct route *r, const char *column)
 {
-    c->tables_refused++;
     c->host->log(c->host, MUSTER_LOG_ERROR,
-                 exists ? "table %s is refused: its replica identity lacks the tenant column %s; run ALTER TABLE %s REPLICA IDENTITY FULL "
-                          "(or USING INDEX with one that has it), or map it with `muster publish --tenant`"
-                        : "table %s is refused: it has no tenant column %s; map table %s with `muster publish --tenant T`, or name "
-                          "another column",
+                 r->column >= 0 ? "table %s is refused: its replica identity lacks the tenant column %s; run ALTER TABLE %s REPLICA "
+                                  "IDENTITY FULL (or USING INDEX with one that has it), or map it with `muster publish --tenant`"
+                                : "table %s is refused: it has no tenant column %s; map table %s with `muster publish --tenant T`, or "
+                                  "name another column",
                  r->name, column, r->name);
-    c->host->health(c->host, MUSTER_HEALTH_DEGRADED, "table_refused", "table %s is not delivered: no tenant column %s in its identity",
-                    r->name, column);
 }
 
-static void fill(struct cdc *c, struct route *r, const struct relation *rel)
+/* Told once, when it becomes so; a table that is described again says nothing new. */
+static void set_refused(struct cdc *c, struct route *r, bool refused, const char *column)
 {
-    const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
-    struct route_setting s;
-    const char *column;
-    char a[NAME_TOKEN_SIZE], b[NAME_TOKEN_SIZE];
+    if (refused == r->refused)
+        return;
+    r->refused = refused;
+    if (refused) {
+        c->routes.n_refused++;
+        tell_refused(c, r, column);
+    } else {
+        c->routes.n_refused--;
+        c->host->log(c->host, MUSTER_LOG_INFO, "table %s is delivered from here on", r->name);
+    }
+    cdc_say(c);
+}
 
-    (void)snprintf(r->name, sizeof r->name, "%s.%s", schema, table);
-    (void)name_token(schema, strlen(schema), a);
-    (void)name_token(table, strlen(table), b);
-    (void)snprintf(r->channel, sizeof r->channel, "cdc.%s.%s.%s", c->host->instance, a, b);
-    s = setting_of(c, r->name);
-    column = s.tenant_column ? s.tenant_column : c->config->tenant_column;
-    r->version = c->routes.version;
+void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept)
+{
+    struct route *r = rel->user;
+    struct route_setting s = setting_of(c, r->name, kept);
+    const char *column = s.tenant_column ? s.tenant_column : c->config->tenant_column;
+
+    r->known = true;
     r->subject_key = s.subject_key;
-    r->mapped = s.tenant;
+    (void)snprintf(r->mapped, sizeof r->mapped, "%s", s.tenant ? s.tenant : "");
     r->column = s.tenant ? -1 : relation_find_column(rel, column);
-    r->refused = !s.tenant && !in_identity(rel, r->column);
-    if (r->refused)
-        tell_refused(c, r, column, r->column >= 0);
+    set_refused(c, r, !s.tenant && !in_identity(rel, r->column), column);
 }
 
 void route_free(void *route)
@@ -151,11 +122,23 @@ void route_free(void *route)
     free(route);
 }
 
+static void put_names(const struct cdc *c, struct route *r, const struct relation *rel)
+{
+    const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
+    char a[NAME_TOKEN_SIZE], b[NAME_TOKEN_SIZE];
+
+    (void)snprintf(r->name, sizeof r->name, "%s.%s", schema, table);
+    (void)name_token(schema, strlen(schema), a);
+    (void)name_token(table, strlen(table), b);
+    (void)snprintf(r->channel, sizeof r->channel, "cdc.%s.%s.%s", c->host->instance, a, b);
+}
+
 struct route *route_of(struct cdc *c, struct relation *rel)
 {
     struct route *r = rel->user;
 
-    if (r && r->version == c->routes.version && r->rel_version == rel->version)
+    /* A change whose first part is out keeps the route that part was sent by. */
+    if (r && ((r->version == c->routes.version && r->described == rel->described) || c->part > 0))
         return r;
     if (!r) {
         r = calloc(1, sizeof *r);
@@ -163,9 +146,10 @@ struct route *route_of(struct cdc *c, struct relation *rel)
             return NULL;
         rel->user = r;
     }
-    r->ready = false;
-    r->rel_version = rel->version;
-    fill(c, r, rel);
+    r->version = c->routes.version;
+    r->described = rel->described;
+    r->known = r->typed = r->ready = false;
+    put_names(c, r, rel);
     return r;
 }
 

@@ -13,38 +13,41 @@
 
 struct cdc;
 
-/* One table's settings, as the option table of `tables` fills it. */
+/* One table's settings, as the option table of `tables` fills it; muster.tables has the same. */
 struct route_setting {
     const char *tenant, *tenant_column, *owner_column;
     int32_t subject_key;
 };
 
 struct routes {
-    struct map settings; /* "schema.table" to struct route_setting from muster.tables, owned */
-    uint32_t version;    /* raised by routes_load(): relations look anew */
-    struct map unknown;  /* names of tenants that were not there, to struct unknown_tenant, owned */
+    uint32_t version;   /* raised when muster.tables has changed: routes are asked for anew */
+    uint32_t n_refused; /* tables that are not delivered */
+    struct map unknown; /* names of tenants that were not there, to struct unknown_tenant, owned */
 };
 
-/* How a relation is routed; hangs on relation.user. */
+/* How a relation is routed; hangs on relation.user. It is made from what muster.tables says when the first row comes that was
+ * written under the present description: a notice of `muster publish` may come later than the row. */
 struct route {
-    uint32_t version;     /* of routes when it was made */
-    uint32_t rel_version; /* of the relation, when types and key were asked for */
-    bool refused;         /* the identity lacks the tenant column and no tenant is mapped */
+    uint32_t version, described; /* of routes and relation when it was made */
+    bool known;                  /* the settings are read: what follows counts */
+    bool typed, ready;           /* types are looked up; key is too */
+    bool refused;                /* the identity lacks the tenant column and no tenant is mapped */
     bool subject_key;
-    bool ready;                         /* types and key are looked up */
-    int column;                         /* of the tenant; -1: mapped */
-    const char *mapped;                 /* name of the tenant; NULL: by column */
-    char channel[256];                  /* "cdc.main.public.orders" */
-    char name[160];                     /* "public.orders", for people */
+    int column;                    /* of the tenant; -1: mapped */
+    char mapped[NAME_MAX_LEN + 1]; /* name of the tenant; "": by column */
+    char channel[256];             /* "cdc.main.public.orders" */
+    char name[160];                /* "public.orders", for people */
     uint64_t n_unroutable;
-    int64_t told_ns;                    /* of the last line on unroutable rows */
+    int64_t told_ns; /* of the last line on unroutable rows */
 };
 
 void routes_done(struct routes *routes);
-/* Read muster.tables from the registry. */
+/* The registry has changed: look at everything anew. */
 int routes_load(struct cdc *c);
-/* The route of rel, made when it is missing or old. NULL: no memory. */
+/* The route of rel, not `ready` when it is new or old. NULL: no memory. */
 struct route *route_of(struct cdc *c, struct relation *rel);
+/* Take what muster.tables says of the relation's table; NULL: nothing. The configuration's settings go before. */
+void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept);
 void route_free(void *route);
 
 enum { ROUTE_TENANT, ROUTE_NOBODY, ROUTE_WAIT };

@@ -153,6 +153,7 @@ static void on_ack(void *arg, int code, uint64_t seq)
         s->n_marks--;
     }
     confirmable(c);
+    cdc_proven(c);
     if (c->waits & PUMP_WAIT_WINDOW && !sink_is_full(c))
         pump_resume(c, PUMP_WAIT_WINDOW);
 }
