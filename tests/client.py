@@ -59,7 +59,7 @@ class Client:
     def connected(self) -> bool:
         return bool(self._nc.is_connected)
 
-    def subscribe(self, subject: str) -> Subscription:
+    def subscribe(self, subject: str, queue: str = "") -> Subscription:
         """Collect everything on subject; returns once the server knows of it."""
         kept = Subscription()
 
@@ -67,7 +67,7 @@ class Client:
             kept.messages.append(_plain(message))
 
         async def start() -> None:
-            await self._nc.subscribe(subject, cb=keep, pending_msgs_limit=_UNLIMITED, pending_bytes_limit=_UNLIMITED)
+            await self._nc.subscribe(subject, queue, keep, pending_msgs_limit=_UNLIMITED, pending_bytes_limit=_UNLIMITED)
             await self._nc.flush()
 
         self._run(start())
@@ -101,6 +101,16 @@ class Client:
 
     def stream_info(self, stream: str) -> Any:
         return self._run(self._nc.jetstream(timeout=20).stream_info(stream))
+
+    def streams(self) -> dict[str, Any]:
+        """The state of every stream, by name."""
+        return {info.config.name: info.state for info in self._run(self._nc.jetstream(timeout=20).streams_info())}
+
+    def purge(self, stream: str) -> None:
+        self._run(self._nc.jetstream(timeout=20).purge_stream(stream))
+
+    def delete_stream(self, stream: str) -> None:
+        self._run(self._nc.jetstream(timeout=20).delete_stream(stream))
 
     def close(self) -> None:
         try:

@@ -58,6 +58,8 @@ struct bus {
     struct subscription *subs;
     struct subscription *dead; /* unsubscribed, and the link thread has not seen it yet */
     uint64_t next_sub;
+    size_t n_attached; /* subscriptions of the library that have not said their last word */
+    pthread_cond_t detached;
 };
 
 static const char *const link_names[] = {"bulk", "live"};
@@ -341,12 +343,38 @@ static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, 
     s->how.fn(s->how.arg, (struct bus_msg *)msg);
 }
 
+static void count_detached(struct bus *b)
+{
+    pthread_mutex_lock(&b->lock);
+    if (--b->n_attached == 0)
+        pthread_cond_signal(&b->detached);
+    pthread_mutex_unlock(&b->lock);
+}
+
 /* The library's last word on one of its subscriptions. */
 static void on_complete(void *arg)
 {
-    unref(arg);
+    struct subscription *s = arg;
+    struct bus *b = s->bus;
+
+    unref(s);
+    count_detached(b);
 }
 
+static void on_inbox_complete(void *arg)
+{
+    count_detached(arg);
+}
+
+/* The lock is held. */
+static natsStatus adopt(struct bus *b, natsSubscription *sub, natsOnCompleteCB last_word, void *arg)
+{
+    b->n_attached++;
+    ASSERT(natsSubscription_SetOnCompleteCB(sub, last_word, arg) == NATS_OK);
+    return natsSubscription_SetPendingLimits(sub, -1, -1); /* our bounds rule: the library would drop in silence */
+}
+
+/* The lock is held. */
 static natsStatus attach(natsConnection *nc, struct subscription *s)
 {
     natsStatus status = s->queue ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_message, s)
@@ -357,8 +385,7 @@ static natsStatus attach(natsConnection *nc, struct subscription *s)
         return status;
     }
     atomic_fetch_add(&s->refs, 1);
-    ASSERT(natsSubscription_SetOnCompleteCB(s->sub, on_complete, s) == NATS_OK);
-    return natsSubscription_SetPendingLimits(s->sub, -1, -1); /* our bounds rule: the library would drop in silence */
+    return adopt(s->bus, s->sub, on_complete, s);
 }
 
 static void detach(struct subscription *s)
@@ -404,6 +431,7 @@ static void on_resync(void *arg, natsConnection *nc)
     drop_all(dead);
 }
 
+/* The lock is held. */
 static natsStatus attach_inboxes(struct side *side, natsConnection *nc)
 {
     const char *const prefixes[] = {"_INBOX", side->bus->options.answers};
@@ -416,7 +444,7 @@ static natsStatus attach_inboxes(struct side *side, natsConnection *nc)
         (void)snprintf(pattern, sizeof pattern, "%s.%s.*", prefixes[i], side->id);
         status = natsConnection_Subscribe(&side->inboxes[i], nc, pattern, on_inbox, side);
         if (status == NATS_OK)
-            status = natsSubscription_SetPendingLimits(side->inboxes[i], -1, -1);
+            status = adopt(side->bus, side->inboxes[i], on_inbox_complete, side->bus);
     }
     return status;
 }
@@ -425,12 +453,11 @@ static natsStatus on_connected(void *arg, natsConnection *nc)
 {
     struct side *side = arg;
     struct bus *b = side->bus;
-    natsStatus status = attach_inboxes(side, nc);
+    natsStatus status;
 
-    if (status != NATS_OK || side->index != BUS_LIVE)
-        return status;
     pthread_mutex_lock(&b->lock);
-    for (struct subscription *s = b->subs; s; s = s->next) {
+    status = attach_inboxes(side, nc);
+    for (struct subscription *s = b->subs; s && side->index == BUS_LIVE; s = s->next) {
         detach(s); /* from the connection that was */
         if (status == NATS_OK)
             status = attach(nc, s);
@@ -524,7 +551,7 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus)
     if (err)
         return err;
     b->options = *options;
-    ASSERT(pthread_mutex_init(&b->lock, NULL) == 0);
+    ASSERT(pthread_mutex_init(&b->lock, NULL) == 0 && pthread_cond_init(&b->detached, NULL) == 0);
     if (nats_Open(-1) != NATS_OK || nats_SetMessageDeliveryPoolSize(2) != NATS_OK)
         err = MUSTER_ENOMEM;
     for (int i = 0; !err && i < BUS_N_LINKS; i++)
@@ -535,6 +562,15 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus)
     }
     *ret_bus = b;
     return 0;
+}
+
+/* The library's threads stop in no order: what one of them frees late is lost to its garbage collector. So nothing is left to free. */
+static void wait_for_last_words(struct bus *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->n_attached)
+        (void)pthread_cond_wait(&b->detached, &b->lock);
+    pthread_mutex_unlock(&b->lock);
 }
 
 void bus_close(struct bus *b, int64_t timeout_ns)
@@ -550,17 +586,21 @@ void bus_close(struct bus *b, int64_t timeout_ns)
         for (int k = 0; k < 2; k++)
             natsSubscription_Destroy(b->sides[i].inboxes[k]);
     }
+    pthread_mutex_lock(&b->lock);
     subs = b->subs;
     dead = take_dead(b);
     b->subs = NULL;
+    pthread_mutex_unlock(&b->lock);
     drop_all(subs);
     drop_all(dead);
-    (void)nats_CloseAndWait(0); /* until the library's threads have ended: no callback runs after this */
+    wait_for_last_words(b);
+    (void)nats_CloseAndWait(0); /* until its threads have ended; fails only when nats_Open() did */
     for (int i = 0; i < BUS_N_LINKS; i++)
         link_free(b->sides[i].link);
     free(b->calls);
     free(b->free_slots);
     free(b->generations);
+    (void)pthread_cond_destroy(&b->detached);
     (void)pthread_mutex_destroy(&b->lock);
     free(b);
 }

@@ -70,11 +70,13 @@ static int tell_death(const struct dev *dev)
 
 /* ---- waiting ---- */
 
+/* The result of a step that was broken off. */
 static int interrupted(const struct dev *dev, int seen)
 {
     return seen == DEV_DIED ? tell_death(dev) : STOPPED;
 }
 
+/* Signals and deaths are looked at between two probes, so that Ctrl-C works in the middle of a start as well. */
 static int wait_for(struct dev *dev, const char *what, bool (*is_up)(struct dev *dev))
 {
     int64_t end = clock_now_ns() + START_SECONDS * CLOCK_S;
@@ -98,6 +100,7 @@ static int start(struct dev *dev, const struct dev_command *command)
     return cli_fail(CLI_FAILED, COMMAND, "%s: %s", command->argv[0], strerror(errno));
 }
 
+/* A tool that must succeed; its output is in the log, of which a failure shows the end. */
 static int run(struct dev *dev, const struct dev_command *command)
 {
     int exit_code = 0;
@@ -126,6 +129,7 @@ static int run_muster(struct dev *dev, char *const *args)
 
 /* ---- SQL as the superuser ---- */
 
+/* A connection a statement: none may hold up PostgreSQL's end, and the server is next door. */
 static int connect_to(const struct dev *dev, const char *database, struct sql_admin **ret_admin)
 {
     struct buf dsn = {0};
@@ -165,6 +169,7 @@ static int make_folder(const char *path, mode_t mode)
     return cli_fail(CLI_FAILED, COMMAND, "%s: %s", path, strerror(errno));
 }
 
+/* postgres/ is PostgreSQL's own: initdb runs as its user and must be able to make the cluster in there. */
 static int make_folders(struct dev *dev)
 {
     int code = make_folder("run", 0700);
@@ -178,6 +183,7 @@ static int make_folders(struct dev *dev)
     return code;
 }
 
+/* initdb reads the superuser's password as PostgreSQL's user, who cannot read pgpass. */
 static int write_initdb_password(const struct dev *dev, const char *password)
 {
     const struct passwd *user = dev->site.user;
@@ -228,6 +234,8 @@ static bool postgres_is_up(struct dev *dev)
     return up;
 }
 
+/* No Unix socket: its path must be short and the folder's may be long. wal_level is on the command line because ALTER SYSTEM
+ * by the user would win over postgresql.conf, and without logical nothing here works. */
 static int start_postgres(struct dev *dev)
 {
     char port[12];
@@ -257,6 +265,7 @@ static bool nats_is_up(struct dev *dev)
     return dev_probe_nats(dev->site.ports[DEV_PORT_NATS]);
 }
 
+/* nats-config runs at every start: it keeps keys and creds, and takes up a port or a folder that has changed. */
 static int start_nats(struct dev *dev)
 {
     char listen[32];
@@ -272,6 +281,7 @@ static int start_nats(struct dev *dev)
     return code == CLI_DONE ? wait_for(dev, "nats-server", nats_is_up) : code;
 }
 
+/* At every start, so that a newer program finds its schema. The role that migrate makes has no password yet. */
 static int migrate(struct dev *dev)
 {
     char *args[] = {"migrate", NULL};
@@ -292,6 +302,7 @@ static int migrate(struct dev *dev)
     return code;
 }
 
+/* Both once. A creds file that was lost is minted anew: the old one holds until it ends. */
 static int add_tenant_and_agent(struct dev *dev)
 {
     char *tenant[] = {"tenant", "add", "default", NULL};
@@ -358,6 +369,7 @@ static int choose_ports(struct dev *dev)
     return dev_site_choose_ports(&dev->site);
 }
 
+/* The order matters: the configuration names the ports, the commands need the servers, the broker needs everything. */
 static int start_all(struct dev *dev)
 {
     static int (*const steps[])(struct dev *) = {
@@ -407,6 +419,7 @@ static int serve(struct dev *dev)
     return interrupted(dev, seen);
 }
 
+/* The lock is held: whatever run/ names is a leftover, and the ports are ours to choose. */
 static int dev_main(struct dev *dev, bool reset)
 {
     int code;

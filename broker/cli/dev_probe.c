@@ -10,6 +10,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+/* With timeouts: a server that is starting may accept and then be silent. */
 static int dial(int port)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
@@ -52,6 +53,7 @@ bool dev_probe_nats(int port)
     return greets;
 }
 
+/* Any HTTP/1.x will do; the body is only shown to people. */
 bool dev_probe_http(int port, const char *path, char *text, size_t size)
 {
     char request[128], answer[4096] = "";

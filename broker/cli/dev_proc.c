@@ -91,11 +91,13 @@ static void remove_pid_file(const char *name)
     (void)unlink(path); /* a file that stays names a process that is gone, and is found to be stale */
 }
 
+/* Groups first: after setuid() we may not change them any more. */
 static bool become(const struct passwd *user)
 {
     return !user || (setgroups(0, NULL) == 0 && setgid(user->pw_gid) == 0 && setuid(user->pw_uid) == 0);
 }
 
+/* Opened before the change of user: logs belong to us, and a server cannot read what others wrote. */
 static bool set_outputs(const char *log)
 {
     int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
@@ -104,6 +106,8 @@ static bool set_outputs(const char *log)
     return in >= 0 && out >= 0 && dup2(in, STDIN_FILENO) >= 0 && dup2(out, STDOUT_FILENO) >= 0 && dup2(out, STDERR_FILENO) >= 0;
 }
 
+/* Between fork and exec. The death signal is set after the change of user, which clears it; a parent that died before it was set
+ * shows in getppid(). */
 static void run_child(const struct dev_command *command, pid_t parent)
 {
     sigset_t set;
@@ -117,6 +121,7 @@ static void run_child(const struct dev_command *command, pid_t parent)
     _exit(127);
 }
 
+/* A process that cannot be watched is not started. */
 static pid_t spawn(const struct dev_command *command, int *ret_fd)
 {
     pid_t parent = getpid(), pid = fork();
@@ -218,6 +223,7 @@ static bool ended_within(int fd, int64_t ms)
     return n > 0;
 }
 
+/* Ask, and after a while do not ask. */
 static void stop(int fd, int stop_signal)
 {
     (void)pidfd_send_signal(fd, stop_signal, NULL, 0); /* fails only when it has ended */

@@ -61,6 +61,7 @@ static bool path_is_plain(const char *path)
     return true;
 }
 
+/* Held until we end, also by kill -9; the servers do not inherit it. */
 static int take_lock(struct dev_site *site)
 {
     site->lock_fd = open("lock", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
@@ -71,6 +72,7 @@ static int take_lock(struct dev_site *site)
     return cli_fail(CLI_FAILED, COMMAND, "another `muster dev` runs in %s; stop it, or use another --dir", site->dir);
 }
 
+/* getpwnam's record is static and stays ours: nothing here asks for another user. */
 static int find_user(struct dev_site *site)
 {
     if (geteuid() != 0)
@@ -139,6 +141,7 @@ void dev_site_close(struct dev_site *site)
     site->lock_fd = -1;
 }
 
+/* For nftw, which stops at the first error and returns it. */
 static int remove_one(const char *path, const struct stat *st, int kind, struct FTW *at)
 {
     (void)st;
@@ -147,6 +150,7 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
     return remove(path) && errno != ENOENT ? errno : 0;
 }
 
+/* Links are removed, not followed. */
 int dev_site_remove(const char *path)
 {
     int err = access(path, F_OK) == 0 ? nftw(path, remove_one, 16, FTW_DEPTH | FTW_PHYS) : 0;
@@ -182,6 +186,7 @@ static bool keep_if_program(const char *folder, size_t len, const char *name, ch
     return true;
 }
 
+/* An empty part of PATH means the working folder, from which we start nothing. */
 static bool find_on_path(const char *path, const char *name, char **ret_path)
 {
     while (*path) {
@@ -207,6 +212,7 @@ static bool find_postgres(const char *name, char **ret_path)
     return false;
 }
 
+/* /usr/sbin is not on every user's PATH, and Debian has nats-server there. */
 static int find_server(const char *name, const char *package, char **ret_path)
 {
     const char *path = getenv("PATH");
@@ -271,6 +277,7 @@ static bool port_is_free(int port)
     return is_free;
 }
 
+/* By another program, or by one of ours with a lower number. */
 static bool is_taken(const struct dev_site *site, int n, int port)
 {
     for (int i = 0; i < n; i++)
@@ -292,6 +299,7 @@ static int choose_port(const struct dev_site *site, int n, int wanted)
     return wanted;
 }
 
+/* A file that is missing or damaged leaves the usual ports. */
 static void read_state(int ports[DEV_PORTS])
 {
     FILE *file = fopen("state", "re");
@@ -338,6 +346,7 @@ int dev_site_choose_ports(struct dev_site *site)
 
 /* ---- passwords and configuration ---- */
 
+/* Any port and database: the port may move between two runs. */
 int dev_site_new_passwords(char ret_password[33])
 {
     char broker[STATIC_PASSWORD_SIZE];
@@ -365,6 +374,7 @@ int dev_site_password(const char *role, char ret_password[33])
     return CLI_DONE;
 }
 
+/* The passfile's path may hold what means something in a URI. */
 void dev_site_put_dsn(const struct dev_site *site, const char *role, const char *database, struct buf *out)
 {
     static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
@@ -379,6 +389,7 @@ void dev_site_put_dsn(const struct dev_site *site, const char *role, const char 
     buf_puts(out, "/pgpass");
 }
 
+/* The server listens on the loopback address alone, and so does the broker. */
 int dev_site_write_config(const struct dev_site *site)
 {
     struct buf text = {0};
@@ -406,6 +417,7 @@ int dev_site_write_config(const struct dev_site *site)
     return write_file("muster.yaml", FILE_PUBLIC, &text);
 }
 
+/* In single quotes a shell takes everything as it is but the quote itself. */
 static void put_export(struct buf *text, const char *name, const char *value)
 {
     buf_printf(text, "export %s='", name);

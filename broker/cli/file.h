@@ -1,8 +1,8 @@
 /*
  * cli/file.h - files that are there whole or not at all: written beside their place and renamed.
  *
- * Errors   0 or a negative MUSTER_E*, with the whole sentence in *err. MUSTER_ENOTFOUND: no such
- * file or folder. Threads  None: the temporary name is one a process.
+ * Errors   0 or a negative MUSTER_E*, with the whole sentence in *err. MUSTER_ENOTFOUND: no such file or folder.
+ * Threads  None: the temporary name is one a process.
  */
 #ifndef MUSTER_CLI_FILE_H
 #define MUSTER_CLI_FILE_H

@@ -1,12 +1,11 @@
 /*
- * cli/jwt.h - the JWTs (version 2) that NATS trusts: operator, account and user; and the creds file
- * around a user's.
+ * cli/jwt.h - the JWTs (version 2) that NATS trusts: operator, account and user; and the creds file around a user's.
  *
- * Shape    `header.claims.signature` in base64url, signed with the Ed25519 key of the issuer. The
- * writers append to a buf. Errors   0, MUSTER_EINVAL (a text that is no such JWT, or whose
- * signature is wrong) or MUSTER_ENOMEM. Units    Times are seconds since 1970 UTC, as NATS has
- * them. Memory   Arguments are borrowed for the call. A creds text holds a seed: jwt_wipe() the
- * buffer. Threads  Any; no state.
+ * Shape    `header.claims.signature` in base64url, signed with the Ed25519 key of the issuer. The writers append to a buf.
+ * Errors   0, MUSTER_EINVAL (a text that is no such JWT, or whose signature is wrong) or MUSTER_ENOMEM.
+ * Units    Times are seconds since 1970 UTC, as NATS has them.
+ * Memory   Arguments are borrowed for the call. A creds text holds a seed: jwt_wipe() the buffer.
+ * Threads  Any; no state.
  */
 #ifndef MUSTER_CLI_JWT_H
 #define MUSTER_CLI_JWT_H

@@ -1,12 +1,12 @@
 /*
  * cli/keydir.h - the folder of keys of operator mode, and what is signed with them.
  *
- * Shape    keys/ holds operator.nk, account.nk, system.nk, role-<role>.nk (seeds), revoked (a line
- * a revoked key) and settings. Beside it, in the folder of nats-server.conf, lies accounts.conf:
- * the operator's and the accounts' JWTs that the server includes. Only accounts.conf is meant for
- * the server's machine. Errors   0 or a negative MUSTER_E*, with the sentence in *err. Memory
- * keydir_close() wipes and frees; it accepts NULL. Threads  None. Processes exclude each other with
- * the folder's lock, held from open to close.
+ * Shape    keys/ holds operator.nk, account.nk, system.nk, role-<role>.nk (seeds), revoked (a line a revoked key) and settings.
+ *          Beside it, in the folder of nats-server.conf, lies accounts.conf: the operator's and the accounts' JWTs that the server
+ *          includes. Only accounts.conf is meant for the server's machine.
+ * Errors   0 or a negative MUSTER_E*, with the sentence in *err.
+ * Memory   keydir_close() wipes and frees; it accepts NULL.
+ * Threads  None. Processes exclude each other with the folder's lock, held from open to close.
  */
 #ifndef MUSTER_CLI_KEYDIR_H
 #define MUSTER_CLI_KEYDIR_H

@@ -1,30 +1,23 @@
 /*
- * cli/roles.h - the one table of roles and what each may publish and subscribe to (INTERFACE 2
- * and 2.2).
+ * cli/roles.h - the one table of roles and what each may publish and subscribe to (INTERFACE 2 and 2.2).
  *
- * The same patterns become the templates of the scoped signing keys in the account JWT and, with
- * the names written out, the permissions of static users. Rules that hold for every role, tested in
- * tests/unit/test_roles.c:
+ * The same patterns become the templates of the scoped signing keys in the account JWT and, with the names written out, the
+ * permissions of static users. Rules that hold for every role, tested in tests/unit/test_roles.c:
  *
- *  - Allow-lists only and never empty: an empty list would permit everything, a queue subscription
- * slips past deny rules, and allow_responses would let a client write to whatever reply subject it
- * is sent.
- *  - Nothing of `$JS`, `$KV`, `$SYS`, nor `R._in`: one publish there can purge a stream through its
- * reply subject.
- *  - Whoever publishes, publishes under its own name in its own tenant: the subject is the only
- * proof of the sender.
- *  - Nobody subscribes to another's `rpc` (a subscriber could join the brokers' queue group and
- * take requests away) or to another's `box` (replies, and reply subjects that can be guessed from
- * one that was seen). That holds for admin and operator too: they read everything that is told to
- * agents, the logs and the audit, by a list and not by `R.T.>`. The exception is role plugin, which
- * serves the requests of its own service.
+ *  - Allow-lists only and never empty: an empty list would permit everything, a queue subscription slips past deny rules, and
+ *    allow_responses would let a client write to whatever reply subject it is sent.
+ *  - Nothing of `$JS`, `$KV`, `$SYS`, nor `R._in`: one publish there can purge a stream through its reply subject.
+ *  - Whoever publishes, publishes under its own name in its own tenant: the subject is the only proof of the sender.
+ *  - Nobody subscribes to another's `rpc` (a subscriber could join the brokers' queue group and take requests away) or to another's
+ *    `box` (replies, and reply subjects that can be guessed from one that was seen). That holds for admin and operator too: they
+ *    read everything that is told to agents, the logs and the audit, by a list and not by `R.T.>`. The exception is role plugin,
+ *    which serves the requests of its own service.
  *
- * operator  Works in every tenant, so a name of its home tenant could be somebody else's name in
- * another. There it goes by
- *           `_op_<name>`: names with a leading underscore cannot be given to anybody (INTERFACE 1),
- * so the subject proves an operator. The name travels in the tag `as:`, because a template fills
- * whole tokens only. plugin    Its name is its service. Bound to the tenants of its tags, so that
- * no rule of it can reach `R._in`; what else it needs goes through its parent process.
+ * operator  Works in every tenant, so a name of its home tenant could be somebody else's name in another. There it goes by
+ *           `_op_<name>`: names with a leading underscore cannot be given to anybody (INTERFACE 1), so the subject proves an
+ *           operator. The name travels in the tag `as:`, because a template fills whole tokens only.
+ * plugin    Its name is its service. Bound to the tenants of its tags, so that no rule of it can reach `R._in`; what else it needs
+ *           goes through its parent process.
  */
 #ifndef MUSTER_CLI_ROLES_H
 #define MUSTER_CLI_ROLES_H

@@ -1,9 +1,10 @@
 /*
  * cli/static_users.h - agents.conf: the users of the account in the static form, a line each.
  *
- * nats-server.conf includes it inside the account; the server reads it again on SIGHUP. It holds
- * passwords (random, so that hashing them slowly would only cost every login most of a second) and
- * is its owner's alone. Errors   0 or a negative MUSTER_E*, with the sentence in *err.
+ * nats-server.conf includes it inside the account; the server reads it again on SIGHUP. It holds passwords (random, so that
+ * hashing them slowly would only cost every login most of a second) and is its owner's alone.
+ *
+ * Errors   0 or a negative MUSTER_E*, with the sentence in *err.
  */
 #ifndef MUSTER_CLI_STATIC_USERS_H
 #define MUSTER_CLI_STATIC_USERS_H

@@ -34,7 +34,7 @@ struct config_plugin {
     const char *path;     /* of a plugin file; NULL when name is given */
     const char *instance; /* defaults to the name (for a path: the file's name without .so) */
     int64_t lanes;        /* (1) .. 64 */
-    int32_t isolation;    /* CONFIG_ISOLATION_*; not given: none for a name, process for a path */
+    int32_t isolation;    /* CONFIG_ISOLATION_NONE, all that this version takes */
     bool required;                    /* (true): /readyz waits for it */
     const struct config_node *config; /* its `config:` map, NULL when there is none */
     const struct config_node *entry;  /* the whole entry, for messages */

@@ -36,9 +36,9 @@ static const struct muster_option plugin_options[] = {
 static const struct muster_option host_options[] = {
     {HOST(STRING, "broker.id", broker.id, "Which broker this is, for people; auto: made at start."),
      .def = "auto"},
-    {HOST(STRING, "broker.http", broker.http, "Where agents and metrics are served, host:port."),
+    {HOST(STRING, "broker.http", broker.http, "Kept for the HTTP gateway, host:port."),
      .def = "127.0.0.1:7422"},
-    {HOST(STRING, "broker.admin", broker.admin, "Where the operator is served, host:port."),
+    {HOST(STRING, "broker.admin", broker.admin, "Where health, readiness and metrics are served, host:port."),
      .def = "127.0.0.1:7423"},
     {HOST(STRING, "broker.root", broker.root, "First token of every subject."), .def = "mst"},
     {HOST(ENUM, "broker.log.format", broker.log.format, "Lines for people or for machines."),

@@ -23,13 +23,17 @@ static const char key_sql[] = "SELECT a.attname FROM pg_catalog.pg_index i JOIN 
 
 static const char table_sql[] = "SELECT tenant, tenant_column, subject_key FROM muster.tables WHERE schema_name = $1 AND table_name = $2";
 
+static const char gone_sql[] = "SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
+
 int catalog_prepare(struct cdc *c)
 {
     int err = c->sql->prepare(c->host, "cdc_types", MUSTER_SQL_READ, types_sql, &c->stmt_types);
 
     if (!err)
         err = c->sql->prepare(c->host, "cdc_key", MUSTER_SQL_READ, key_sql, &c->stmt_key);
-    return err ? err : c->sql->prepare(c->host, "cdc_table", MUSTER_SQL_READ, table_sql, &c->stmt_table);
+    if (!err)
+        err = c->sql->prepare(c->host, "cdc_table", MUSTER_SQL_READ, table_sql, &c->stmt_table);
+    return err ? err : c->sql->prepare(c->host, "cdc_gone", MUSTER_SQL_READ, gone_sql, &c->stmt_gone);
 }
 
 static void put_oids(struct buf *b, const uint32_t *oids, size_t n)
@@ -134,7 +138,7 @@ static void on_key(void *arg, const struct muster_sql_result *r)
 /* Ask about rel. The pump waits already: a fault here must find nothing set that outlives it. */
 static void ask(struct cdc *c, struct relation *rel, uint64_t stmt, const struct muster_bytes *params, muster_sql_fn fn)
 {
-    uint32_t n = stmt == c->stmt_table ? 2 : 1;
+    uint32_t n = stmt == c->stmt_gone ? 3 : stmt == c->stmt_table ? 2 : 1;
     struct cdc_ask *ask = cdc_ask_new(c);
     int err;
 
@@ -195,14 +199,33 @@ int catalog_settle(struct cdc *c, struct relation *rel, struct route *r)
     return MUSTER_EAGAIN;
 }
 
+static void on_gone(void *arg, const struct muster_sql_result *r)
+{
+    struct cdc_ask *ask = arg;
+    struct relation *rel = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c || r->code)
+        return; /* asked again soon */
+    if (r->n_rows == 0)
+        route_gone(c, rel);
+    else
+        ask_table(c, rel);
+}
+
 void catalog_review(struct cdc *c)
 {
-    void *rel;
+    void *value;
 
-    for (size_t at = 0; map_next(&c->relations.by_id, &at, NULL, &rel);) {
-        const struct route *r = ((struct relation *)rel)->user;
+    for (size_t at = 0; map_next(&c->relations.by_id, &at, NULL, &value);) {
+        struct relation *rel = value;
+        const struct route *r = rel->user;
+        const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
+        struct muster_bytes params[] = {{c->config->publication, strlen(c->config->publication)},
+                                        {schema, strlen(schema)},
+                                        {table, strlen(table)}};
 
         if (r && r->refused)
-            ask_table(c, rel);
+            ask(c, rel, c->stmt_gone, params, on_gone);
     }
 }

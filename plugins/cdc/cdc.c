@@ -206,8 +206,11 @@ static void on_head(void *self, int64_t now_ns)
     struct cdc *c = self;
 
     (void)now_ns;
-    if (c->phase == CDC_STREAM)
-        channels_tell(c);
+    if (c->phase != CDC_STREAM)
+        return;
+    channels_tell(c);
+    if (c->routes.n_refused)
+        catalog_review(c);
 }
 
 static void cdc_on_link(void *self, int up)

@@ -115,7 +115,7 @@ struct cdc {
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
     uint64_t wal_end;       /* the server's, as far as it told */
     unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
-    uint64_t stmt_types, stmt_key, stmt_table;
+    uint64_t stmt_types, stmt_key, stmt_table, stmt_gone;
     struct out out; /* writes the bodies */
     struct draft drafts[2];  /* one is written while the sink may hold the other */
     uint32_t draft;          /* the one that is free */
@@ -180,7 +180,7 @@ int deliver_truncate(struct cdc *c);
 int catalog_prepare(struct cdc *c);
 /* Make the route of a table ready before its first row: settings, types, key. MUSTER_EAGAIN: the pump waits. */
 int catalog_settle(struct cdc *c, struct relation *rel, struct route *r);
-/* muster.tables has changed: a refused table may be delivered from now on, also before its next row comes. */
+/* Look at the refused tables again: one may be mapped by now, or published no more, also when no row of it comes. */
 void catalog_review(struct cdc *c);
 
 /* pump.c */

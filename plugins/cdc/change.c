@@ -323,8 +323,8 @@ int change_body(const struct change *c, struct out *o, size_t max, struct buf *b
     return MUSTER_EAGAIN;
 }
 
-/* Whether a header can carry the bytes and give them back: clients trim spaces at the ends. */
-static bool header_safe(const char *s, size_t len)
+/* Clients trim spaces at the ends. */
+bool change_fits_header(const char *s, size_t len)
 {
     if (len && (s[0] == ' ' || s[len - 1] == ' '))
         return false;
@@ -371,7 +371,7 @@ int change_key(const struct change *c, struct out *o, struct buf *b, char token[
         return 0;
     }
     /* A control character in a header could forge the next one. */
-    if (cell && header_safe(cell->data, cell->len))
+    if (cell && change_fits_header(cell->data, cell->len))
         buf_put(b, cell->data, cell->len);
     else
         put_key_array(c, o, b);

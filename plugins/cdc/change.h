@@ -60,6 +60,8 @@ int change_body(const struct change *c, struct out *o, size_t max, struct buf *b
  * an end) is a JSON array too. Nothing is appended where there is no key. token is the subject's
  * key token, "_" where there is no key. MUSTER_ENOMEM. */
 int change_key(const struct change *c, struct out *o, struct buf *b, char token[NAME_TOKEN_SIZE]);
+/* Whether a header can carry the bytes and give them back. */
+bool change_fits_header(const char *s, size_t len);
 
 enum { CHANGE_ABSENT, CHANGE_NULL, CHANGE_VALUE };
 /* The text of column i before or after the change. CHANGE_ABSENT: the change does not tell it;

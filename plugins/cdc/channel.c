@@ -54,6 +54,33 @@ static struct channel *channel_new(const struct muster_tenant *tenant, const cha
     return ch;
 }
 
+/* ---- the bucket ---------------------------------------------------------------------------------------------------------- */
+
+static void channel_key(const struct cdc *c, const struct channel *ch, char out[256])
+{
+    (void)snprintf(out, 256, "head/%s/%s/%s", c->host->instance, c->tenants->name(ch->tenant), ch->name);
+}
+
+static void on_keep(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    (void)arg;
+    (void)code; /* a lost write makes a hole one day, never a number twice */
+    (void)value;
+    (void)revision;
+}
+
+/* Write down the count; nothing waits for it. */
+static void keep(struct cdc *c, struct channel *ch)
+{
+    char key[256], value[80];
+    int n = snprintf(value, sizeof value, "%llu %llu %llu", (unsigned long long)c->record.epoch, (unsigned long long)ch->seq,
+                     (unsigned long long)c->sink.sent);
+
+    channel_key(c, ch, key);
+    if (c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, on_keep, NULL) == 0)
+        ch->kept = ch->seq;
+}
+
 struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, const char *name)
 {
     struct channels *all = &c->channels;
@@ -74,6 +101,8 @@ struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, c
             return NULL;
         }
         ch->ready = all->fresh;
+        if (ch->ready)
+            keep(c, ch);
     }
     all->last_used = ch;
     return ch;
@@ -83,24 +112,58 @@ struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, c
 
 static void ready(struct cdc *c, struct channel *ch, uint64_t seq)
 {
-    ch->seq = ch->told = ch->kept = seq;
+    ch->seq = ch->told = seq;
     ch->ready = true;
     pump_resume(c, PUMP_WAIT_CHANNEL);
 }
 
-static void channel_key(const struct cdc *c, const struct channel *ch, char out[256])
+/* It has no message in this epoch: let the bucket say that there is such a channel before it has. */
+static void begin_channel(struct cdc *c, struct channel *ch)
 {
-    (void)snprintf(out, 256, "head/%s/%s/%s", c->host->instance, c->tenants->name(ch->tenant), ch->name);
+    ch->seq = 0;
+    keep(c, ch);
+    ready(c, ch, 0);
 }
 
-/* "<epoch> <seq>"; another epoch's count does not go on. */
+/* The bucket's count holds when all that was stored since then is still there, as none of it is the channel's. */
+static void on_cut(void *arg, int code, const struct muster_stream_info *info)
+{
+    struct cdc_ask *ask = arg;
+    struct channel *ch = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c)
+        return;
+    if (code)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream could not be looked at for channel %s (error %d)", ch->name, code);
+    else if (info->first_seq <= ch->kept_at + 1 && info->n_msgs == info->last_seq + 1 - info->first_seq)
+        ready(c, ch, ch->seq);
+    else /* no channel has more messages than the stream ever had */
+        ready(c, ch, c->sink.sent);
+}
+
+static void ask_cut(struct cdc *c, struct channel *ch)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+    int err;
+
+    if (ask)
+        ask->about = ch;
+    err = ask ? c->stream->info(c->host, c->sink.stream, on_cut, ask) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream could not be asked about for channel %s (error %d)", ch->name, err);
+}
+
+/* "<epoch> <seq> <stream's seq>"; another epoch's count does not go on. */
 static void on_kept(void *arg, int code, struct muster_bytes value, uint64_t revision)
 {
     struct cdc_ask *ask = arg;
     struct channel *ch = ask->about;
     struct cdc *c = cdc_ask_take(ask);
-    unsigned long long epoch = 0, seq = 0;
-    char text[64] = "";
+    unsigned long long epoch = 0, seq = 0, at = 0;
+    char text[80] = "";
 
     (void)revision;
     if (!c)
@@ -111,9 +174,13 @@ static void on_kept(void *arg, int code, struct muster_bytes value, uint64_t rev
     }
     if (!code && value.len < sizeof text)
         memcpy(text, value.data, value.len);
-    if (sscanf(text, "%llu %llu", &epoch, &seq) != 2 || epoch != c->record.epoch)
-        seq = 0;
-    ready(c, ch, seq);
+    if (sscanf(text, "%llu %llu %llu", &epoch, &seq, &at) != 3 || epoch != c->record.epoch) {
+        begin_channel(c, ch);
+        return;
+    }
+    ch->seq = seq;
+    ch->kept_at = at;
+    ask_cut(c, ch);
 }
 
 static void ask_bucket(struct cdc *c, struct channel *ch)
@@ -152,8 +219,10 @@ static void on_last(void *arg, int code, const struct muster_msg *msg)
         ask_bucket(c, ch);
     else if (code)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the last message of channel %s could not be read (error %d)", ch->name, code);
+    else if (header_number(msg, "Muster-Epoch") != c->record.epoch)
+        begin_channel(c, ch);
     else
-        ready(c, ch, header_number(msg, "Muster-Epoch") == c->record.epoch ? header_number(msg, "Muster-Seq") : 0);
+        ready(c, ch, header_number(msg, "Muster-Seq"));
 }
 
 void channel_ask(struct cdc *c, struct channel *ch)
@@ -210,24 +279,6 @@ static void add_head(struct heads *h, struct channel *ch)
     buf_printf(&h->body, ":{\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)h->c->record.epoch, (unsigned long long)ch->seq);
     h->any = true;
     ch->told = ch->seq;
-}
-
-static void on_keep(void *arg, int code, struct muster_bytes value, uint64_t revision)
-{
-    (void)arg;
-    (void)code; /* a lost write is made good when the channel moves again */
-    (void)value;
-    (void)revision;
-}
-
-static void keep(struct cdc *c, struct channel *ch)
-{
-    char key[256], value[64];
-    int n = snprintf(value, sizeof value, "%llu %llu", (unsigned long long)c->record.epoch, (unsigned long long)ch->seq);
-
-    channel_key(c, ch, key);
-    if (c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, on_keep, NULL) == 0)
-        ch->kept = ch->seq;
 }
 
 /* Channels of one tenant need not stand together in the table: gather them tenant by tenant would cost a sort, so a tenant may

@@ -1,8 +1,10 @@
 /*
  * cdc/channel.h - Muster-Seq: the count of each channel (tenant + source.schema.table, or tenant + service), and the head notices.
  *
- * A channel's count goes on from its last stored message; where retention has cut that, from the bucket, to which a count that
- * has moved is written once the channel has been still for CHANNEL_IDLE_S seconds.
+ * A channel's count goes on from its last stored message. Where retention has cut that it goes on from the bucket, which has, for
+ * each channel that ever was in this epoch, a count and the stream's sequence at that time: written when the channel is new, and
+ * whenever it has moved and then been still for CHANNEL_IDLE_S seconds. If the stream still has all that was stored since, the
+ * count is right; otherwise the channel may have gone on, and a hole is left that is larger than all that can have been.
  */
 #ifndef MUSTER_CDC_CHANNEL_H
 #define MUSTER_CDC_CHANNEL_H
@@ -27,6 +29,7 @@ struct channel {
     uint32_t columns_version; /* of the relation whose columns were sent here last */
     bool ready;   /* seq is known */
     bool asked;
+    uint64_t kept_at; /* while it is asked for: the stream's sequence that goes with the count in the bucket */
 };
 
 struct channels {

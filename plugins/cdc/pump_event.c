@@ -1,12 +1,15 @@
 /*
  * Logical messages written by muster.emit(): {tenant, service, event, key, body} becomes R._in.<T>.evt.<service>.<event>.<key>.
  *
- * The content is our own function's, but any superuser can write one: what does not parse is counted, said, and goes to nobody.
+ * The content is our own function's, but any superuser can write one: what emit() would have refused is counted, said, and goes to
+ * nobody.
  */
 #include <string.h>
 
 #include "base/name.h"
 #include "cdc/cdc.h"
+
+enum { MAX_KEY = 1024 }; /* bytes, as in muster.emit() */
 
 struct event {
     const struct muster_value *body;
@@ -30,6 +33,7 @@ static const char *text(struct cdc *c, const struct muster_value *doc, const cha
     return v ? c->codec->as_str(v, ret_len) : NULL;
 }
 
+/* Of public names: "_.head" is the brokers' own. */
 static bool read_event(struct cdc *c, const struct muster_value *doc, struct event *e)
 {
     e->tenant = text(c, doc, "tenant", &e->tenant_len);
@@ -37,8 +41,8 @@ static bool read_event(struct cdc *c, const struct muster_value *doc, struct eve
     e->name = text(c, doc, "event", &e->name_len);
     e->key = text(c, doc, "key", &e->key_len);
     e->body = c->codec->get(doc, "body");
-    return e->tenant && e->service && e->name && e->key && e->body && name_is_legal(e->service, e->service_len) &&
-           name_is_legal(e->name, e->name_len);
+    return e->tenant && e->service && e->name && e->key_len > 0 && e->key_len <= MAX_KEY && e->body &&
+           c->codec->type(e->body) == MUSTER_MAP && name_is_public(e->service, e->service_len) && name_is_public(e->name, e->name_len);
 }
 
 static int build_event(struct cdc *c, const struct delivery *d, bool list_columns)
@@ -66,11 +70,22 @@ static int write_body(struct cdc *c, const struct event *e, const struct muster_
     return err;
 }
 
+static void put_key(struct buf *b, const struct event *e)
+{
+    buf_clear(b);
+    if (change_fits_header(e->key, e->key_len)) {
+        buf_put(b, e->key, e->key_len);
+        return;
+    }
+    buf_putc(b, '[');
+    buf_put_json(b, e->key, e->key_len);
+    buf_putc(b, ']');
+}
+
 static int publish_event(struct cdc *c, const struct event *e, const struct muster_tenant *tenant)
 {
     char channel[NAME_MAX_LEN + 8], name[NAME_MAX_LEN + 1], token[NAME_TOKEN_SIZE];
     struct delivery d = {.tenant = tenant, .channel = channel, .op = name, .token = token};
-    struct buf *key = &cdc_draft(c)->key;
     int err;
 
     if (sink_has(c, (struct position){c->begin.final_lsn, c->ordinal, c->part}))
@@ -81,11 +96,7 @@ static int publish_event(struct cdc *c, const struct event *e, const struct must
     memcpy(name, e->name, e->name_len);
     name[e->name_len] = '\0';
     (void)name_token(e->key, e->key_len, token);
-    buf_clear(key);
-    if (token[0] == '~')
-        buf_put_json(key, e->key, e->key_len); /* bytes that no header can carry */
-    else
-        buf_put(key, e->key, e->key_len);
+    put_key(&cdc_draft(c)->key, e);
     err = write_body(c, e, tenant);
     if (err) {
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "an event could not be encoded (error %d)", err);
@@ -106,7 +117,7 @@ static int handle_event(struct cdc *c, const struct muster_value *doc)
     struct event e;
 
     if (!read_event(c, doc, &e)) {
-        refuse(c, "expected {tenant, service, event, key, body} with legal names");
+        refuse(c, "expected {tenant, service, event, key, body} as muster.emit() writes it");
         return 0;
     }
     switch (route_tenant(c, e.tenant, e.tenant_len, &tenant)) {

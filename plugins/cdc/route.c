@@ -94,13 +94,9 @@ static void set_refused(struct cdc *c, struct route *r, bool refused, const char
     if (refused == r->refused)
         return;
     r->refused = refused;
-    if (refused) {
-        c->routes.n_refused++;
+    c->routes.n_refused = refused ? c->routes.n_refused + 1 : c->routes.n_refused - 1;
+    if (refused)
         tell_refused(c, r, column);
-    } else {
-        c->routes.n_refused--;
-        c->host->log(c->host, MUSTER_LOG_INFO, "table %s is delivered from here on", r->name);
-    }
     cdc_say(c);
 }
 
@@ -115,6 +111,14 @@ void route_settle(struct cdc *c, struct relation *rel, const struct route_settin
     (void)snprintf(r->mapped, sizeof r->mapped, "%s", s.tenant ? s.tenant : "");
     r->column = s.tenant ? -1 : relation_find_column(rel, column);
     set_refused(c, r, !s.tenant && !in_identity(rel, r->column), column);
+}
+
+void route_gone(struct cdc *c, struct relation *rel)
+{
+    struct route *r = rel->user;
+
+    r->known = r->ready = false; /* it may come back */
+    set_refused(c, r, false, "");
 }
 
 void route_free(void *route)

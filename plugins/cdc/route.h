@@ -48,6 +48,8 @@ int routes_load(struct cdc *c);
 struct route *route_of(struct cdc *c, struct relation *rel);
 /* Take what muster.tables says of the relation's table; NULL: nothing. The configuration's settings go before. */
 void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept);
+/* The table is published no more: it is nobody's fault now. */
+void route_gone(struct cdc *c, struct relation *rel);
 void route_free(void *route);
 
 enum { ROUTE_TENANT, ROUTE_NOBODY, ROUTE_WAIT };

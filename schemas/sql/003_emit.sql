@@ -45,6 +45,7 @@ LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 DECLARE
     c_name constant text := '^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}$';
     c_expected constant text := 'a name [A-Za-z0-9_-]{1,64} that does not begin with _';
+    v_content bytea;
 BEGIN
     IF (emit.tenant ~ c_name) IS NOT TRUE THEN
         PERFORM muster.refuse('emit', 'tenant', emit.tenant, c_expected);
@@ -56,13 +57,16 @@ BEGIN
         PERFORM muster.refuse('emit', 'key', emit.key, 'an id of 1 to 1024 bytes');
     ELSIF (jsonb_typeof(emit.body) = 'object') IS NOT TRUE THEN
         PERFORM muster.refuse('emit', 'body', emit.body::text, 'a JSON object');
-    ELSIF octet_length(emit.body::text) > 1000000 THEN
-        PERFORM muster.refuse('emit', 'body', octet_length(emit.body::text) || ' bytes',
+    END IF;
+    v_content := convert_to(
+        json_build_object('tenant', emit.tenant, 'service', emit.service, 'event', emit.event,
+                          'key', emit.key, 'body', emit.body)::text, 'UTF8');
+    -- The brokers decode no more than that: here it can still be refused.
+    IF octet_length(v_content) > 1000000 THEN
+        PERFORM muster.refuse('emit', 'body', octet_length(v_content) || ' bytes with the names around it',
                               'at most 1000000 bytes');
     END IF;
-    RETURN pg_logical_emit_message(true, 'muster.evt', convert_to(
-        json_build_object('tenant', emit.tenant, 'service', emit.service, 'event', emit.event,
-                          'key', emit.key, 'body', emit.body)::text, 'UTF8'));
+    RETURN pg_logical_emit_message(true, 'muster.evt', v_content);
 END
 $$;
 COMMENT ON FUNCTION muster.emit(text, text, text, text, jsonb) IS

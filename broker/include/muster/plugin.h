@@ -8,9 +8,9 @@
  *            [init]  inside create(), on the thread that starts the broker, before the lane runs
  *            [lane]  on the instance's own lane, from start() on; every callback of the instance runs there, one at a time
  *            [any]   on any thread, between the begin of create() and the end of destroy()
- *          Debug builds of the broker abort when a [lane] function is called from elsewhere. No call blocks. A callback never runs
- *          inside the call that asked for it, except where it is said; those of calls still open when the instance ends run
- *          before destroy(), with MUSTER_ELINK.
+ *          A [lane] function that is called from elsewhere is told in the log and gives MUSTER_EINVAL; debug builds of the broker
+ *          abort. No call blocks. A callback never runs inside the call that asked for it, except where it is said; those of calls
+ *          still open when the instance ends run before destroy(), with MUSTER_ELINK.
  * Errors   An int result is 0 or a negative MUSTER_E*. A parameter named ret_x is written on success only.
  *          A call that fails has had no effect and calls nothing back.
  * Memory   "borrowed": valid until the callback returns. "owned": the receiver releases it with the function named beside it.
@@ -79,7 +79,7 @@ struct muster_msg {
     uint32_t encoding;                  /* of the payload: MUSTER_JSON or MUSTER_MSGPACK */
     const struct muster_tenant *tenant; /* whose data this is; NULL only in a reply to request() and, where the tenant is gone, in
                                          * stream results */
-    const char *agent;                  /* who sent it, from the subject; NULL: the broker */
+    const char *agent;                  /* who sent it, as the server's permissions prove it; NULL: the broker, or nobody known */
     const char *subject;                /* what follows R.T., e.g. "rpc.a1.presence.beat" */
     const char *service, *verb;         /* of a request; NULL otherwise */
     const struct muster_header *headers;
@@ -90,8 +90,9 @@ struct muster_msg {
     uint64_t seq;                       /* in its stream; 0 when it was not read from one */
 };
 
-/* 0: done, or held. An error: it is done too, and who waits gets the error that goes with the code ("not_found" for
- * MUSTER_ENOTFOUND). A message comes once: what is to be tried again is held. [lane] */
+/* 0: done, or held. MUSTER_EAGAIN: deliver it again in a moment, before the others of its tenant, which wait too; for 30 s at most.
+ * Any other error, and MUSTER_EAGAIN after that: counted as failed, and who waits gets the error that goes with the code
+ * ("not_found" for MUSTER_ENOTFOUND). [lane] */
 typedef int (*muster_msg_fn)(void *self, const struct muster_msg *msg);
 typedef void (*muster_timer_fn)(void *self, int64_t now_ns); /* [lane] */
 
@@ -136,7 +137,7 @@ struct muster_host {
 enum { /* what happens to a message that arrives when the subscription's bound is reached */
     MUSTER_OVERFLOW_REJECT,   /* a request is answered resource_exhausted at once; a message without reply is dropped */
     MUSTER_OVERFLOW_DROP_NEW, /* the arriving one is dropped */
-    MUSTER_OVERFLOW_DROP_OLD, /* the tenant's oldest is dropped, when it is of this subscription; for beats and the like */
+    MUSTER_OVERFLOW_DROP_OLD, /* the tenant's oldest of this subscription make room; for beats and the like */
 };
 
 struct muster_subscription {
@@ -164,7 +165,7 @@ struct muster_publication {
                                          * the database, in a transaction of its own; its payload is a JSON object then */
     const struct muster_header *headers;
     struct muster_bytes payload;
-    muster_done_fn done; /* may be NULL; of a message that is no event it runs before publish() returns */
+    muster_done_fn done; /* may be NULL */
     void *arg;
 };
 
@@ -181,20 +182,21 @@ struct muster_bus {
      * is away; what is no event is worth nothing later. [any]; with done, or on "evt.…", [lane] */
     int (*publish)(const struct muster_host *host, const struct muster_publication *pub);
 
-    /* Publish and wait for one answer. pub->done is ignored. [lane] */
+    /* Publish and wait for one answer; of a message to an agent ("to.<agent>.…") only its own answer counts. pub->done is ignored.
+     * [lane] */
     int (*request)(const struct muster_host *host, const struct muster_publication *pub, int64_t timeout_ns,
                    muster_reply_fn fn, void *arg);
 
-    /* Answer a request, once; the body in the request's encoding. Where fn returns without reply() and without hold(), the broker
-     * answers `internal`. MUSTER_ENOTFOUND: it has been answered. [any] */
+    /* Answer a request, once; the body in the request's encoding, at most 1,000,000 bytes. Where fn returns without reply() and
+     * without hold(), the broker answers `internal`. MUSTER_ENOTFOUND: it has been answered. [any] */
     int (*reply)(const struct muster_host *host, uint64_t request, struct muster_bytes payload);
     /* Answer with {"error": {code, message, field?}} and the two Nats-Service-Error headers; code as INTERFACE 3 names them
      * ("not_found"), field may be NULL. [any] */
     int (*reply_error)(const struct muster_host *host, uint64_t request, const char *code, const char *field,
                        const char *message);
 
-    /* Keep a message of a subscription past its callback; *ret_msg is owned, drop() releases it, and answers `internal` where
-     * nobody has answered. [lane] */
+    /* Keep the message of the callback that runs past its end; *ret_msg is owned, drop() releases it, and answers `internal` where
+     * nobody has answered. MUSTER_EAGAIN: this instance holds 16,384 messages or 64 MiB. [lane] */
     int (*hold)(const struct muster_host *host, const struct muster_msg *msg, const struct muster_msg **ret_msg);
     void (*drop)(const struct muster_host *host, const struct muster_msg *msg); /* [any] */
 };
@@ -465,14 +467,14 @@ struct muster_option {
     size_t entry_size;
 };
 
-/* A service that the plugin answers: R.T.rpc.A.<name>.<verb>. It tells people and tools (`muster plugin list`); requests reach the
- * plugin by its subscriptions, and their bodies are the plugin's to check. */
+/* A service that the plugin answers: R.T.rpc.A.<name>.<verb>. Requests reach the plugin by its subscriptions; those to a verb of the
+ * list are checked against its definition before the plugin sees them, counted, and told by $SRV.INFO and `muster plugin list`. */
 struct muster_service {
     uint32_t size;
     uint32_t reserved;
     const char *name;
     const char *verbs; /* "store search get", separated by blanks */
-    const char *schema; /* definitions of the bodies, as in schemas/messages/; NULL: none */
+    const char *schema; /* definitions of the bodies, as in schemas/messages/ but in JSON; NULL: bodies are held to the limits only */
 };
 
 struct muster_plugin {

@@ -1,0 +1,95 @@
+"""What an agent cannot do: change a stream, reach another tenant, speak under another name, listen where it may not.
+
+The server's permissions stop what an agent publishes itself. A reply subject is the way around them: whoever answers writes there with
+rights of its own, and a stream that acknowledges is such a one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from client import Client, Subscription
+from harness import Site, wait_until
+from oracle import Watcher
+
+Connect = Callable[..., Client]
+ROWS = "INSERT INTO public.orders (tenant_id, id, item) SELECT t, n, 'x' FROM unnest(ARRAY['acme', 'zeta']) t, generate_series(1, 5) n"
+OWN = ("mst.acme.rpc.mallory.presence.list", "mst.acme.rpc.mallory.no_such.verb", "mst.acme.all.mallory.x", "mst.acme.to.planner.mallory.x",
+       "mst.acme.grp.g.mallory.x")
+
+
+def replies(streams: list[str]) -> list[str]:
+    api = [f"$JS.API.STREAM.{verb}.{stream}" for stream in streams for verb in ("PURGE", "DELETE", "MSG.DELETE")]
+    keys = [f"$KV.{stream.removeprefix('KV_')}.forged" for stream in streams if stream.startswith("KV_")]
+    others = ["mst.zeta.all.mallory.x", "mst.zeta.to.zed.mallory.x", "mst.zeta.box.zed.1", "mst._in.zeta.cdc.main.public.orders.insert._",
+              "mst._in.acme.cdc.main.public.orders.insert._", "mst.acme.box.planner.1", "mst.acme.cdc.main.public.orders.insert._"]
+    return [*api, *keys, *others]
+
+
+@pytest.fixture
+def running(site: Site, watch: Callable[[str], Watcher]) -> Site:
+    """A broker that has stored changes of both tenants."""
+    site.broker().start()
+    watcher = watch("zeta")
+    site.postgres.query(ROWS)
+    watcher.wait_for("orders", {"tenant_id": "zeta", "id": 5})
+    return site
+
+
+def passed_by(sender: Client, listener: Subscription, subject: str) -> None:
+    """Everything that sender sent before has been handled by the server: its mark comes through."""
+    sender.publish(subject, b"mark")
+    wait_until(lambda: any(m.data == b"mark" for m in listener.messages), 10, "the mark")
+
+
+def kept(states: dict[str, Any]) -> dict[str, Any]:
+    """Of streams that agents write to, what must not change; of the others, everything."""
+    return {name: (state.first_seq if name.startswith("MSG_") else (state.first_seq, state.last_seq, state.messages))
+            for name, state in states.items()}
+
+
+def test_reply_subjects_change_and_reach_nothing(running: Site, connect: Connect) -> None:
+    broker, mallory, planner, zed = connect(), connect("acme", "mallory"), connect("acme", "planner"), connect("zeta", "zed")
+    in_acme, in_zeta = planner.subscribe("mst.acme.all.>"), zed.subscribe("mst.zeta.all.>")
+    heard = [zed.subscribe("mst.zeta.to.zed.>"), zed.subscribe("mst.zeta.box.zed.>"), zed.subscribe("mst.zeta.cdc.>"),
+             planner.subscribe("mst.acme.box.planner.>"), planner.subscribe("mst.acme.cdc.>")]
+    mallory.publish("mst.acme.all.mallory.first", b"{}")  # so that MSG_acme holds something that could be purged
+    wait_until(lambda: broker.streams()["MSG_acme"].messages, 10, "history of acme")
+    before = broker.streams()
+    attempts = [(own, reply) for own in OWN for reply in replies(sorted(before))]
+    for own, reply in attempts:
+        mallory.publish(own, b"{}", reply=reply)
+    passed_by(mallory, in_acme, "mst.acme.all.mallory.mark")
+    refused = running.brokers[0].metric("muster_requests_refused_total", 'reason="reply_subject"')
+    assert kept(broker.streams()) == kept(before)
+    assert in_zeta.messages == [] and all(s.messages == [] for s in heard)
+    assert refused >= 0
+
+
+@pytest.mark.parametrize("subject", [
+    "$JS.API.STREAM.PURGE.CDC_main", "$JS.API.STREAM.DELETE.EVT", "$JS.API.STREAM.INFO.CDC_main", "$SYS.REQ.SERVER.PING",
+    "$KV.muster_epochs.x", "mst._in.acme.cdc.main.public.orders.insert._", "mst._in.acme.evt.task.done.1",
+    "mst.acme.cdc.main.public.orders.insert._", "mst.acme.evt.task.done.1", "mst.acme.all.planner.x", "mst.acme.all._muster.x",
+    "mst.acme.to.planner.planner.x", "mst.acme.msg.planner", "mst.acme.box.planner.1", "mst.zeta.all.mallory.x",
+    "mst.zeta.rpc.mallory.presence.list", "mst.acme.log.all.planner.x"])
+def test_an_agent_may_not_publish(running: Site, connect: Connect, subject: str) -> None:
+    broker, mallory, spy = connect(), connect("acme", "mallory"), connect()
+    before, heard = broker.streams(), spy.subscribe(subject)
+    mallory.publish(subject, b"{}")
+    wait_until(lambda: mallory.errors, 10, "a permissions violation")
+    assert "permissions violation" in mallory.errors[0].lower()
+    assert heard.messages == [] and kept(broker.streams()) == kept(before)
+
+
+@pytest.mark.parametrize("queue", ["", "workers"])
+@pytest.mark.parametrize("subject", [
+    ">", "*.>", "mst.>", "mst.zeta.>", "mst.*.cdc.>", "mst.acme.>", "mst.acme.rpc.>", "mst.acme.to.planner.>", "mst.acme.msg.planner",
+    "mst.acme.box.planner.>", "mst._in.>", "$JS.>", "$KV.>", "$SYS.>", "_INBOX.>"])
+def test_an_agent_may_not_listen(running: Site, connect: Connect, subject: str, queue: str) -> None:
+    mallory = connect("acme", "mallory")
+    mallory.subscribe(subject, queue)
+    wait_until(lambda: mallory.errors, 10, "a permissions violation")
+    assert "permissions violation" in mallory.errors[0].lower()
