@@ -395,7 +395,7 @@ static void on_bucket(void *arg, int code, const struct js_info *info)
     if (code)
         (void)op->in->host.fail(&op->in->host, code, "%s", info->text); /* kept for the plugin to tell */
     else
-        code = send_put(op);
+        code = op->in->ending ? MUSTER_ELINK : send_put(op);
     if (code)
         finish_kv(op, code, (struct muster_bytes){0}, 0);
 }
