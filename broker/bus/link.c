@@ -244,6 +244,12 @@ static void try_connect(struct link *l)
     l->hooks.on_state(l->hooks.arg, true, "");
 }
 
+static void resync(struct link *l)
+{
+    if (atomic_exchange(&l->resync, false))
+        l->hooks.on_resync(l->hooks.arg, l->nc);
+}
+
 /* Hand messages to the library until its buffer is full, then let it write. */
 static void pump_out(struct link *l)
 {
@@ -252,6 +258,7 @@ static void pump_out(struct link *l)
     for (int i = 0; i < SEND_BATCH && natsConnection_Buffered(l->nc) < BUFFERED_MAX; i++) {
         if (!outbox_take(l, &out))
             break;
+        resync(l); /* who subscribed before sending must hear what was sent */
         send_one(l, &out);
     }
     if (atomic_load(&l->want_write))
@@ -307,10 +314,10 @@ static void *run(void *arg)
         } else if (!l->nc && clock_now_ns() >= l->retry_at_ns) {
             try_connect(l);
         }
-        if (l->nc && atomic_exchange(&l->resync, false))
-            l->hooks.on_resync(l->hooks.arg, l->nc);
-        if (l->nc)
+        if (l->nc) {
+            resync(l);
             pump_out(l);
+        }
         wait_and_read(l);
         tick(l);
     }

@@ -1,5 +1,6 @@
 /*
- * cli/body.h - reading of decoded bodies in which anything may be missing: wire/value.h, and NULL is like null.
+ * cli/body.h - reading of decoded bodies in which anything may be missing: wire/value.h, and NULL
+ * is like null.
  */
 #ifndef MUSTER_CLI_BODY_H
 #define MUSTER_CLI_BODY_H

@@ -1,9 +1,10 @@
 /*
  * cli/cli.h - what the subcommands of `muster` share.
  *
- * A subcommand is one function in a file of its own, named in the table of cli/main.c. It gets its own arguments (argv[0] is
- * its name), parses them with getopt_long, and returns the exit code: 0 done, 1 failed, 2 wrong use. An error is one line
- * on stderr that says what to do; results go to stdout, as JSON when --json was given.
+ * A subcommand is one function in a file of its own, named in the table of cli/main.c. It gets its
+ * own arguments (argv[0] is its name), parses them with getopt_long, and returns the exit code: 0
+ * done, 1 failed, 2 wrong use. An error is one line on stderr that says what to do; results go to
+ * stdout, as JSON when --json was given.
  */
 #ifndef MUSTER_CLI_CLI_H
 #define MUSTER_CLI_CLI_H
@@ -14,9 +15,11 @@
 enum { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2 };
 
 struct cli {
-    const char *config_path;     /* -c FILE, else MUSTER_CONFIG, else NULL: the environment alone */
-    const struct config *config; /* defaults, then the file, then the environment; NULL only for a command that runs `without_config` */
-    const char *config_error;    /* why config is NULL: file:line:column and what was expected */
+    const char *config_path; /* -c FILE, else MUSTER_CONFIG, else NULL: the environment alone */
+    /* Defaults, then the file, then the environment. NULL only for a command that runs
+     * `without_config`. */
+    const struct config *config;
+    const char *config_error; /* why config is NULL: file:line:column and what was expected */
 };
 
 struct cli_command {
@@ -33,7 +36,8 @@ extern const struct cli_command cli_commands[];
 extern const size_t n_cli_commands;
 
 /* Print "muster NAME: …" on stderr and return code; command NULL: of `muster` itself. */
-int cli_fail(int code, const char *command, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+int cli_fail(int code, const char *command, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 int cmd_nats_config(const struct cli *cli, int argc, char **argv);
 int cmd_tenant(const struct cli *cli, int argc, char **argv);

@@ -1,16 +1,18 @@
 /*
  * The table of commands and what --help says of each; see cli.h.
  *
- * The first line of a help text is what `muster --help` lists. tests/integration/test_cli.py holds every text against the options
- * that the command takes and against the manual page.
+ * The first line of a help text is what `muster --help` lists. tests/integration/test_cli.py holds
+ * every text against the options that the command takes and against the manual page.
  */
 #include "cli/cli.h"
 
 static const char dev_help[] =
     "Run a private installation for trying things out.\n"
     "\n"
-    "Starts nats-server (operator mode), PostgreSQL and musterd on free ports of 127.0.0.1, with the tenant `default`, and prints\n"
-    "URLs and credentials. It runs until Ctrl-C; its servers end with it, the data stays for the next start.\n"
+    "Starts nats-server (operator mode), PostgreSQL and musterd on free ports of 127.0.0.1, with "
+    "the tenant `default`, and prints\n"
+    "URLs and credentials. It runs until Ctrl-C; its servers end with it, the data stays for the "
+    "next start.\n"
     "\n"
     "  --dir DIR   where it lives (default: ./.muster, as root /var/lib/muster/dev)\n"
     "  --reset     begin anew: remove what earlier runs left\n";
@@ -18,8 +20,10 @@ static const char dev_help[] =
 static const char nats_config_help[] =
     "Write nats-server's configuration, keys and the brokers' credentials.\n"
     "\n"
-    "Makes DIR/nats-server.conf (operator mode, JetStream on), DIR/keys (operator, account and signing seeds, mode 0600),\n"
-    "DIR/broker.creds and DIR/system.creds. Run again it keeps keys and credentials and changes what is given.\n"
+    "Makes DIR/nats-server.conf (operator mode, JetStream on), DIR/keys (operator, account and "
+    "signing seeds, mode 0600),\n"
+    "DIR/broker.creds and DIR/system.creds. Run again it keeps keys and credentials and changes "
+    "what is given.\n"
     "\n"
     "  --dir DIR       the folder to write into\n"
     "  --listen ADDR   where nats-server listens (default: 127.0.0.1:4222)\n"
@@ -30,7 +34,8 @@ static const char nats_config_help[] =
 static const char migrate_help[] =
     "Bring a database to this version: roles, schema muster, publications.\n"
     "\n"
-    "MUSTER_POSTGRES_ADMIN_DSN is a superuser's connection string. Each migration is a transaction of its own; brokers of the\n"
+    "MUSTER_POSTGRES_ADMIN_DSN is a superuser's connection string. Each migration is a transaction "
+    "of its own; brokers of the\n"
     "previous version go on working.\n"
     "\n"
     "  --status   change nothing; list what is applied and what is pending\n"
@@ -39,8 +44,10 @@ static const char migrate_help[] =
 static const char publish_help[] =
     "Send the row changes of tables to their tenants.\n"
     "\n"
-    "Adds each [schema.]TABLE to the publication, grants SELECT on it to muster_broker, checks that its replica identity names the\n"
-    "tenant, and keeps the settings in muster.tables. All tables or none; without an option the column is tenant_id.\n"
+    "Adds each [schema.]TABLE to the publication, grants SELECT on it to muster_broker, checks "
+    "that its replica identity names the\n"
+    "tenant, and keeps the settings in muster.tables. All tables or none; without an option the "
+    "column is tenant_id.\n"
     "\n"
     "  --tenant-column C   the column that names the tenant of a row\n"
     "  --tenant T          all rows belong to this tenant\n"
@@ -58,7 +65,8 @@ static const char tenant_help[] =
     "    --json                    as JSON\n"
     "  rm NAME                     remove a tenant and its credentials\n"
     "    --force                   also while credentials are in use\n"
-    "  limits NAME [KEY=VALUE...]  show or set limits; `muster tenant limits --help` lists the keys\n"
+    "  limits NAME [KEY=VALUE...]  show or set limits; `muster tenant limits --help` lists the "
+    "keys\n"
     "\n"
     "Brokers follow at once.\n";
 
@@ -66,7 +74,8 @@ static const char agent_help[] =
     "Give agents credentials, and take them away.\n"
     "\n"
     "  add TENANT AGENT...      make credentials\n"
-    "    --role R               agent, observer, user, human, admin, operator or plugin (default: agent)\n"
+    "    --role R               agent, observer, user, human, admin, operator or plugin (default: "
+    "agent)\n"
     "    --expires 30d          how long they hold (default: for ever)\n"
     "    --out FILE             where they go (default: stdout); of several agents: a folder\n"
     "  rotate TENANT AGENT...   make new ones and put the old ones out of use; --expires, --out\n"
@@ -80,36 +89,49 @@ static const char agent_help[] =
 static const char plugin_help[] =
     "Show the configured plugins.\n"
     "\n"
-    "  list          instance, plugin, version, ABI, lanes, file, capabilities and verbs of each, and why a file does not load\n"
+    "  list          instance, plugin, version, ABI, lanes, file, capabilities and verbs of each, "
+    "and why a file does not load\n"
     "  list NAME     one instance or plugin, with the table of its options\n"
     "    --json      as JSON; the options as JSON Schema\n";
 
 static const char watch_help[] =
     "Show row changes and events while they happen.\n"
     "\n"
-    "A line a message: time (UTC), tenant, what happened, key, columns; an update shows the columns that changed where the old\n"
-    "values are known. Gaps in the positions of a channel are told between the lines. Heads (evt._.head) are left out.\n"
+    "A line a message: time (UTC), tenant, what happened, key, columns; an update shows the "
+    "columns that changed where the old\n"
+    "values are known. Gaps in the positions of a channel are told between the lines. Heads "
+    "(evt._.head) are left out.\n"
     "\n"
     "  cdc | evt | all    row changes, events, or both (default: all; with --table: cdc)\n"
     "  --tenant T         this tenant only\n"
     "  --table TABLE      row changes of this [schema.]TABLE only; may be given several times\n"
-    "  --json             an object a line: {\"subject\", \"headers\", \"body\"}, or {\"notice\"} for gaps\n"
+    "  --json             an object a line: {\"subject\", \"headers\", \"body\"}, or {\"notice\"} "
+    "for gaps\n"
     "  --count N          end after N messages\n"
-    "  --timeout D        end after this time (500ms, 5s, 2m); exit code 1 when --count was not reached by then\n"
+    "  --timeout D        end after this time (500ms, 5s, 2m); exit code 1 when --count was not "
+    "reached by then\n"
     "\n"
-    "Ctrl-C ends it. A lost connection is made again; what was said meanwhile was not heard, and shows as a gap.\n";
+    "Ctrl-C ends it. A lost connection is made again; what was said meanwhile was not heard, and "
+    "shows as a gap.\n";
 
 static const char doctor_help[] =
     "Look at the whole installation, say what is broken and what mends it.\n"
     "\n"
-    "Checks configuration and plugins, NATS (connection, credentials, JetStream, streams), PostgreSQL (connection, wal_level,\n"
-    "role, migrations, publications, slots, published tables), the broker's /readyz, and the clocks. Each line begins with ok,\n"
+    "Checks configuration and plugins, NATS (connection, credentials, JetStream, streams), "
+    "PostgreSQL (connection, wal_level,\n"
+    "role, migrations, publications, slots, published tables), the broker's /readyz, and the "
+    "clocks. Each line begins with ok,\n"
     "hint or broken. The exit code is 1 when something is broken.\n"
     "\n"
-    "  --json   as JSON: {\"broken\", \"hints\", \"checks\": [{\"level\", \"what\", \"code\", \"text\"}]}\n";
+    "  --json   as JSON: {\"broken\", \"hints\", \"checks\": [{\"level\", \"what\", \"code\", "
+    "\"text\"}]}\n";
 
 const struct cli_command cli_commands[] = {
-    {.name = "dev", .usage = "[--dir DIR] [--reset]", .help = dev_help, .run = cmd_dev, .without_config = true},
+    {.name = "dev",
+     .usage = "[--dir DIR] [--reset]",
+     .help = dev_help,
+     .run = cmd_dev,
+     .without_config = true},
     {.name = "nats-config",
      .usage = "--dir DIR [--listen ADDR] [--http ADDR] [--store DIR] [--static]",
      .help = nats_config_help,
@@ -133,6 +155,10 @@ const struct cli_command cli_commands[] = {
      .usage = "[cdc|evt|all] [--tenant T] [--table TABLE]... [--json] [--count N] [--timeout D]",
      .help = watch_help,
      .run = cmd_watch},
-    {.name = "doctor", .usage = "[--json]", .help = doctor_help, .run = cmd_doctor, .without_config = true},
+    {.name = "doctor",
+     .usage = "[--json]",
+     .help = doctor_help,
+     .run = cmd_doctor,
+     .without_config = true},
 };
 const size_t n_cli_commands = sizeof cli_commands / sizeof *cli_commands;

@@ -1,7 +1,9 @@
 /*
  * muster doctor - looks at the whole installation: says what is broken and what mends it.
  *
- * It changes nothing, and every check stands alone: what is away is said once, and what can still be looked at is.
+ * It changes nothing, and every check stands alone: what is away is said once, and what can still
+ * be looked at is. Broken is what does not work now, or will not after the next restart; a hint is
+ * what works and could be better, or what nobody can know from here.
  */
 #include "cli/doctor.h"
 
@@ -15,13 +17,15 @@
 #include "cli/term.h"
 
 static const char command[] = "doctor";
-static const char *const words[] = {[DOCTOR_OK] = "ok", [DOCTOR_HINT] = "hint", [DOCTOR_BROKEN] = "broken"};
+static const char *const words[] = {
+    [DOCTOR_OK] = "ok", [DOCTOR_HINT] = "hint", [DOCTOR_BROKEN] = "broken"};
 
-/* ---- findings ---------------------------------------------------------------------------------------------------------- */
+/* ---- findings ---- */
 
 static void print_finding(int level, const char *what, const char *text)
 {
-    static const int colours[] = {[DOCTOR_OK] = TERM_GREEN, [DOCTOR_HINT] = TERM_YELLOW, [DOCTOR_BROKEN] = TERM_RED};
+    static const int colours[] = {
+        [DOCTOR_OK] = TERM_GREEN, [DOCTOR_HINT] = TERM_YELLOW, [DOCTOR_BROKEN] = TERM_RED};
     struct buf line = {0};
     char word[16];
 
@@ -47,6 +51,7 @@ static void put_member(struct buf *out, const char *key, const char *value)
     buf_done(&clean);
 }
 
+/* parts: what, code or NULL, text. */
 static void put_finding(struct doctor *d, int level, const char *const parts[3])
 {
     buf_printf(&d->out, "%s\n{\"level\":\"%s\"", d->n ? "," : "", words[level]);
@@ -59,7 +64,8 @@ static void put_finding(struct doctor *d, int level, const char *const parts[3])
     buf_putc(&d->out, '}');
 }
 
-void doctor_say(struct doctor *d, int level, const char *what, const char *code, const char *fmt, ...)
+void doctor_say(struct doctor *d, int level, const char *what, const char *code, const char *fmt,
+                ...)
 {
     struct buf text = {0};
     va_list ap;
@@ -79,15 +85,17 @@ void doctor_say(struct doctor *d, int level, const char *what, const char *code,
     buf_done(&text);
 }
 
-/* ---- questions to PostgreSQL ------------------------------------------------------------------------------------------- */
+/* ---- questions to PostgreSQL ---- */
 
-struct sql_rows *doctor_query(struct doctor *d, struct sql_admin *admin, const char *sql, int n, const char *const *params)
+struct sql_rows *doctor_query(struct doctor *d, struct sql_admin *admin, const char *sql, int n,
+                              const char *const *params)
 {
     struct sql_rows *rows = NULL;
 
     if (sql_admin_exec(admin, sql, n, params, &rows) == 0)
         return rows;
-    doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_error", "a question was refused: %s", sql_admin_error(admin));
+    doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_error", "a question was refused: %s",
+               sql_admin_error(admin));
     return NULL;
 }
 
@@ -98,15 +106,17 @@ bool doctor_is_true(const struct sql_rows *rows, int row, int column)
     return value && strcmp(value, "t") == 0;
 }
 
-/* ---- the command ------------------------------------------------------------------------------------------------------- */
+/* ---- the command ---- */
 
+/* The sum comes last, where somebody looks first. */
 static int report(struct doctor *d)
 {
     size_t broken = d->n_of[DOCTOR_BROKEN], hints = d->n_of[DOCTOR_HINT];
     int code = broken ? CLI_FAILED : CLI_DONE;
 
     if (!d->json) {
-        printf("%zu broken, %zu hint%s, %zu ok\n", broken, hints, hints == 1 ? "" : "s", d->n_of[DOCTOR_OK]);
+        printf("%zu broken, %zu hint%s, %zu ok\n", broken, hints, hints == 1 ? "" : "s",
+               d->n_of[DOCTOR_OK]);
         return code;
     }
     if (buf_failed(&d->out))

@@ -1,8 +1,9 @@
 /*
  * cli/doctor.h - the parts of `muster doctor`; private to it.
  *
- * Shape    Each check looks at one thing and says one or more findings. What later checks need of earlier ones is kept in struct
- *          doctor. A code is the same short word that /readyz, the metrics and the log have for the same fault.
+ * Shape    Each check looks at one thing and says one or more findings. What later checks need of
+ *          earlier ones is kept in struct doctor. A code is the same short word that /readyz, the
+ *          metrics and the log have for the same fault.
  * Threads  The main thread, but for completions that a check waits for.
  */
 #ifndef MUSTER_CLI_DOCTOR_H
@@ -44,8 +45,8 @@ struct doctor {
 };
 
 /* Say a finding. what: "slot muster_main"; code NULL: none. */
-void doctor_say(struct doctor *d, int level, const char *what, const char *code, const char *fmt, ...)
-    __attribute__((format(printf, 5, 6)));
+void doctor_say(struct doctor *d, int level, const char *what, const char *code, const char *fmt,
+                ...) __attribute__((format(printf, 5, 6)));
 
 /* The configuration and every plugin; fills in cdc. False when nothing else can be checked. */
 bool doctor_config(struct doctor *d);
@@ -59,7 +60,8 @@ void doctor_tables(struct doctor *d, struct sql_admin *admin);
 void doctor_broker(struct doctor *d);
 
 /* Run a query; one that fails is said as broken. NULL then. */
-struct sql_rows *doctor_query(struct doctor *d, struct sql_admin *admin, const char *sql, int n, const char *const *params);
+struct sql_rows *doctor_query(struct doctor *d, struct sql_admin *admin, const char *sql, int n,
+                              const char *const *params);
 /* True for PostgreSQL's "t". */
 bool doctor_is_true(const struct sql_rows *rows, int row, int column);
 

@@ -1,4 +1,9 @@
-/* doctor: what the broker on broker.admin says of itself. */
+/*
+ * doctor: what the broker on broker.admin says of itself.
+ *
+ * Its view can differ from ours: it connects from another process, maybe another machine, since
+ * another time. Where both miss the same thing both say so, with the same code.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +27,8 @@ static bool is_well(const char *state)
     return strcmp(state, "ok") == 0 || strcmp(state, "standby") == 0;
 }
 
+/* A required part that is down keeps the broker from being ready; everything else is worth a look.
+ * */
 static void tell_component(struct doctor *d, const struct muster_value *c)
 {
     const char *state = text_in(c, "state"), *code = text_in(c, "code"), *text = text_in(c, "text");
@@ -31,7 +38,8 @@ static void tell_component(struct doctor *d, const struct muster_value *c)
     if (is_well(state))
         return;
     (void)snprintf(what, sizeof what, "broker: %s %s", text_in(c, "kind"), text_in(c, "name"));
-    doctor_say(d, required && strcmp(state, "degraded") != 0 ? DOCTOR_BROKEN : DOCTOR_HINT, what, code, "%s: %s", state, text);
+    doctor_say(d, required && strcmp(state, "degraded") != 0 ? DOCTOR_BROKEN : DOCTOR_HINT, what,
+               code, "%s: %s", state, text);
 }
 
 static void judge(struct doctor *d, const struct muster_value *doc)
@@ -41,14 +49,17 @@ static void judge(struct doctor *d, const struct muster_value *doc)
 
     for (size_t i = 0; i < body_count(components); i++)
         tell_component(d, value_at(components, i));
-    doctor_say(d, ready ? DOCTOR_OK : DOCTOR_BROKEN, "broker", ready ? NULL : "not_ready", "%s on %s %s", text_in(doc, "broker"),
-               d->cli->config->broker.admin, ready ? "is ready" : "is not ready");
+    doctor_say(d, ready ? DOCTOR_OK : DOCTOR_BROKEN, "broker", ready ? NULL : "not_ready",
+               "%s on %s %s", text_in(doc, "broker"), d->cli->config->broker.admin,
+               ready ? "is ready" : "is not ready");
 }
 
 /* The body behind the headers of an HTTP answer; NULL: it is none. */
 static const char *body_of(const struct buf *answer)
 {
-    const char *end = answer->len && strncmp(answer->data, "HTTP/1.", 7) == 0 ? strstr(answer->data, "\r\n\r\n") : NULL;
+    const char *end = answer->len && strncmp(answer->data, "HTTP/1.", 7) == 0
+                          ? strstr(answer->data, "\r\n\r\n")
+                          : NULL;
 
     return end ? end + 4 : NULL;
 }
@@ -59,8 +70,11 @@ static void read_answer(struct doctor *d, const struct buf *answer)
     struct muster_value *doc;
     struct wire_error err;
 
-    if (!body || value_decode(MUSTER_JSON, (struct muster_bytes){body, strlen(body)}, &doc, &err) != 0) {
-        doctor_say(d, DOCTOR_HINT, "broker", NULL, "what answers on %s is no broker; is broker.admin right?", d->cli->config->broker.admin);
+    if (!body ||
+        value_decode(MUSTER_JSON, (struct muster_bytes){body, strlen(body)}, &doc, &err) != 0) {
+        doctor_say(d, DOCTOR_HINT, "broker", NULL,
+                   "what answers on %s is no broker; is broker.admin right?",
+                   d->cli->config->broker.admin);
         return;
     }
     judge(d, doc);
@@ -71,7 +85,8 @@ static void read_answer(struct doctor *d, const struct buf *answer)
 void doctor_broker(struct doctor *d)
 {
     const char *admin = d->cli->config->broker.admin;
-    struct probe p = {.request = "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
+    struct probe p = {.request =
+                          "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                       .timeout_ms = ANSWER_MS,
                       .max = ANSWER_MAX};
     char why[PROBE_WHY_SIZE] = "it is no address";
@@ -80,7 +95,9 @@ void doctor_broker(struct doctor *d)
     if (probe_parse(&p, admin, "7423") && probe_ask(&p, &answer, why))
         read_answer(d, &answer);
     else
-        doctor_say(d, DOCTOR_HINT, "broker", NULL, "no broker answers on %s (%s): if one runs here, start it or correct broker.admin", admin,
-                   why);
+        doctor_say(
+            d, DOCTOR_HINT, "broker", NULL,
+            "no broker answers on %s (%s): if one runs here, start it or correct broker.admin",
+            admin, why);
     buf_done(&answer);
 }

@@ -1,4 +1,8 @@
-/* doctor: the configuration, and whether every plugin loads and takes its part of it. */
+/*
+ * doctor: the configuration, and whether every plugin loads and takes its part of it.
+ *
+ * What `musterd --check` checks, and by the same functions. Nothing of a plugin runs but its entry.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,7 +12,8 @@
 #include "core/loader.h"
 
 /* Remember an instance whose settings are good; takes values. */
-static void add_cdc(struct doctor *d, const struct config_plugin *how, const struct muster_plugin *plugin, void *values)
+static void add_cdc(struct doctor *d, const struct config_plugin *how,
+                    const struct muster_plugin *plugin, void *values)
 {
     struct doctor_cdc *more = realloc(d->cdc, (d->n_cdc + 1) * sizeof *more);
     struct doctor_cdc *c;
@@ -25,13 +30,16 @@ static void add_cdc(struct doctor *d, const struct config_plugin *how, const str
     c->tenant_column = options_string(plugin, values, "tenant_column");
     c->events = options_list(plugin, values, "messages").n > 0;
     if (!c->publication)
-        c->publication = c->events ? "muster_evt" : "muster"; /* the plugin's default depends on the other option */
+        c->publication = c->events
+                             ? "muster_evt"
+                             : "muster"; /* the plugin's default depends on the other option */
     if (c->events)
         (void)snprintf(c->stream, sizeof c->stream, "EVT");
     else
         (void)snprintf(c->stream, sizeof c->stream, "CDC_%s", how->instance);
 }
 
+/* The broker starts without a plugin that is not required, so that one is a hint. */
 static void check_plugin(struct doctor *d, const struct config_plugin *how)
 {
     int level = how->required ? DOCTOR_BROKEN : DOCTOR_HINT;
@@ -66,10 +74,13 @@ bool doctor_config(struct doctor *d)
         doctor_say(d, DOCTOR_BROKEN, "configuration", "configuration", "%s", d->cli->config_error);
         return false;
     }
-    doctor_say(d, DOCTOR_OK, "configuration", NULL, "%s is valid", config->file ? config->file : "the environment");
+    doctor_say(d, DOCTOR_OK, "configuration", NULL, "%s is valid",
+               config->file ? config->file : "the environment");
     if (!config->n_plugins)
-        doctor_say(d, DOCTOR_HINT, "plugins", NULL, "none is configured, so that a broker has nothing to do: add them under plugins:%s",
-                   config->file ? "" : " in a file and name it with -c or MUSTER_CONFIG");
+        doctor_say(
+            d, DOCTOR_HINT, "plugins", NULL,
+            "none is configured, so that a broker has nothing to do: add them under plugins:%s",
+            config->file ? "" : " in a file and name it with -c or MUSTER_CONFIG");
     for (size_t i = 0; i < config->n_plugins; i++)
         check_plugin(d, &config->plugins[i]);
     return true;

@@ -1,6 +1,6 @@
 /*
- * doctor: NATS. Each server by its greeting, which comes before any login; then the brokers' credentials, JetStream and its streams;
- * then the system account's credentials.
+ * doctor: NATS. Each server by its greeting, which comes before any login; then the brokers'
+ * credentials, JetStream and its streams; then the system account's credentials.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,10 +16,16 @@
 #include "cli/session.h"
 #include "core/guard.h"
 
-enum { PROBE_MS = 3000, INFO_MAX = 64 << 10, N_PRESENCE = 16, N_OWN = N_PRESENCE + 2, OWN_SIZE = 24 };
+enum {
+    PROBE_MS = 3000,
+    INFO_MAX = 64 << 10,
+    N_PRESENCE = 16,
+    N_OWN = N_PRESENCE + 2,
+    OWN_SIZE = 24
+};
 static const int64_t login_ns = 5 * CLOCK_S, question_ns = 5 * CLOCK_S;
 
-/* ---- servers ----------------------------------------------------------------------------------------------------------- */
+/* ---- servers ---- */
 
 /* Read {"version": "2.9.10", "jetstream": true, …} of "INFO {…}\r\n". */
 static bool read_info(const struct buf *answer, char *version, size_t size, bool *ret_jetstream)
@@ -29,7 +35,8 @@ static bool read_info(const struct buf *answer, char *version, size_t size, bool
     struct wire_error err;
     const char *text;
 
-    if (answer->len < 5 || strncmp(answer->data, "INFO ", 5) != 0 || value_decode(MUSTER_JSON, body, &doc, &err) != 0)
+    if (answer->len < 5 || strncmp(answer->data, "INFO ", 5) != 0 ||
+        value_decode(MUSTER_JSON, body, &doc, &err) != 0)
         return false;
     text = body_text(doc, "version");
     (void)snprintf(version, size, "%s", text ? text : "");
@@ -38,14 +45,17 @@ static bool read_info(const struct buf *answer, char *version, size_t size, bool
     return *version != '\0';
 }
 
+/* Nothing older than 2.9 was ever tried with Muster. */
 static void judge_server(struct doctor *d, const char *what, const char *version, bool jetstream)
 {
     int major = 0, minor = 0;
 
     if (sscanf(version, "%d.%d", &major, &minor) == 2 && (major < 2 || (major == 2 && minor < 9)))
-        doctor_say(d, DOCTOR_BROKEN, what, "server_too_old", "nats-server %s: expected 2.9 or newer", version);
+        doctor_say(d, DOCTOR_BROKEN, what, "server_too_old",
+                   "nats-server %s: expected 2.9 or newer", version);
     else if (!jetstream)
-        doctor_say(d, DOCTOR_HINT, what, "jetstream_away", "nats-server %s without JetStream: at least one server of the cluster needs it",
+        doctor_say(d, DOCTOR_HINT, what, "jetstream_away",
+                   "nats-server %s without JetStream: at least one server of the cluster needs it",
                    version);
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "nats-server %s with JetStream", version);
@@ -64,9 +74,11 @@ static bool check_server(struct doctor *d, const char *url, int level)
     (void)snprintf(what, sizeof what, "nats %.200s:%s", p.host, p.port);
     up = probe_ask(&p, &answer, why);
     if (!up)
-        doctor_say(d, level, what, "nats_away", "no answer: %s; start nats-server there, or correct nats.urls", why);
+        doctor_say(d, level, what, "nats_away",
+                   "no answer: %s; start nats-server there, or correct nats.urls", why);
     else if (!read_info(&answer, version, sizeof version, &jetstream))
-        doctor_say(d, level, what, "nats_away", "what answers is no NATS server; correct nats.urls");
+        doctor_say(d, level, what, "nats_away",
+                   "what answers is no NATS server; correct nats.urls");
     else
         judge_server(d, what, version, jetstream);
     buf_done(&answer);
@@ -83,11 +95,12 @@ static bool check_servers(struct doctor *d)
     for (size_t i = 0; i < config->nats.n_urls; i++)
         n_up += check_server(d, config->nats.urls[i], level);
     if (!n_up && level == DOCTOR_HINT)
-        doctor_say(d, DOCTOR_BROKEN, "nats", "nats_away", "none of the %zu servers answers", config->nats.n_urls);
+        doctor_say(d, DOCTOR_BROKEN, "nats", "nats_away", "none of the %zu servers answers",
+                   config->nats.n_urls);
     return n_up > 0;
 }
 
-/* ---- streams ----------------------------------------------------------------------------------------------------------- */
+/* ---- streams ---- */
 
 /* The list of streams, waited for. */
 struct listing {
@@ -122,6 +135,7 @@ static void on_list(void *arg, int code, const struct js_listed *streams, size_t
     uv_sem_post(&l->done);
 }
 
+/* One completion for the whole list, however many pages it has. */
 static int list_streams(struct listing *l, const struct session *s)
 {
     const struct js_target target = {session_bus(s), session_lane(s), l, question_ns};
@@ -165,13 +179,16 @@ static void check_own_streams(struct doctor *d)
         n_missing++;
     }
     if (n_missing == N_OWN)
-        doctor_say(d, DOCTOR_HINT, "streams", NULL, "no broker has made its streams yet: start musterd");
+        doctor_say(d, DOCTOR_HINT, "streams", NULL,
+                   "no broker has made its streams yet: start musterd");
     else if (n_missing)
-        doctor_say(d, DOCTOR_HINT, "streams", "stream_missing", "missing: %s; a running broker makes them within a minute",
+        doctor_say(d, DOCTOR_HINT, "streams", "stream_missing",
+                   "missing: %s; a running broker makes them within a minute",
                    missing.data ? missing.data : "");
     buf_done(&missing);
 }
 
+/* Away and not permitted look alike from here: a request that nobody answers. */
 static void check_jetstream(struct doctor *d, const struct session *s)
 {
     struct listing l = {.d = d};
@@ -179,11 +196,13 @@ static void check_jetstream(struct doctor *d, const struct session *s)
 
     if (code == MUSTER_ELINK || code == MUSTER_ETIME) {
         doctor_say(d, DOCTOR_BROKEN, "jetstream", "jetstream_away",
-                   "it does not answer: enable it in nats-server.conf (`muster nats-config` does) and for this account");
+                   "it does not answer: enable it in nats-server.conf (`muster nats-config` does) "
+                   "and for this account");
         return;
     }
     if (code) {
-        doctor_say(d, DOCTOR_BROKEN, "jetstream", "jetstream_away", "the streams could not be listed (error %d)", code);
+        doctor_say(d, DOCTOR_BROKEN, "jetstream", "jetstream_away",
+                   "the streams could not be listed (error %d)", code);
         return;
     }
     d->streams_known = true;
@@ -192,23 +211,26 @@ static void check_jetstream(struct doctor *d, const struct session *s)
     check_own_streams(d);
 }
 
-/* ---- credentials ------------------------------------------------------------------------------------------------------- */
+/* ---- credentials ---- */
 
 static const char *shown(const char *path)
 {
     return path ? path : "none";
 }
 
+/* The streams are looked at with the brokers' rights, over the connection that was just tried. */
 static void check_login(struct doctor *d)
 {
     const struct config *config = d->cli->config;
-    const struct session_options options = {.config = config, .name = "doctor", .who = SESSION_BROKER};
+    const struct session_options options = {
+        .config = config, .name = "doctor", .who = SESSION_BROKER};
     const char *who = config->nats.user ? config->nats.user : shown(config->nats.creds);
     char why[SESSION_WHY_SIZE];
     struct session *s = NULL;
 
     if (session_open(&options, &s, why) != CLI_DONE || session_wait(s, login_ns, why) != CLI_DONE) {
-        doctor_say(d, DOCTOR_BROKEN, "nats credentials", "authentication", "%s is refused: %s; check nats.creds or nats.user", who, why);
+        doctor_say(d, DOCTOR_BROKEN, "nats credentials", "authentication",
+                   "%s is refused: %s; check nats.creds or nats.user", who, why);
     } else {
         doctor_say(d, DOCTOR_OK, "nats credentials", NULL, "%s is accepted", who);
         check_jetstream(d, s);
@@ -235,7 +257,11 @@ static int ask_system(const struct session *s)
 {
     const struct bus_out out = {.subject = "$SYS.REQ.SERVER.PING", .fence = -1};
     struct ping ping = {0};
-    const struct bus_call call = {.lane = session_lane(s), .owner = &ping, .timeout_ns = question_ns, .fn = on_ping, .arg = &ping};
+    const struct bus_call call = {.lane = session_lane(s),
+                                  .owner = &ping,
+                                  .timeout_ns = question_ns,
+                                  .fn = on_ping,
+                                  .arg = &ping};
     int code;
 
     ASSERT(uv_sem_init(&ping.done, 0) == 0);
@@ -246,28 +272,36 @@ static int ask_system(const struct session *s)
     return code ? code : ping.code;
 }
 
+/* Credentials of another account are accepted too: only an answer shows that they are the system's.
+ * */
 static void check_system(struct doctor *d)
 {
     static const char what[] = "nats system credentials";
     const struct config *config = d->cli->config;
-    const struct session_options options = {.config = config, .name = "doctor", .who = SESSION_SYSTEM};
-    const char *who = config->nats.system_user ? config->nats.system_user : config->nats.system_creds;
+    const struct session_options options = {
+        .config = config, .name = "doctor", .who = SESSION_SYSTEM};
+    const char *who =
+        config->nats.system_user ? config->nats.system_user : config->nats.system_creds;
     char why[SESSION_WHY_SIZE];
     struct session *s = NULL;
 
     if (!who) {
-        doctor_say(d, DOCTOR_HINT, what, NULL, "nats.system_creds is not set; `muster nats-config` writes system.creds");
+        doctor_say(d, DOCTOR_HINT, what, NULL,
+                   "nats.system_creds is not set; `muster nats-config` writes system.creds");
         return;
     }
     if (session_open(&options, &s, why) != CLI_DONE || session_wait(s, login_ns, why) != CLI_DONE)
-        doctor_say(d, DOCTOR_BROKEN, what, "authentication", "%s is refused: %s; check nats.system_creds or nats.system_user", who, why);
+        doctor_say(d, DOCTOR_BROKEN, what, "authentication",
+                   "%s is refused: %s; check nats.system_creds or nats.system_user", who, why);
     else if (ask_system(s) != 0)
-        doctor_say(d, DOCTOR_BROKEN, what, "authentication", "%s is accepted and does not belong to the system account", who);
+        doctor_say(d, DOCTOR_BROKEN, what, "authentication",
+                   "%s is accepted and does not belong to the system account", who);
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "%s is accepted", who);
     session_close(s);
 }
 
+/* Logins are tried only where a server greets: a second "connection refused" would help nobody. */
 void doctor_nats(struct doctor *d)
 {
     if (!check_servers(d))

@@ -1,4 +1,8 @@
-/* doctor: the database, as the brokers see it: with their connection string and their role. */
+/*
+ * doctor: the database, as the brokers see it: with their connection string and their role.
+ *
+ * A superuser would see more and would be told "fine" where a broker is refused.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,18 +15,22 @@
 enum { OLDEST_SERVER = 150000, MISSING_SHOWN = 5 };
 static const int64_t clock_limit_ns = CLOCK_S;
 
-/* ---- the connection ---------------------------------------------------------------------------------------------------- */
+/* ---- the connection ---- */
 
-/* What libpq says of a connection that was refused, and what mends it; in the words of the cdc plugin's faults. */
+/* What libpq says of a connection that was refused, and what mends it; in the words of the cdc
+ * plugin's faults. */
 static void tell_refused(struct doctor *d, const char *said)
 {
     static const struct {
         const char *words, *code, *help;
     } known[] = {
         {"password authentication failed", "authentication", "check postgres.dsn"},
-        {"no password supplied", "authentication", "put the password into ~/.pgpass or MUSTER_POSTGRES_DSN"},
-        {"no pg_hba.conf entry", "authentication", "add a line for this role and database to pg_hba.conf"},
-        {"does not exist", "database_missing", "check postgres.dsn; `muster migrate` makes the role"},
+        {"no password supplied", "authentication",
+         "put the password into ~/.pgpass or MUSTER_POSTGRES_DSN"},
+        {"no pg_hba.conf entry", "authentication",
+         "add a line for this role and database to pg_hba.conf"},
+        {"does not exist", "database_missing",
+         "check postgres.dsn; `muster migrate` makes the role"},
         {"too many clients", "connections_exhausted", "raise max_connections"},
     };
     const char *code = "postgres_away", *help = "start PostgreSQL, or correct postgres.dsn";
@@ -37,13 +45,16 @@ static void tell_refused(struct doctor *d, const char *said)
     doctor_say(d, DOCTOR_BROKEN, "postgres", code, "%s; %s", said, help);
 }
 
+/* search_path as for every command of ours (cli/database.h). A lock that somebody holds must not
+ * make the doctor wait for ever. */
 static struct sql_admin *connect_to(struct doctor *d, const char *dsn)
 {
     struct sql_admin *admin = NULL;
     int err = sql_admin_open(dsn, "doctor", &admin);
 
     if (!err)
-        err = sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '10s'");
+        err =
+            sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '10s'");
     if (!err)
         return admin;
     tell_refused(d, sql_admin_error(admin));
@@ -51,17 +62,22 @@ static struct sql_admin *connect_to(struct doctor *d, const char *dsn)
     return NULL;
 }
 
-/* ---- the server -------------------------------------------------------------------------------------------------------- */
+/* ---- the server ---- */
 
+/* As the cdc plugin says it. */
 static void check_wal_level(struct doctor *d, const char *level)
 {
     if (strcmp(level, "logical") != 0)
         doctor_say(d, DOCTOR_BROKEN, "postgres wal_level", "wal_level",
-                   "wal_level is %s, expected logical: ALTER SYSTEM SET wal_level = logical, then restart PostgreSQL", level);
+                   "wal_level is %s, expected logical: ALTER SYSTEM SET wal_level = logical, then "
+                   "restart PostgreSQL",
+                   level);
     else
         doctor_say(d, DOCTOR_OK, "postgres wal_level", NULL, "logical");
 }
 
+/* A superuser's role works, and hides mistakes: it sees every tenant's rows whatever the policies
+ * say. */
 static void check_role(struct doctor *d, const struct sql_rows *rows)
 {
     const char *role = sql_rows_get(rows, 0, 2);
@@ -69,10 +85,12 @@ static void check_role(struct doctor *d, const struct sql_rows *rows)
 
     (void)snprintf(what, sizeof what, "postgres role %.63s", role);
     if (!doctor_is_true(rows, 0, 3))
-        doctor_say(d, DOCTOR_BROKEN, what, "no_replication_privilege", "it may not replicate: ALTER ROLE %s REPLICATION", role);
+        doctor_say(d, DOCTOR_BROKEN, what, "no_replication_privilege",
+                   "it may not replicate: ALTER ROLE %s REPLICATION", role);
     else if (doctor_is_true(rows, 0, 4))
         doctor_say(d, DOCTOR_HINT, what, NULL,
-                   "it passes by row level security (superuser or BYPASSRLS): let the brokers log in as muster_broker");
+                   "it passes by row level security (superuser or BYPASSRLS): let the brokers log "
+                   "in as muster_broker");
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "REPLICATION, no superuser, no BYPASSRLS");
 }
@@ -80,15 +98,16 @@ static void check_role(struct doctor *d, const struct sql_rows *rows)
 /* False when nothing more can be asked. */
 static bool check_server(struct doctor *d, struct sql_admin *admin)
 {
-    static const char sql[] = "SELECT current_setting('server_version'), current_setting('wal_level'), current_user,"
-                              " rolreplication OR rolsuper, rolsuper OR rolbypassrls, pg_is_in_recovery()"
-                              " FROM pg_roles WHERE rolname = current_user";
+    static const char sql[] =
+        "SELECT current_setting('server_version'), current_setting('wal_level'), current_user,"
+        " rolreplication OR rolsuper, rolsuper OR rolbypassrls, pg_is_in_recovery()"
+        " FROM pg_roles WHERE rolname = current_user";
     struct sql_rows *rows;
     bool standby;
 
     if (sql_admin_server_version(admin) < OLDEST_SERVER) {
-        doctor_say(d, DOCTOR_BROKEN, "postgres", "server_too_old", "PostgreSQL %d: expected 15 or newer",
-                   sql_admin_server_version(admin) / 10000);
+        doctor_say(d, DOCTOR_BROKEN, "postgres", "server_too_old",
+                   "PostgreSQL %d: expected 15 or newer", sql_admin_server_version(admin) / 10000);
         return false;
     }
     rows = doctor_query(d, admin, sql, 0, NULL);
@@ -96,7 +115,8 @@ static bool check_server(struct doctor *d, struct sql_admin *admin)
         return false;
     standby = doctor_is_true(rows, 0, 5);
     if (standby)
-        doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_standby", "PostgreSQL %s is a standby: point postgres.dsn to the primary",
+        doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_standby",
+                   "PostgreSQL %s is a standby: point postgres.dsn to the primary",
                    sql_rows_get(rows, 0, 0));
     else
         doctor_say(d, DOCTOR_OK, "postgres", NULL, "PostgreSQL %s", sql_rows_get(rows, 0, 0));
@@ -110,8 +130,8 @@ static bool check_server(struct doctor *d, struct sql_admin *admin)
 static void check_clock(struct doctor *d, struct sql_admin *admin)
 {
     int64_t before = clock_wall_ns(), after, there_ns, ahead_ns, apart_ns;
-    struct sql_rows *rows =
-        doctor_query(d, admin, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", 0, NULL);
+    struct sql_rows *rows = doctor_query(
+        d, admin, "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint", 0, NULL);
 
     if (!rows)
         return;
@@ -121,16 +141,20 @@ static void check_clock(struct doctor *d, struct sql_admin *admin)
     apart_ns = ahead_ns < 0 ? -ahead_ns : ahead_ns;
     sql_rows_free(rows);
     if (apart_ns - (after - before) / 2 > clock_limit_ns)
-        doctor_say(d, DOCTOR_HINT, "clock", NULL, "PostgreSQL's clock is %" PRId64 " ms %s this machine's: run a time service on both",
+        doctor_say(d, DOCTOR_HINT, "clock", NULL,
+                   "PostgreSQL's clock is %" PRId64
+                   " ms %s this machine's: run a time service on both",
                    apart_ns / CLOCK_MS, ahead_ns > 0 ? "ahead of" : "behind");
     else
-        doctor_say(d, DOCTOR_OK, "clock", NULL, "%" PRId64 " ms from PostgreSQL's", apart_ns / CLOCK_MS);
+        doctor_say(d, DOCTOR_OK, "clock", NULL, "%" PRId64 " ms from PostgreSQL's",
+                   apart_ns / CLOCK_MS);
 }
 
-/* ---- migrations -------------------------------------------------------------------------------------------------------- */
+/* ---- migrations ---- */
 
 enum { APPLIED, PENDING, CHANGED };
 
+/* By name: a number alone could be another file's in another version. */
 static int state_of(const struct sql_rows *applied, const struct migration *m)
 {
     for (int i = 0; i < sql_rows_count(applied); i++)
@@ -139,6 +163,7 @@ static int state_of(const struct sql_rows *applied, const struct migration *m)
     return PENDING;
 }
 
+/* What is applied and unknown here is of a newer version, which keeps this one working. */
 static void judge_migrations(struct doctor *d, const struct sql_rows *applied)
 {
     size_t n_pending = 0, n_changed = 0;
@@ -155,28 +180,33 @@ static void judge_migrations(struct doctor *d, const struct sql_rows *applied)
     d->schema_known = n_pending == 0;
     if (n_changed)
         doctor_say(d, DOCTOR_BROKEN, "migrations", "migration_changed",
-                   "%s was applied with other contents than this program has: use the program that applied it", changed);
+                   "%s was applied with other contents than this program has: use the program that "
+                   "applied it",
+                   changed);
     if (n_pending)
-        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending", "%zu of %zu are not applied, %s is the first: run `muster migrate`",
-                   n_pending, n_migrations, pending);
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending",
+                   "%zu of %zu are not applied, %s is the first: run `muster migrate`", n_pending,
+                   n_migrations, pending);
     else if (!n_changed)
         doctor_say(d, DOCTOR_OK, "migrations", NULL, "all %zu are applied", n_migrations);
 }
 
+/* A database without our schema and one that we may not read give the same advice. */
 static void check_migrations(struct doctor *d, struct sql_admin *admin)
 {
     struct sql_rows *rows = NULL;
     int err = sql_admin_exec(admin, "SELECT name, sha256 FROM muster.migrations", 0, NULL, &rows);
 
     if (err)
-        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending", "schema muster cannot be read (%s): run `muster migrate`",
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending",
+                   "schema muster cannot be read (%s): run `muster migrate`",
                    sql_admin_error(admin));
     else
         judge_migrations(d, rows);
     sql_rows_free(rows);
 }
 
-/* ---- tenants ----------------------------------------------------------------------------------------------------------- */
+/* ---- tenants ---- */
 
 static bool lacks_history(const struct doctor *d, const char *tenant)
 {
@@ -186,28 +216,35 @@ static bool lacks_history(const struct doctor *d, const char *tenant)
     return !map_get(&d->streams, name, strlen(name));
 }
 
+/* Names of a few are enough: where many are missing, all have the same reason. */
 static void check_tenants(struct doctor *d, struct sql_admin *admin)
 {
-    struct sql_rows *rows = doctor_query(d, admin, "SELECT name, history <> 'off' FROM muster.tenants ORDER BY name", 0, NULL);
+    struct sql_rows *rows = doctor_query(
+        d, admin, "SELECT name, history <> 'off' FROM muster.tenants ORDER BY name", 0, NULL);
     struct buf missing = {0};
     int n_missing = 0;
 
     if (!rows)
         return;
     for (int i = 0; d->streams_known && i < sql_rows_count(rows); i++)
-        if (doctor_is_true(rows, i, 1) && lacks_history(d, sql_rows_get(rows, i, 0)) && n_missing++ < MISSING_SHOWN)
+        if (doctor_is_true(rows, i, 1) && lacks_history(d, sql_rows_get(rows, i, 0)) &&
+            n_missing++ < MISSING_SHOWN)
             buf_printf(&missing, "%sMSG_%s", n_missing > 1 ? ", " : "", sql_rows_get(rows, i, 0));
     if (sql_rows_count(rows) == 0)
         doctor_say(d, DOCTOR_HINT, "tenants", NULL, "there are none: `muster tenant add NAME`");
     else if (n_missing)
-        doctor_say(d, DOCTOR_HINT, "tenants", "stream_missing", "%d have no history stream (%s%s); a running broker makes it within a minute",
-                   n_missing, missing.data ? missing.data : "", n_missing > MISSING_SHOWN ? ", …" : "");
+        doctor_say(d, DOCTOR_HINT, "tenants", "stream_missing",
+                   "%d have no history stream (%s%s); a running broker makes it within a minute",
+                   n_missing, missing.data ? missing.data : "",
+                   n_missing > MISSING_SHOWN ? ", …" : "");
     else
         doctor_say(d, DOCTOR_OK, "tenants", NULL, "%d", sql_rows_count(rows));
     buf_done(&missing);
     sql_rows_free(rows);
 }
 
+/* A standby is left alone after that was said: slots, publications and tables are to be asked of
+ * the primary. Tenants and tables are in our schema, which has to be whole. */
 void doctor_postgres(struct doctor *d)
 {
     const char *dsn = d->cli->config->postgres.dsn;

@@ -1,4 +1,8 @@
-/* doctor: publication, slot and stream of each instance of cdc: the three must fit each other. */
+/*
+ * doctor: publication, slot and stream of each instance of cdc: the three must fit each other.
+ *
+ * Codes and sentences are those of the plugin where it has them (plugins/cdc/fault.c, source.c).
+ */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,16 +10,30 @@
 
 #include "cli/doctor.h"
 
+/* Bytes behind the end of the log: a few seconds of a busy server. */
 static const int64_t lag_limit = INT64_C(256) << 20;
 
 /* The server has one row of it; a slot that is not there is a row of NULLs. */
 static const char slot_sql[] =
-    "SELECT l.slot_name IS NOT NULL, l.plugin = 'pgoutput' AND l.database = current_database(), l.active, l.wal_status,"
-    " greatest(pg_current_wal_lsn() - l.confirmed_flush_lsn, 0)::bigint, pg_current_wal_lsn() - l.restart_lsn,"
+    "SELECT l.slot_name IS NOT NULL, l.plugin = 'pgoutput' AND l.database = current_database(), "
+    "l.active, l.wal_status,"
+    " greatest(pg_current_wal_lsn() - l.confirmed_flush_lsn, 0)::bigint, pg_current_wal_lsn() - "
+    "l.restart_lsn,"
     " current_setting('max_slot_wal_keep_size') = '-1',"
-    " (SELECT count(*) FROM pg_replication_slots) >= current_setting('max_replication_slots')::int, l.active_pid"
+    " (SELECT count(*) FROM pg_replication_slots) >= "
+    "current_setting('max_replication_slots')::int, l.active_pid"
     " FROM (SELECT) one LEFT JOIN pg_replication_slots l ON l.slot_name = $1";
-enum { SLOT_THERE, SLOT_OURS, SLOT_ACTIVE, SLOT_WAL, SLOT_LAG, SLOT_KEPT, SLOT_UNLIMITED, SLOT_FULL, SLOT_PID };
+enum {
+    SLOT_THERE,
+    SLOT_OURS,
+    SLOT_ACTIVE,
+    SLOT_WAL,
+    SLOT_LAG,
+    SLOT_KEPT,
+    SLOT_UNLIMITED,
+    SLOT_FULL,
+    SLOT_PID
+};
 
 static int64_t number(const struct sql_rows *rows, int column)
 {
@@ -38,7 +56,8 @@ static bool has_stream(const struct doctor *d, const struct doctor_cdc *c)
 
 static void check_publication(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c)
 {
-    struct sql_rows *rows = doctor_query(d, admin, "SELECT FROM pg_publication WHERE pubname = $1", 1, &c->publication);
+    struct sql_rows *rows =
+        doctor_query(d, admin, "SELECT FROM pg_publication WHERE pubname = $1", 1, &c->publication);
     char what[DOCTOR_WHAT_SIZE];
 
     if (!rows)
@@ -46,44 +65,57 @@ static void check_publication(struct doctor *d, struct sql_admin *admin, const s
     (void)snprintf(what, sizeof what, "publication %.63s", c->publication);
     if (sql_rows_count(rows) == 0)
         doctor_say(d, DOCTOR_BROKEN, what, "publication_missing",
-                   "there is no publication %s in this database: run `muster migrate`, then `muster publish TABLE`", c->publication);
+                   "there is no publication %s in this database: run `muster migrate`, then "
+                   "`muster publish TABLE`",
+                   c->publication);
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "it is there");
     sql_rows_free(rows);
 }
 
-/* Where the stream is there too, something was published once: then a missing slot is a loss, not a beginning. */
+/* Where the stream is there too, something was published once: then a missing slot is a loss, not a
+ * beginning. */
 static void tell_missing(struct doctor *d, const struct doctor_cdc *c, const char *what, bool full)
 {
     if (full)
-        doctor_say(d, DOCTOR_BROKEN, what, "slots_exhausted", "it is missing and cannot be made: raise max_replication_slots");
+        doctor_say(d, DOCTOR_BROKEN, what, "slots_exhausted",
+                   "it is missing and cannot be made: raise max_replication_slots");
     else if (d->streams_known && !has_stream(d, c))
-        doctor_say(d, DOCTOR_HINT, what, "slot_missing", "it is not there yet: the first start of a broker makes it");
+        doctor_say(d, DOCTOR_HINT, what, "slot_missing",
+                   "it is not there yet: the first start of a broker makes it");
     else
         doctor_say(d, DOCTOR_BROKEN, what, "slot_missing",
-                   "it is missing, and what is committed meanwhile is not captured: a running broker makes it anew and tells the gap");
+                   "it is missing, and what is committed meanwhile is not captured: a running "
+                   "broker makes it anew and tells the gap");
 }
 
 /* True when the slot holds no promise any more. */
-static bool is_lost(struct doctor *d, const struct doctor_cdc *c, const char *what, const struct sql_rows *rows)
+static bool is_lost(struct doctor *d, const struct doctor_cdc *c, const char *what,
+                    const struct sql_rows *rows)
 {
     const char *status = text(rows, SLOT_WAL);
 
     if (!doctor_is_true(rows, 0, SLOT_OURS))
-        doctor_say(d, DOCTOR_BROKEN, what, "slot_foreign", "slot %s is another's (output plugin or database): choose another `slot`", c->slot);
+        doctor_say(d, DOCTOR_BROKEN, what, "slot_foreign",
+                   "slot %s is another's (output plugin or database): choose another `slot`",
+                   c->slot);
     else if (strcmp(status, "lost") == 0)
         doctor_say(d, DOCTOR_BROKEN, what, "slot_lost",
-                   "the server has given up its log: a running broker makes it anew and tells the gap; raise max_slot_wal_keep_size");
+                   "the server has given up its log: a running broker makes it anew and tells the "
+                   "gap; raise max_slot_wal_keep_size");
     else if (strcmp(status, "unreserved") == 0)
         doctor_say(d, DOCTOR_BROKEN, what, "slot_unreserved",
-                   "its log goes at the next checkpoint, %" PRId64 " bytes behind: start a broker now, or raise max_slot_wal_keep_size",
+                   "its log goes at the next checkpoint, %" PRId64
+                   " bytes behind: start a broker now, or raise max_slot_wal_keep_size",
                    number(rows, SLOT_KEPT));
     else
         return false;
     return true;
 }
 
-static void judge_slot(struct doctor *d, const struct doctor_cdc *c, const char *what, const struct sql_rows *rows)
+/* An inactive slot is broken, not a hint: wherever the brokers run, none of them delivers. */
+static void judge_slot(struct doctor *d, const struct doctor_cdc *c, const char *what,
+                       const struct sql_rows *rows)
 {
     int64_t lag = number(rows, SLOT_LAG);
 
@@ -91,18 +123,24 @@ static void judge_slot(struct doctor *d, const struct doctor_cdc *c, const char 
         return;
     if (!doctor_is_true(rows, 0, SLOT_ACTIVE))
         doctor_say(d, DOCTOR_BROKEN, what, "slot_inactive",
-                   "no broker reads it, and the server keeps %" PRId64 " bytes of log for it: start musterd, or see why it does not connect",
+                   "no broker reads it, and the server keeps %" PRId64
+                   " bytes of log for it: start musterd, or see why it does not connect",
                    number(rows, SLOT_KEPT));
     else if (lag > lag_limit)
-        doctor_say(d, DOCTOR_HINT, what, "slot_lag", "its reader is %" PRId64 " bytes behind: look at the broker's log and at NATS", lag);
+        doctor_say(d, DOCTOR_HINT, what, "slot_lag",
+                   "its reader is %" PRId64 " bytes behind: look at the broker's log and at NATS",
+                   lag);
     else
-        doctor_say(d, DOCTOR_OK, what, NULL, "read by process %s, %" PRId64 " bytes behind", text(rows, SLOT_PID), lag);
+        doctor_say(d, DOCTOR_OK, what, NULL, "read by process %s, %" PRId64 " bytes behind",
+                   text(rows, SLOT_PID), lag);
     if (d->streams_known && !has_stream(d, c))
-        doctor_say(d, DOCTOR_BROKEN, what, "stream_missing", "stream %s is not there, into which it is published: restart the broker",
+        doctor_say(d, DOCTOR_BROKEN, what, "stream_missing",
+                   "stream %s is not there, into which it is published: restart the broker",
                    c->stream);
 }
 
-static void check_slot(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c, bool *unlimited)
+static void check_slot(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c,
+                       bool *unlimited)
 {
     struct sql_rows *rows = doctor_query(d, admin, slot_sql, 1, &c->slot);
     char what[DOCTOR_WHAT_SIZE];
@@ -118,6 +156,7 @@ static void check_slot(struct doctor *d, struct sql_admin *admin, const struct d
     sql_rows_free(rows);
 }
 
+/* The size is the server's, not the slot's: said once, after the last. */
 void doctor_slots(struct doctor *d, struct sql_admin *admin)
 {
     bool unlimited = false;
@@ -128,5 +167,6 @@ void doctor_slots(struct doctor *d, struct sql_admin *admin)
     }
     if (unlimited)
         doctor_say(d, DOCTOR_HINT, "postgres max_slot_wal_keep_size", NULL,
-                   "unlimited: a slot that nobody reads fills the server's disk; set a size that covers the longest outage");
+                   "unlimited: a slot that nobody reads fills the server's disk; set a size that "
+                   "covers the longest outage");
 }

@@ -1,4 +1,9 @@
-/* doctor: the published tables: whether each row finds its tenant, also when it is deleted. */
+/*
+ * doctor: the published tables: whether each row finds its tenant, also when it is deleted.
+ *
+ * `muster publish` has checked the same when it published; tables change afterwards, and others add
+ * tables to the publication by hand.
+ */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,18 +14,22 @@
 /* The tables of publication $1 with what muster.tables says of them. */
 static const char tables_sql[] =
     "SELECT c.oid, p.schemaname || '.' || p.tablename, t.tenant, t.tenant_column,"
-    " has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), c.oid::regclass, current_user"
+    " has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'), "
+    "c.oid::regclass, current_user"
     " FROM pg_publication_tables p JOIN pg_namespace n ON n.nspname = p.schemaname"
     " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = p.tablename"
     " LEFT JOIN muster.tables t ON t.schema_name = p.schemaname AND t.table_name = p.tablename"
     " WHERE p.pubname = $1 ORDER BY 2";
 enum { TABLE_OID, TABLE_NAME, TABLE_TENANT, TABLE_COLUMN, TABLE_MAY, TABLE_QUOTED, TABLE_USER };
 
-/* The tenant column of a table, NULL where all of its rows belong to one tenant; the configuration goes before muster.tables. */
+/* The tenant column of a table, NULL where all of its rows belong to one tenant; the configuration
+ * goes before muster.tables. */
 static const char *column_of(const struct doctor_cdc *c, const struct sql_rows *tables, int row)
 {
     const char *name = sql_rows_get(tables, row, TABLE_NAME);
-    const char *const tenant_path[] = {"tables", name, "tenant"}, *const column_path[] = {"tables", name, "tenant_column"};
+    const char *const tenant_path[] = {"tables", name, "tenant"}, *const column_path[] = {
+                                                                      "tables", name,
+                                                                      "tenant_column"};
     const char *column = options_entry(c->plugin, c->values, column_path);
 
     if (options_entry(c->plugin, c->values, tenant_path) || sql_rows_get(tables, row, TABLE_TENANT))
@@ -30,11 +39,14 @@ static const char *column_of(const struct doctor_cdc *c, const struct sql_rows *
     return column ? column : c->tenant_column;
 }
 
-static bool has_column(struct doctor *d, struct sql_admin *admin, const char *oid, const char *column)
+static bool has_column(struct doctor *d, struct sql_admin *admin, const char *oid,
+                       const char *column)
 {
     const char *const params[] = {oid, column};
-    struct sql_rows *rows =
-        doctor_query(d, admin, "SELECT FROM pg_attribute WHERE attrelid = $1 AND attname = $2 AND attnum > 0 AND NOT attisdropped", 2, params);
+    struct sql_rows *rows = doctor_query(d, admin,
+                                         "SELECT FROM pg_attribute WHERE attrelid = $1 AND attname "
+                                         "= $2 AND attnum > 0 AND NOT attisdropped",
+                                         2, params);
     bool has = rows && sql_rows_count(rows) > 0;
 
     sql_rows_free(rows);
@@ -42,24 +54,31 @@ static bool has_column(struct doctor *d, struct sql_admin *admin, const char *oi
 }
 
 /* One relation of a table (itself, or a partition). True when it is well. */
-static bool judge_identity(struct doctor *d, const struct sql_rows *rows, int row, const char *column)
+static bool judge_identity(struct doctor *d, const struct sql_rows *rows, int row,
+                           const char *column)
 {
-    const char *name = sql_rows_get(rows, row, IDENTITY_NAME), *mend = sql_rows_get(rows, row, IDENTITY_MEND);
+    const char *name = sql_rows_get(rows, row, IDENTITY_NAME),
+               *mend = sql_rows_get(rows, row, IDENTITY_MEND);
     char what[DOCTOR_WHAT_SIZE];
 
     (void)snprintf(what, sizeof what, "table %.200s", name);
     if (!doctor_is_true(rows, row, IDENTITY_ANY))
         doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
-                   "it has no replica identity, so every UPDATE and DELETE on it fails in the application: %s", mend);
+                   "it has no replica identity, so every UPDATE and DELETE on it fails in the "
+                   "application: %s",
+                   mend);
     else if (!doctor_is_true(rows, row, IDENTITY_TENANT))
         doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
-                   "it is not delivered: its replica identity lacks the tenant column %s: %s", column, mend);
+                   "it is not delivered: its replica identity lacks the tenant column %s: %s",
+                   column, mend);
     else
         return true;
     return false;
 }
 
-static bool check_identity(struct doctor *d, struct sql_admin *admin, const char *oid, const char *column)
+/* One finding for each relation that is wrong: partitions have identities of their own. */
+static bool check_identity(struct doctor *d, struct sql_admin *admin, const char *oid,
+                           const char *column)
 {
     const char *const params[] = {oid, column, NULL};
     struct sql_rows *rows = doctor_query(d, admin, identity_sql, 3, params);
@@ -72,7 +91,8 @@ static bool check_identity(struct doctor *d, struct sql_admin *admin, const char
 }
 
 /* True when its changes are delivered. */
-static bool check_table(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c, const struct sql_rows *tables, int row)
+static bool check_table(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c,
+                        const struct sql_rows *tables, int row)
 {
     const char *column = column_of(c, tables, row), *oid = sql_rows_get(tables, row, TABLE_OID);
     const char *quoted = sql_rows_get(tables, row, TABLE_QUOTED);
@@ -80,17 +100,23 @@ static bool check_table(struct doctor *d, struct sql_admin *admin, const struct 
 
     (void)snprintf(what, sizeof what, "table %.200s", sql_rows_get(tables, row, TABLE_NAME));
     if (!doctor_is_true(tables, row, TABLE_MAY))
-        doctor_say(d, DOCTOR_HINT, what, "no_select_privilege", "%s may not read it, which a snapshot needs: GRANT SELECT ON %s TO %s",
-                   sql_rows_get(tables, row, TABLE_USER), quoted, sql_rows_get(tables, row, TABLE_USER));
+        doctor_say(d, DOCTOR_HINT, what, "no_select_privilege",
+                   "%s may not read it, which a snapshot needs: GRANT SELECT ON %s TO %s",
+                   sql_rows_get(tables, row, TABLE_USER), quoted,
+                   sql_rows_get(tables, row, TABLE_USER));
     if (column && !has_column(d, admin, oid, column)) {
         doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
-                   "it is not delivered: it has no tenant column %s: `muster publish %s --tenant T` gives it to a tenant, --tenant-column "
-                   "names another column", column, quoted);
+                   "it is not delivered: it has no tenant column %s: `muster publish %s --tenant "
+                   "T` gives it to a tenant, --tenant-column "
+                   "names another column",
+                   column, quoted);
         return false;
     }
     return check_identity(d, admin, oid, column);
 }
 
+/* Tables that are well are told as a number: a hundred lines of ok would hide the one that is not.
+ * */
 static void check_publication(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c)
 {
     struct sql_rows *tables = doctor_query(d, admin, tables_sql, 1, &c->publication);
@@ -110,6 +136,7 @@ static void check_publication(struct doctor *d, struct sql_admin *admin, const s
     sql_rows_free(tables);
 }
 
+/* The publication of an instance for events is empty on purpose. */
 void doctor_tables(struct doctor *d, struct sql_admin *admin)
 {
     for (size_t i = 0; i < d->n_cdc; i++)

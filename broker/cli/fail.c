@@ -1,4 +1,8 @@
-/* The one way in which subcommands tell an error; see cli.h. */
+/*
+ * The one way in which subcommands tell an error: one line on stderr; see cli.h.
+ *
+ * It is also used for notes (code CLI_DONE), so that scripts can tell them by the same beginning.
+ */
 #include <stdarg.h>
 #include <stdio.h>
 

@@ -1,7 +1,9 @@
 /*
  * muster - the operator's command line: finds the command, loads the configuration, runs it.
  *
- * Exit codes: 0 done, 1 failed, 2 wrong use. Commands and their help are in commands.c.
+ * Owns     Nothing but the configuration, which lives as long as the command runs.
+ * Exit     0 done, 1 failed, 2 wrong use. Commands and their help are in commands.c.
+ * Threads  One; a command that needs more makes and joins them itself.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -13,11 +15,14 @@
 #include "config/config.h"
 #include "config/near.h"
 
-enum { RUN = -1 }; /* a result of parse_globals(): no exit code, go on */
+enum { RUN = -1 }; /* a result of parse_globals(): no exit code yet, go on */
 
+/* What `muster --help` prints; `muster` alone prints it on stderr, because nothing was done then
+ * and a script must not take it for output. */
 static void print_overview(FILE *out)
 {
-    fputs("usage: muster [-c FILE] COMMAND [ARGUMENTS]\n\nThe command line of Muster, the message broker for fleets of AI agents.\n\n",
+    fputs("usage: muster [-c FILE] COMMAND [ARGUMENTS]\n\nThe command line of Muster, the message "
+          "broker for fleets of AI agents.\n\n",
           out);
     for (size_t i = 0; i < n_cli_commands; i++) {
         const char *help = cli_commands[i].help;
@@ -25,7 +30,8 @@ static void print_overview(FILE *out)
         fprintf(out, "  %-12s %.*s\n", cli_commands[i].name, (int)strcspn(help, "\n"), help);
     }
     fputs("\n"
-          "  -c, --config FILE   the configuration (default: $MUSTER_CONFIG; without either, the environment alone)\n"
+          "  -c, --config FILE   the configuration (default: $MUSTER_CONFIG; without either, the "
+          "environment alone)\n"
           "      --version       print the version and exit\n"
           "  -h, --help          print this and exit; `muster COMMAND --help` tells of a command\n",
           out);
@@ -45,6 +51,7 @@ static const struct cli_command *find_command(const char *name)
     return NULL;
 }
 
+/* Says the names that may have been meant: most unknown commands are slips of the finger. */
 static int unknown_command(const char *name)
 {
     struct near near = near_to(name);
@@ -52,7 +59,8 @@ static int unknown_command(const char *name)
     for (size_t i = 0; i < n_cli_commands; i++)
         near_offer(&near, cli_commands[i].name, strlen(cli_commands[i].name));
     if (near.n && !buf_failed(&near.names))
-        (void)cli_fail(CLI_USAGE, NULL, "there is no command %s; did you mean %s?", name, near.names.data);
+        (void)cli_fail(CLI_USAGE, NULL, "there is no command %s; did you mean %s?", name,
+                       near.names.data);
     else
         (void)cli_fail(CLI_USAGE, NULL, "there is no command %s; see muster --help", name);
     near_done(&near);
@@ -70,7 +78,8 @@ static int parse_globals(int argc, char **argv, const char **ret_file)
     int c;
 
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "+:c:h", options, NULL)) != -1) { /* "+": the rest is the command's */
+    /* "+": what follows the command is the command's, also where it looks like one of these. */
+    while ((c = getopt_long(argc, argv, "+:c:h", options, NULL)) != -1) {
         switch (c) {
         case 'c':
             *ret_file = optarg;
@@ -83,13 +92,15 @@ static int parse_globals(int argc, char **argv, const char **ret_file)
             return CLI_DONE;
         default:
             return cli_fail(CLI_USAGE, NULL, "%s%s; see muster --help", argv[optind - 1],
-                            c == ':' ? " came without its value" : " came before the command, which is no option there");
+                            c == ':' ? " came without its value"
+                                     : " came before the command, which is no option there");
         }
     }
     return RUN;
 }
 
-/* --help or -h anywhere among the arguments, but not behind "--". */
+/* --help or -h anywhere among the arguments, but not behind "--": nobody who asks for help wants
+ * the command to run, whatever else stands there. */
 static bool wants_help(const struct cli_command *command, int argc, char **argv)
 {
     if (command->own_help && argc > 1 && strcmp(argv[1], command->own_help) == 0)
@@ -100,6 +111,7 @@ static bool wants_help(const struct cli_command *command, int argc, char **argv)
     return false;
 }
 
+/* `muster help [NAME]`, for those who expect it by habit; argv[0] is "help". */
 static int help_on(int argc, char **argv)
 {
     const struct cli_command *command;
@@ -112,6 +124,8 @@ static int help_on(int argc, char **argv)
     return command ? print_help(command) : unknown_command(argv[1]);
 }
 
+/* A configuration that cannot be used ends every command but those that are made for that case. Its
+ * error is printed as it is: it begins with file:line:column, which editors know how to jump to. */
 static int run(const struct cli_command *command, const char *file, int argc, char **argv)
 {
     struct cli cli = {.config_path = file && *file ? file : NULL};
@@ -162,6 +176,8 @@ int main(int argc, char **argv)
         return unknown_command(argv[0]);
     if (wants_help(command, argc, argv))
         return finish(print_help(command));
-    log_setup(false, LOG_ERROR); /* parts of the broker that are used here report to us, not to a log */
+    /* The parts of the broker that commands use tell their callers what failed; a log line beside
+     * it would say it twice. */
+    log_setup(false, LOG_ERROR);
     return finish(run(command, file, argc, argv));
 }

@@ -1,8 +1,8 @@
 /*
  * muster plugin - what the configured plugins are, and the options that they take.
  *
- * A plugin is loaded to ask it: its file runs with the rights of who runs this command, as far as the loader takes it
- * (core/loader.h).
+ * A plugin is loaded to ask it: its file runs with the rights of who runs this command, as far as
+ * the loader takes it (core/loader.h).
  */
 #include <getopt.h>
 #include <limits.h>
@@ -18,7 +18,8 @@
 
 static const char command[] = "plugin";
 
-/* One entry of `plugins:` and what its file says of itself. */
+/* One entry of `plugins:` and what its file says of itself. The loader never closes a file, so the
+ * descriptor stays for as long as the program runs. */
 struct listed {
     const struct config_plugin *how;
     const struct muster_plugin *plugin; /* NULL: why says why it does not load */
@@ -36,18 +37,21 @@ static void look_at(const struct config_plugin *how, struct listed *l)
         l->plugin = NULL;
 }
 
+/* By the plugin's own stride: it may know a longer or a shorter struct. */
 static const struct muster_service *service_at(const struct muster_plugin *p, uint32_t i)
 {
     return (const void *)((const char *)p->services + (size_t)i * p->service_size);
 }
 
-/* ---- for people -------------------------------------------------------------------------------------------------------- */
+/* ---- for people ---- */
 
 static void print_abi(struct buf *out, const struct muster_plugin *p)
 {
     buf_printf(out, "%u.%u", p->abi_major, p->abi_minor);
 }
 
+/* The second line says why it does not load, else what it needs; the file is last in the first
+ * line, because it is the only part without a width. */
 static void print_line(struct buf *out, const struct listed *l)
 {
     const struct muster_plugin *p = l->plugin;
@@ -55,8 +59,8 @@ static void print_line(struct buf *out, const struct listed *l)
 
     if (p)
         print_abi(&abi, p);
-    buf_printf(out, "%-16s %-12s %-10s %-5s %5lld  %s\n", l->how->instance, p ? p->name : "-", p ? p->version : "-",
-               abi.data ? abi.data : "-", (long long)l->how->lanes, l->file);
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5lld  %s\n", l->how->instance, p ? p->name : "-",
+               p ? p->version : "-", abi.data ? abi.data : "-", (long long)l->how->lanes, l->file);
     buf_done(&abi);
     if (!p)
         buf_printf(out, "  does not load: %s\n", l->why);
@@ -68,10 +72,11 @@ static void print_line(struct buf *out, const struct listed *l)
 
 static void print_header(struct buf *out)
 {
-    buf_printf(out, "%-16s %-12s %-10s %-5s %5s  %s\n", "INSTANCE", "PLUGIN", "VERSION", "ABI", "LANES", "FILE");
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5s  %s\n", "INSTANCE", "PLUGIN", "VERSION", "ABI",
+               "LANES", "FILE");
 }
 
-/* ---- as JSON ----------------------------------------------------------------------------------------------------------- */
+/* ---- as JSON ---- */
 
 /* Names of files and words of a plugin's author may be any bytes. */
 static void put_json(struct buf *out, const char *text)
@@ -129,9 +134,10 @@ static void put_listed(struct buf *out, const struct listed *l)
     buf_put_lit(out, "{\"instance\":");
     put_json(out, l->how->instance);
     put_member(out, "file", l->file);
-    buf_printf(out, ",\"lanes\":%lld,\"isolation\":\"%s\",\"required\":%s,\"loads\":%s", (long long)l->how->lanes,
-               l->how->isolation == CONFIG_ISOLATION_PROCESS ? "process" : "none", l->how->required ? "true" : "false",
-               p ? "true" : "false");
+    buf_printf(out, ",\"lanes\":%lld,\"isolation\":\"%s\",\"required\":%s,\"loads\":%s",
+               (long long)l->how->lanes,
+               l->how->isolation == CONFIG_ISOLATION_PROCESS ? "process" : "none",
+               l->how->required ? "true" : "false", p ? "true" : "false");
     if (!p) {
         put_member(out, "error", l->why);
         return;
@@ -146,8 +152,10 @@ static void put_listed(struct buf *out, const struct listed *l)
     put_services(out, p);
 }
 
-/* ---- the verb list ----------------------------------------------------------------------------------------------------- */
+/* ---- the verb list ---- */
 
+/* A plugin that does not load is part of the answer, not a failure of the question: the exit code
+ * stays 0, and `muster doctor` is who judges. */
 static void list_all(const struct config *config, bool json, struct buf *out)
 {
     struct listed l;
@@ -179,6 +187,8 @@ static struct config_plugin find_plugin(const struct config *config, const char 
     return (struct config_plugin){.name = name, .instance = name, .lanes = 1, .required = true};
 }
 
+/* Here the file has to load, because the options are what was asked for. A name with a slash would
+ * make the loader take any file for a built-in. */
 static int list_one(const struct config *config, const char *name, bool json, struct buf *out)
 {
     const struct config_plugin how = find_plugin(config, name);
@@ -186,7 +196,10 @@ static int list_one(const struct config *config, const char *name, bool json, st
     const char *fault;
 
     if (strchr(name, '/'))
-        return cli_fail(CLI_USAGE, command, "list: %s came, the name of a configured instance or of a built-in plugin was expected", name);
+        return cli_fail(
+            CLI_USAGE, command,
+            "list: %s came, the name of a configured instance or of a built-in plugin was expected",
+            name);
     look_at(&how, &l);
     if (!l.plugin)
         return cli_fail(CLI_FAILED, command, "%s: %s", name, l.why);
@@ -216,11 +229,13 @@ static int parse_list(int argc, char **argv, bool *ret_json)
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (c != 'j')
-            return cli_fail(CLI_USAGE, command, "list: %s came, [NAME] [--json] was expected", argv[optind - 1]);
+            return cli_fail(CLI_USAGE, command, "list: %s came, [NAME] [--json] was expected",
+                            argv[optind - 1]);
         *ret_json = true;
     }
     if (argc - optind > 1)
-        return cli_fail(CLI_USAGE, command, "list: %s came, one NAME at most was expected", argv[optind + 1]);
+        return cli_fail(CLI_USAGE, command, "list: %s came, one NAME at most was expected",
+                        argv[optind + 1]);
     return CLI_DONE;
 }
 
@@ -231,7 +246,8 @@ int cmd_plugin(const struct cli *cli, int argc, char **argv)
     int code;
 
     if (argc < 2 || strcmp(argv[1], "list") != 0)
-        return cli_fail(CLI_USAGE, command, "%s came, list was expected", argc > 1 ? argv[1] : "nothing");
+        return cli_fail(CLI_USAGE, command, "%s came, list was expected",
+                        argc > 1 ? argv[1] : "nothing");
     argc--, argv++;
     code = parse_list(argc, argv, &json);
     if (code != CLI_DONE)

@@ -1,4 +1,10 @@
-/* Questions to a TCP port; see probe.h. */
+/*
+ * Questions to a TCP port; see probe.h.
+ *
+ * By hand over a socket: what is asked is one line or one small page of a server that may be
+ * broken, and the answer to "is it there at all?" must not depend on a client library's idea of
+ * retrying.
+ */
 #include "cli/probe.h"
 
 #include <errno.h>
@@ -10,8 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-/* ---- addresses --------------------------------------------------------------------------------------------------------- */
+/* ---- addresses ---- */
 
+/* False when it is empty or does not fit: neither is a host or a port. */
 static bool copy(char *out, size_t size, const char *from, size_t len)
 {
     if (len == 0 || len >= size)
@@ -21,6 +28,7 @@ static bool copy(char *out, size_t size, const char *from, size_t len)
     return true;
 }
 
+/* A user in the URL is skipped, and with it any password: only host and port are kept and shown. */
 bool probe_parse(struct probe *p, const char *address, const char *default_port)
 {
     const char *scheme = strstr(address, "://"), *host = scheme ? scheme + 3 : address;
@@ -44,10 +52,11 @@ bool probe_parse(struct probe *p, const char *address, const char *default_port)
     }
     if (!colon)
         return copy(p->port, sizeof p->port, default_port, strlen(default_port));
-    return *colon == ':' && copy(p->port, sizeof p->port, colon + 1, (size_t)(host + len - colon - 1));
+    return *colon == ':' &&
+           copy(p->port, sizeof p->port, colon + 1, (size_t)(host + len - colon - 1));
 }
 
-/* ---- the connection ---------------------------------------------------------------------------------------------------- */
+/* ---- the connection ---- */
 
 /* True when the descriptor is ready; errno is ETIMEDOUT when it is not in time. */
 static bool wait_for(int fd, short events, int timeout_ms)
@@ -63,6 +72,7 @@ static bool wait_for(int fd, short events, int timeout_ms)
     return n > 0;
 }
 
+/* The kernel's own patience with a host that drops packets is two minutes. False with errno. */
 static bool connect_in_time(int fd, const struct addrinfo *to, int timeout_ms)
 {
     socklen_t len = sizeof(int);
@@ -103,6 +113,8 @@ static bool send_request(int fd, const struct probe *p)
     return len == 0 || send(fd, p->request, len, MSG_NOSIGNAL) == (ssize_t)len;
 }
 
+/* A greeting (one_line) is followed by silence, a page by the end of the connection. False with
+ * errno. */
 static bool read_answer(int fd, const struct probe *p, struct buf *answer)
 {
     char part[4096];

@@ -1,5 +1,6 @@
 /*
- * cli/probe.h - one question to a TCP port: what a server greets with, or the answer to a small request. Blocking, with a timeout.
+ * cli/probe.h - one question to a TCP port: what a server greets with, or the answer to a small
+ * request. Blocking, with a timeout.
  */
 #ifndef MUSTER_CLI_PROBE_H
 #define MUSTER_CLI_PROBE_H
@@ -19,7 +20,8 @@ struct probe {
     size_t max;          /* bytes of the answer; a longer one is cut */
 };
 
-/* Take host and port from "[scheme://][user@]host[:port][/…]"; an IPv6 address stands in brackets. False: it has no such form. */
+/* Take host and port from "[scheme://][user@]host[:port][/…]"; an IPv6 address stands in brackets.
+ * False: it has no such form. */
 bool probe_parse(struct probe *p, const char *address, const char *default_port);
 /* Ask; the answer is appended. False: why says what failed, "Connection refused". */
 bool probe_ask(const struct probe *p, struct buf *answer, char why[PROBE_WHY_SIZE]);

@@ -1,4 +1,10 @@
-/* A bus and a lane for one command; see session.h. */
+/*
+ * A bus and a lane for one command; see session.h.
+ *
+ * The bus tries to connect for ever, which is right for a broker; a command that only asks
+ * something takes the first failure for the answer (session_wait), because somebody sits before the
+ * screen.
+ */
 #include "cli/session.h"
 
 #include <pthread.h>
@@ -13,7 +19,9 @@
 #include "cli/file.h"
 #include "config/config.h"
 
-enum { OUTBOX_MSGS = 1024, OUTBOX_BYTES = 4 << 20, PASSWORD_MAX = 4096 };
+/* A command sends a request now and then: these only have to be there. */
+enum { OUTBOX_MSGS = 1024, OUTBOX_BYTES = 4 << 20 };
+enum { PASSWORD_MAX = 4096 }; /* bytes of the file; whoever names a larger one named the wrong file */
 
 struct session {
     struct session_options options;
@@ -29,6 +37,8 @@ struct session {
     char reason[SESSION_WHY_SIZE];
 };
 
+/* Both links go up and down together, within milliseconds; the one that subscriptions and answers
+ * are on speaks for both. Called on its thread, so the caller's function runs without our lock. */
 static void on_link(void *arg, int link, bool up, const char *reason)
 {
     struct session *s = arg;
@@ -47,14 +57,14 @@ static void on_link(void *arg, int link, bool up, const char *reason)
         s->options.on_link(s->options.arg, up, reason);
 }
 
-/* Commands send a request now and then: the outbox is never full. */
+/* Nobody here ever gets MUSTER_EAGAIN and waits. */
 static void on_writable(void *arg, int link)
 {
     (void)arg;
     (void)link;
 }
 
-/* The first line of the file. */
+/* The first line of the file, as the broker reads it. */
 static int read_password(struct session *s, const char *path, char why[SESSION_WHY_SIZE])
 {
     struct file_error err;
@@ -93,20 +103,26 @@ static int open_bus(struct session *s, char why[SESSION_WHY_SIZE])
     options.password = s->password.data;
     err = bus_open(&options, &s->bus);
     if (err)
-        (void)snprintf(why, SESSION_WHY_SIZE, "the NATS client cannot be set up; check nats.urls, nats.creds and nats.tls (error %d)", err);
+        (void)snprintf(
+            why, SESSION_WHY_SIZE,
+            "the NATS client cannot be set up; check nats.urls, nats.creds and nats.tls (error %d)",
+            err);
     return err ? CLI_FAILED : CLI_DONE;
 }
 
+/* Waiting goes by the monotonic clock: a step of the wall clock must not end or stretch it. */
 static void init_lock(struct session *s)
 {
     pthread_condattr_t attr;
 
     ASSERT(pthread_mutex_init(&s->lock, NULL) == 0 && pthread_condattr_init(&attr) == 0);
-    ASSERT(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 && pthread_cond_init(&s->changed, &attr) == 0);
+    ASSERT(pthread_condattr_setclock(&attr, CLOCK_MONOTONIC) == 0 &&
+           pthread_cond_init(&s->changed, &attr) == 0);
     (void)pthread_condattr_destroy(&attr); /* cannot fail */
 }
 
-int session_open(const struct session_options *options, struct session **ret_session, char why[SESSION_WHY_SIZE])
+int session_open(const struct session_options *options, struct session **ret_session,
+                 char why[SESSION_WHY_SIZE])
 {
     struct session *s = calloc(1, sizeof *s);
     int code = CLI_FAILED;
@@ -156,7 +172,8 @@ struct lane *session_lane(const struct session *s)
     return s->lane;
 }
 
-/* The lane first, as in the broker: its completions hold messages of the library, which must be gone before the library is. */
+/* The lane first, as in the broker: its completions hold messages of the library, which must be
+ * gone before the library is. */
 void session_close(struct session *s)
 {
     if (!s)

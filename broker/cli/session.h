@@ -1,9 +1,11 @@
 /*
  * cli/session.h - a command's connection to NATS, with the credentials of the configuration.
  *
- * Shape    One bus (bus/bus.h) and one lane for its completions. The library behind the bus is one a process: a session is closed
- *          before the next is opened.
+ * Shape    One bus (bus/bus.h) and one lane for its completions. The library behind the bus is one
+ *          a process: a session is closed before the next is opened.
  * Errors   CLI_DONE or CLI_FAILED with the sentence in why; nothing is printed.
+ * Threads  The owner's, but for on_link and the completions of the lane; both have ended when
+ *          session_close() returns.
  * Memory   session_close() accepts NULL. The configuration is borrowed until then.
  */
 #ifndef MUSTER_CLI_SESSION_H
@@ -24,12 +26,14 @@ struct session_options {
     const struct config *config;
     const char *name; /* of the command; the server shows it among its connections */
     int who;          /* SESSION_... */
-    void (*on_link)(void *arg, bool up, const char *reason); /* of BUS_LIVE, on its thread; may be NULL */
+    void (*on_link)(void *arg, bool up,
+                    const char *reason); /* of BUS_LIVE, on its thread; may be NULL */
     void *arg;
 };
 
 /* Begin to connect. */
-int session_open(const struct session_options *options, struct session **ret_session, char why[SESSION_WHY_SIZE]);
+int session_open(const struct session_options *options, struct session **ret_session,
+                 char why[SESSION_WHY_SIZE]);
 /* Wait until connected, or until the first attempt has failed, or for timeout_ns. */
 int session_wait(struct session *s, int64_t timeout_ns, char why[SESSION_WHY_SIZE]);
 struct bus *session_bus(const struct session *s);

@@ -7,6 +7,7 @@
 
 #include "base/utf8.h"
 
+/* NO_COLOR is what https://no-color.org asks for: any value but the empty one. */
 bool term_has_colours(int fd)
 {
     const char *off = getenv("NO_COLOR"), *term = getenv("TERM");
@@ -14,7 +15,8 @@ bool term_has_colours(int fd)
     return isatty(fd) && !(off && *off) && term && strcmp(term, "dumb") != 0;
 }
 
-/* C1 controls are two bytes in UTF-8, C2 80 to C2 9F; some terminals obey them as they obey ESC [. */
+/* C1 controls are two bytes in UTF-8, C2 80 to C2 9F; some terminals obey them as they obey ESC [.
+ * */
 static void put_printable(struct buf *out, const char *s, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
@@ -49,8 +51,8 @@ void term_put(struct buf *out, const char *s, size_t len, size_t max)
 void term_colour(struct buf *out, bool colours, int colour, const char *text)
 {
     static const char *const codes[] = {
-        [TERM_PLAIN] = "", [TERM_DIM] = "\033[2m", [TERM_GREEN] = "\033[32m", [TERM_YELLOW] = "\033[33m",
-        [TERM_RED] = "\033[31m", [TERM_MAGENTA] = "\033[35m",
+        [TERM_PLAIN] = "",          [TERM_DIM] = "\033[2m",  [TERM_GREEN] = "\033[32m",
+        [TERM_YELLOW] = "\033[33m", [TERM_RED] = "\033[31m", [TERM_MAGENTA] = "\033[35m",
     };
 
     if (!colours || colour == TERM_PLAIN) {

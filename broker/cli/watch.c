@@ -1,9 +1,10 @@
 /*
  * muster watch - row changes and events while they happen.
  *
- * Messages arrive on a thread of the NATS library, which puts them on a bounded queue; the main thread alone prints. It sleeps in
- * poll(2) on an eventfd that every message raises, so that a line follows its message at once. A queue that is full drops, and says
- * so in its place: whoever cannot print fast enough must not stop the connection.
+ * Messages arrive on a thread of the NATS library, which puts them on a bounded queue; the main
+ * thread alone prints. It sleeps in poll(2) on an eventfd that every message raises, so that a line
+ * follows its message at once. A queue that is full drops, and says so in its place: whoever cannot
+ * print fast enough must not stop the connection.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -32,10 +33,12 @@ static const char command[] = "watch";
 static const int64_t timeout_max_ns = INT64_C(365) * 86400 * CLOCK_S;
 
 enum {
-    TABLES_MAX = 64,
+    TABLES_MAX = 64, /* each is a subscription of its own */
+    /* What may wait for a terminal that is slower than the fleet: some seconds of a busy
+     * installation. */
     QUEUE_MSGS = 65536,
     QUEUE_BYTES = 64 << 20,
-    HEADERS_MAX = 64,
+    HEADERS_MAX = 64, /* of a message; the broker's own have a dozen */
     SUBJECT_SIZE = 256,
     REASON_SHOWN = 256,
     ON = -1, /* no exit code yet */
@@ -48,8 +51,8 @@ struct args {
     struct table_name tables[TABLES_MAX];
     size_t n_tables;
     bool json;
-    int64_t count;      /* 0: no end */
-    int64_t timeout_ns; /* 0: none */
+    int64_t count;       /* 0: no end */
+    int64_t timeout_ns;  /* 0: none */
     const char *timeout; /* as it was written */
 };
 
@@ -79,20 +82,24 @@ struct watch {
     bool closed; /* nobody prints any more */
 };
 
-/* ---- arguments --------------------------------------------------------------------------------------------------------- */
+/* ---- arguments ---- */
 
+/* Names are read as `muster publish` reads them, so that what was published by a name is found by
+ * it. */
 static int take_table(struct args *a, const char *text)
 {
     struct table_name *name = &a->tables[a->n_tables];
     const char *expected;
 
     if (a->n_tables == TABLES_MAX)
-        return cli_fail(CLI_USAGE, command, "--table came more than %d times; leave it out to watch all", TABLES_MAX);
+        return cli_fail(CLI_USAGE, command,
+                        "--table came more than %d times; leave it out to watch all", TABLES_MAX);
     expected = table_name_parse(text, name);
     if (expected)
         return cli_fail(CLI_USAGE, command, "--table: %s came, %s was expected", text, expected);
     for (size_t i = 0; i < a->n_tables; i++)
-        if (strcmp(a->tables[i].schema, name->schema) == 0 && strcmp(a->tables[i].table, name->table) == 0)
+        if (strcmp(a->tables[i].schema, name->schema) == 0 &&
+            strcmp(a->tables[i].table, name->table) == 0)
             return CLI_DONE; /* named twice: heard once */
     a->n_tables++;
     return CLI_DONE;
@@ -107,24 +114,33 @@ static int take_option(struct args *a, int option, const char *value)
         a->tenant = value;
         return name_is_public(value, strlen(value))
                    ? CLI_DONE
-                   : cli_fail(CLI_USAGE, command, "--tenant: %s came, a name [A-Za-z0-9_-]{1,64} without _ in front was expected", value);
+                   : cli_fail(CLI_USAGE, command,
+                              "--tenant: %s came, a name [A-Za-z0-9_-]{1,64} without _ in front "
+                              "was expected",
+                              value);
     case 'T':
         return take_table(a, value);
     case 'n':
         if (scalar_int(value, &a->count, &over) && a->count > 0)
             return CLI_DONE;
-        return cli_fail(CLI_USAGE, command, "--count: %s came, a whole number above 0 was expected", value);
+        return cli_fail(CLI_USAGE, command, "--count: %s came, a whole number above 0 was expected",
+                        value);
     case 'd':
         a->timeout = value;
-        if (scalar_duration(value, &a->timeout_ns, &over) && a->timeout_ns > 0 && a->timeout_ns <= timeout_max_ns)
+        if (scalar_duration(value, &a->timeout_ns, &over) && a->timeout_ns > 0 &&
+            a->timeout_ns <= timeout_max_ns)
             return CLI_DONE;
-        return cli_fail(CLI_USAGE, command, "--timeout: %s came, a time of at most 365d such as 500ms, 5s or 2m was expected", value);
+        return cli_fail(
+            CLI_USAGE, command,
+            "--timeout: %s came, a time of at most 365d such as 500ms, 5s or 2m was expected",
+            value);
     default:
         a->json = true;
         return CLI_DONE;
     }
 }
 
+/* Who names tables and nothing else wants to see them alone. */
 static int take_kind(struct args *a, const char *kind)
 {
     if (!kind)
@@ -138,15 +154,17 @@ static int take_kind(struct args *a, const char *kind)
     else
         return cli_fail(CLI_USAGE, command, "%s came, cdc, evt or all was expected", kind);
     if (a->n_tables && !(a->kinds & WATCH_CDC))
-        return cli_fail(CLI_USAGE, command, "--table came with evt; events have no table, cdc or all was expected");
+        return cli_fail(CLI_USAGE, command,
+                        "--table came with evt; events have no table, cdc or all was expected");
     return CLI_DONE;
 }
 
 static int parse_args(int argc, char **argv, struct args *a)
 {
-    static const struct option options[] = {{"tenant", required_argument, NULL, 't'}, {"table", required_argument, NULL, 'T'},
-                                            {"json", no_argument, NULL, 'j'},         {"count", required_argument, NULL, 'n'},
-                                            {"timeout", required_argument, NULL, 'd'}, {0}};
+    static const struct option options[] = {
+        {"tenant", required_argument, NULL, 't'},  {"table", required_argument, NULL, 'T'},
+        {"json", no_argument, NULL, 'j'},          {"count", required_argument, NULL, 'n'},
+        {"timeout", required_argument, NULL, 'd'}, {0}};
     int c, code;
 
     optind = 0; /* as the first call of this process */
@@ -160,18 +178,23 @@ static int parse_args(int argc, char **argv, struct args *a)
             return code;
     }
     if (argc - optind > 1)
-        return cli_fail(CLI_USAGE, command, "%s came behind %s, one of cdc, evt and all was expected", argv[optind + 1], argv[optind]);
+        return cli_fail(CLI_USAGE, command,
+                        "%s came behind %s, one of cdc, evt and all was expected", argv[optind + 1],
+                        argv[optind]);
     return take_kind(a, argv[optind]);
 }
 
-/* ---- what to hear ------------------------------------------------------------------------------------------------------ */
+/* ---- what to hear ---- */
 
 static void add_subject(struct watch *w, const char *rest)
 {
-    (void)snprintf(w->subjects[w->n_subjects++], SUBJECT_SIZE, "%s.%s.%s", w->style.root, w->args.tenant ? w->args.tenant : "*",
+    (void)snprintf(w->subjects[w->n_subjects++], SUBJECT_SIZE, "%s.%s.%s", w->style.root,
+                   w->args.tenant ? w->args.tenant : "*",
                    rest); /* fits: names of at most 64 bytes */
 }
 
+/* The source is any: two instances of cdc may publish the same table. A name that is no legal token
+ * is in the subject in its short form (INTERFACE 1). */
 static void make_subjects(struct watch *w)
 {
     char schema[NAME_TOKEN_SIZE], table[NAME_TOKEN_SIZE], rest[2 * NAME_TOKEN_SIZE + 16];
@@ -190,7 +213,7 @@ static void make_subjects(struct watch *w)
         add_subject(w, "evt.>");
 }
 
-/* ---- the queue --------------------------------------------------------------------------------------------------------- */
+/* ---- the queue ---- */
 
 static void free_items(struct item *item)
 {
@@ -221,7 +244,8 @@ static void push(struct watch *w, struct item *item, size_t n_bytes)
     }
     pthread_mutex_unlock(&w->lock);
     free_items(item);
-    (void)!write(w->wake_fd, &one, sizeof one); /* non-blocking: fails only when it is raised already */
+    (void)!write(w->wake_fd, &one,
+                 sizeof one); /* non-blocking: fails only when it is raised already */
 }
 
 /* On a thread of the NATS library. */
@@ -249,6 +273,8 @@ static void on_link(void *arg, bool up, const char *reason)
     push(arg, item, 0);
 }
 
+/* The eventfd is lowered first: what is pushed between the two raises it again, at worst for
+ * nothing. */
 static struct item *take_all(struct watch *w, uint64_t *ret_dropped)
 {
     struct item *items;
@@ -266,9 +292,10 @@ static struct item *take_all(struct watch *w, uint64_t *ret_dropped)
     return items;
 }
 
-/* ---- printing ---------------------------------------------------------------------------------------------------------- */
+/* ---- printing ---- */
 
-/* Straight to the descriptor: a line is out when this returns. Who reads no more (head, less) ends the watch in peace. */
+/* Straight to the descriptor: a line is out when this returns. Who reads no more (head, less) ends
+ * the watch in peace. */
 static int put_out(const struct buf *out)
 {
     for (size_t at = 0; at < out->len;) {
@@ -277,16 +304,19 @@ static int put_out(const struct buf *out)
         if (n < 0 && errno == EPIPE)
             return CLI_DONE;
         if (n < 0 && errno != EINTR)
-            return cli_fail(CLI_FAILED, command, "the output could not be written: %s", strerror(errno));
+            return cli_fail(CLI_FAILED, command, "the output could not be written: %s",
+                            strerror(errno));
         at += n > 0 ? (size_t)n : 0;
     }
     return ON;
 }
 
+/* A notice of a gap and the line behind it go out together. ON, or the exit code. */
 static int print_msg(struct watch *w, const struct bus_msg *msg)
 {
     struct muster_header headers[HEADERS_MAX];
-    struct heard h = {.subject = bus_msg_subject(msg), .headers = headers, .data = bus_msg_data(msg)};
+    struct heard h = {
+        .subject = bus_msg_subject(msg), .headers = headers, .data = bus_msg_data(msg)};
     struct buf out = {0};
     int code;
 
@@ -314,7 +344,7 @@ static int print_dropped(const struct watch *w, uint64_t n)
     return code;
 }
 
-/* ---- the link ---------------------------------------------------------------------------------------------------------- */
+/* ---- the link ---- */
 
 /* The server has read everything that was sent before the question: the subscriptions hold. */
 static void on_ready(void *arg, int code, const struct bus_msg *msg)
@@ -333,18 +363,27 @@ static void on_ready(void *arg, int code, const struct bus_msg *msg)
     buf_done(&line);
 }
 
+/* "watching" is said only when it is true: scripts wait for it before they write to the database.
+ * */
 static void ask_ready(struct watch *w)
 {
     char subject[SUBJECT_SIZE];
     const struct bus_out out = {.subject = subject, .fence = -1};
-    const struct bus_call call = {.lane = session_lane(w->session), .owner = w, .timeout_ns = CLOCK_S, .fn = on_ready, .arg = w};
+    const struct bus_call call = {.lane = session_lane(w->session),
+                                  .owner = w,
+                                  .timeout_ns = CLOCK_S,
+                                  .fn = on_ready,
+                                  .arg = w};
     char uuid[CLOCK_UUID_SIZE];
 
     clock_uuid7(uuid);
-    (void)snprintf(subject, sizeof subject, "_INBOX.%s", uuid); /* nobody listens: the server itself answers */
-    (void)bus_request(session_bus(w->session), BUS_LIVE, &out, &call); /* fails when the link is down again, which is told */
+    (void)snprintf(subject, sizeof subject, "_INBOX.%s",
+                   uuid); /* nobody listens: the server itself answers */
+    (void)bus_request(session_bus(w->session), BUS_LIVE, &out,
+                      &call); /* fails when the link is down again, which is told */
 }
 
+/* On stderr, so that the lines of stdout are messages and notices of their positions alone. */
 static void tell_link(struct watch *w, const struct item *item)
 {
     struct buf clean = {0};
@@ -365,8 +404,10 @@ static void tell_link(struct watch *w, const struct item *item)
     buf_done(&clean);
 }
 
-/* ---- the loop ---------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ---- */
 
+/* Everything that has come, in its order; link changes stand between the messages where they
+ * happened. */
 static int print_queue(struct watch *w)
 {
     uint64_t dropped;
@@ -380,22 +421,27 @@ static int print_queue(struct watch *w)
             tell_link(w, item);
     }
     free_items(items);
-    return code == ON ? print_dropped(w, dropped) : code; /* they came last, when the queue was full */
+    return code == ON ? print_dropped(w, dropped)
+                      : code; /* they came last, when the queue was full */
 }
 
+/* Without a count the time itself was what was asked for. */
 static int timed_out(const struct watch *w)
 {
     if (!w->was_up)
-        return cli_fail(CLI_FAILED, command, "NATS could not be reached within %s; see muster doctor", w->args.timeout);
+        return cli_fail(CLI_FAILED, command,
+                        "NATS could not be reached within %s; see muster doctor", w->args.timeout);
     if (w->args.count)
-        return cli_fail(CLI_FAILED, command, "%lld of %lld messages came within %s", (long long)w->printed, (long long)w->args.count,
-                        w->args.timeout);
+        return cli_fail(CLI_FAILED, command, "%lld of %lld messages came within %s",
+                        (long long)w->printed, (long long)w->args.count, w->args.timeout);
     return CLI_DONE;
 }
 
+/* A wait is rounded up to the next millisecond: rounded down it would spin through the last one. */
 static int loop(struct watch *w)
 {
-    struct pollfd fds[] = {{.fd = w->signal_fd, .events = POLLIN}, {.fd = w->wake_fd, .events = POLLIN}};
+    struct pollfd fds[] = {{.fd = w->signal_fd, .events = POLLIN},
+                           {.fd = w->wake_fd, .events = POLLIN}};
     int code = ON;
 
     while (code == ON) {
@@ -404,7 +450,9 @@ static int loop(struct watch *w)
 
         if (w->deadline_ns && left_ns <= 0)
             return timed_out(w);
-        (void)poll(fds, 2, w->deadline_ns ? wait_ms : -1); /* EINTR: no descriptor is marked, and it polls again */
+        (void)poll(fds, 2,
+                   w->deadline_ns ? wait_ms
+                                  : -1); /* EINTR: no descriptor is marked, and it polls again */
         if (fds[0].revents)
             return CLI_DONE;
         if (fds[1].revents)
@@ -413,7 +461,7 @@ static int loop(struct watch *w)
     return code;
 }
 
-/* ---- life -------------------------------------------------------------------------------------------------------------- */
+/* ---- life ---- */
 
 /* Blocked before any thread starts, so that the signals end in the descriptor. */
 static int open_fds(struct watch *w)
@@ -432,6 +480,8 @@ static int open_fds(struct watch *w)
     return cli_fail(CLI_FAILED, command, "signals: %s", strerror(errno));
 }
 
+/* Before the link is up or after, that is the bus's business; it subscribes again after each loss.
+ * */
 static int subscribe(struct watch *w)
 {
     uint64_t id;
@@ -447,7 +497,8 @@ static int subscribe(struct watch *w)
 
 static int run(struct watch *w, const struct config *config)
 {
-    const struct session_options options = {.config = config, .name = command, .on_link = on_link, .arg = w};
+    const struct session_options options = {
+        .config = config, .name = command, .on_link = on_link, .arg = w};
     char why[SESSION_WHY_SIZE];
     int code = open_fds(w);
 
@@ -459,7 +510,8 @@ static int run(struct watch *w, const struct config *config)
     return code == CLI_DONE ? loop(w) : code;
 }
 
-/* What is queued goes while the library is there whose messages they are; what still comes is freed by push(). */
+/* What is queued goes while the library is there whose messages they are; what still comes is freed
+ * by push(). */
 static void watch_done(struct watch *w)
 {
     uint64_t dropped;
@@ -490,7 +542,8 @@ int cmd_watch(const struct cli *cli, int argc, char **argv)
     w->wake_fd = w->signal_fd = -1;
     code = parse_args(argc, argv, &w->args);
     if (code == CLI_DONE) {
-        w->style = (struct watch_style){cli->config->broker.root, w->args.json, term_has_colours(STDOUT_FILENO)};
+        w->style = (struct watch_style){cli->config->broker.root, w->args.json,
+                                        term_has_colours(STDOUT_FILENO)};
         w->deadline_ns = w->args.timeout_ns ? clock_now_ns() + w->args.timeout_ns : 0;
         make_subjects(w);
         code = run(w, cli->config);

@@ -1,4 +1,5 @@
-/* Lines of `muster watch`; see watch_line.h. Every text in them comes from rows or plugins and goes through term_put() or JSON. */
+/* Lines of `muster watch`; see watch_line.h. Every text in them comes from rows or plugins and goes
+ * through term_put() or JSON. */
 #include "cli/watch_line.h"
 
 #include <stdio.h>
@@ -21,12 +22,16 @@ enum {
     TIME_LEN = 12,
 };
 
-static bool parse(const struct watch_style *style, const struct heard *h, struct subject *ret_subject)
+/* True for row changes and events; whose parts are legal names then, all but the key. */
+static bool parse(const struct watch_style *style, const struct heard *h,
+                  struct subject *ret_subject)
 {
     return subject_parse(style->root, h->subject, strlen(h->subject), ret_subject) == 0 &&
            (ret_subject->kind == SUBJECT_CDC || ret_subject->kind == SUBJECT_EVT);
 }
 
+/* With every tenant asked for, "R.*.cdc.>" matches R._in.cdc.… too, what a stream keeps of a tenant
+ * called cdc. Heads tell nothing that the messages do not: they are for those who missed some. */
 bool heard_is_shown(const struct watch_style *style, const struct heard *h)
 {
     struct subject s;
@@ -49,12 +54,13 @@ static struct muster_value *decode(const struct heard *h)
     struct wire_error err;
     uint32_t encoding;
 
-    if (value_detect(h->data, &encoding, &err) != 0 || value_decode(encoding, h->data, &doc, &err) != 0)
+    if (value_detect(h->data, &encoding, &err) != 0 ||
+        value_decode(encoding, h->data, &doc, &err) != 0)
         return NULL;
     return doc;
 }
 
-/* ---- values ------------------------------------------------------------------------------------------------------------ */
+/* ---- values ---- */
 
 static void put_compact(struct buf *out, const struct muster_value *v)
 {
@@ -64,13 +70,15 @@ static void put_compact(struct buf *out, const struct muster_value *v)
     writer_value(&w, v);
 }
 
-/* A text that nobody would take for something else needs no quotes. */
+/* A text that nobody would take for something else needs no quotes; a number in a text column looks
+ * like a number, which costs nothing here: --json keeps the difference. */
 static bool is_plain(const char *s, size_t len)
 {
     static const char also[] = "_-.:+@/";
 
     for (size_t i = 0; i < len; i++) {
-        bool alnum = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9');
+        bool alnum = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') ||
+                     (s[i] >= '0' && s[i] <= '9');
 
         if (!alnum && (!s[i] || !strchr(also, s[i])))
             return false;
@@ -78,6 +86,7 @@ static bool is_plain(const char *s, size_t len)
     return len > 0;
 }
 
+/* As compact JSON where it is not plain: its escapes show what term_put() would replace. */
 static void put_value(struct buf *out, const struct muster_value *v)
 {
     size_t len;
@@ -93,6 +102,7 @@ static void put_value(struct buf *out, const struct muster_value *v)
     buf_done(&json);
 }
 
+/* By their JSON texts: both come from the same encoder, so equal values have equal texts. */
 static bool same_value(const struct muster_value *a, const struct muster_value *b)
 {
     struct buf texts[2] = {{0}, {0}};
@@ -100,7 +110,8 @@ static bool same_value(const struct muster_value *a, const struct muster_value *
 
     put_compact(&texts[0], a);
     put_compact(&texts[1], b);
-    same = texts[0].len == texts[1].len && (!texts[0].len || memcmp(texts[0].data, texts[1].data, texts[0].len) == 0);
+    same = texts[0].len == texts[1].len &&
+           (!texts[0].len || memcmp(texts[0].data, texts[1].data, texts[0].len) == 0);
     buf_done(&texts[0]);
     buf_done(&texts[1]);
     return same;
@@ -114,8 +125,9 @@ static void put_pair(struct buf *out, const char *name, size_t len, const struct
     put_value(out, v);
 }
 
-/* ---- the beginning of a line ------------------------------------------------------------------------------------------- */
+/* ---- the beginning of a line ---- */
 
+/* The time of the commit, or what an event says in `at`; without one, the time of hearing it. */
 static void put_time(struct buf *out, const struct muster_value *time)
 {
     char now[CLOCK_RFC3339_SIZE];
@@ -136,7 +148,7 @@ static void put_padded(struct buf *out, const char *s, size_t len, size_t width)
         buf_putc(out, ' ');
 }
 
-/* ---- row changes ------------------------------------------------------------------------------------------------------- */
+/* ---- row changes ---- */
 
 static int colour_of(struct text op)
 {
@@ -165,7 +177,8 @@ static void put_key(struct buf *out, const struct muster_value *key, const struc
 }
 
 /* One column of the row: false when there is nothing to say about it. */
-static bool put_column(struct buf *out, const char *name, const struct muster_value *v, const struct muster_value *old)
+static bool put_column(struct buf *out, const char *name, const struct muster_value *v,
+                       const struct muster_value *old)
 {
     const struct muster_value *was = body_get(old, name);
 
@@ -182,8 +195,10 @@ static bool put_column(struct buf *out, const char *name, const struct muster_va
     return true;
 }
 
-/* The columns of row that are not in the key; where old is given those that differ from it, as far as it knows them. */
-static void put_columns(struct buf *out, const struct muster_value *body, const struct muster_value *row, const struct muster_value *old)
+/* The columns of row that are not in the key; where old is given those that differ from it, as far
+ * as it knows them. */
+static void put_columns(struct buf *out, const struct muster_value *body,
+                        const struct muster_value *row, const struct muster_value *old)
 {
     const struct muster_value *key = body_get(body, "key"), *v;
     const char *name;
@@ -217,13 +232,17 @@ static void put_names(struct buf *out, const char *what, const struct muster_val
         buf_putc(out, ')');
 }
 
-static void put_change(struct buf *out, const struct watch_style *style, const struct subject *s, const struct muster_value *body)
+/* "insert   public.orders  id=1  item=bolt"; names are the body's, because the subject may have
+ * short forms of them. */
+static void put_change(struct buf *out, const struct watch_style *style, const struct subject *s,
+                       const struct muster_value *body)
 {
     const struct muster_value *row = body_get(body, "new"), *old = body_get(body, "old");
     const char *schema = body_text(body, "schema"), *table = body_text(body, "table");
     char op[16];
 
-    (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len, s->verb.s); /* a parsed subject has one of four words here */
+    (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len,
+                   s->verb.s); /* a parsed subject has one of four words here */
     term_colour(out, style->colours, colour_of(s->verb), op);
     buf_putc(out, ' ');
     term_put(out, schema ? schema : "?", schema ? strlen(schema) : 1, SHOWN_NAME);
@@ -242,9 +261,11 @@ static void put_change(struct buf *out, const struct watch_style *style, const s
     put_names(out, "  (omitted, too large: ", body_get(body, "omitted"));
 }
 
-/* ---- events ------------------------------------------------------------------------------------------------------------ */
+/* ---- events ---- */
 
-static void put_event(struct buf *out, const struct heard *h, const struct subject *s, const struct muster_value *body)
+/* "task.assigned  t-1  agent=a1 state=assigned"; `at` is at the beginning of the line already. */
+static void put_event(struct buf *out, const struct heard *h, const struct subject *s,
+                      const struct muster_value *body)
 {
     const char *key = header(h, "Muster-Key"), *name;
     const struct muster_value *v;
@@ -293,8 +314,9 @@ static void print_text(struct buf *out, const struct watch_style *style, const s
     value_free(body);
 }
 
-/* ---- JSON -------------------------------------------------------------------------------------------------------------- */
+/* ---- JSON ---- */
 
+/* Headers may hold any bytes; buf_put_json() takes UTF-8 only. */
 static void put_json(struct buf *out, const char *s, size_t len)
 {
     struct buf clean = {0};
@@ -305,6 +327,8 @@ static void put_json(struct buf *out, const char *s, size_t len)
     buf_done(&clean);
 }
 
+/* A body in MessagePack is shown as JSON; one that is neither as {"base64"}, as message.history
+ * does. */
 static void print_json(struct buf *out, const struct heard *h)
 {
     struct muster_value *body = decode(h);
@@ -338,7 +362,7 @@ void heard_print(struct buf *out, const struct watch_style *style, const struct 
         print_text(out, style, h);
 }
 
-/* ---- gaps -------------------------------------------------------------------------------------------------------------- */
+/* ---- gaps ---- */
 
 struct position {
     uint64_t epoch, seq;
@@ -365,12 +389,13 @@ static void put_notice_text(struct buf *line, const struct notice *n)
     unsigned long long before = n->before.seq, now = n->now.seq;
 
     if (strcmp(n->kind, "gap") == 0)
-        buf_printf(line, "-- gap: %llu not heard, between %llu and %llu", now - before - 1, before, now);
+        buf_printf(line, "-- gap: %llu not heard, between %llu and %llu", now - before - 1, before,
+                   now);
     else if (strcmp(n->kind, "again") == 0)
         buf_printf(line, "-- position %llu came after %llu", now, before);
     else
-        buf_printf(line, "-- begins anew: epoch %llu after %llu; what was between them may be lost", (unsigned long long)n->now.epoch,
-                   (unsigned long long)n->before.epoch);
+        buf_printf(line, "-- begins anew: epoch %llu after %llu; what was between them may be lost",
+                   (unsigned long long)n->now.epoch, (unsigned long long)n->before.epoch);
     buf_printf(line, " (%s)", n->channel);
 }
 
@@ -379,10 +404,11 @@ static void put_notice(struct buf *out, const struct watch_style *style, const s
     struct buf line = {0};
 
     if (style->json) {
-        buf_printf(out, "{\"notice\":{\"kind\":\"%s\",\"channel\":\"%s\",\"epoch\":%llu,\"seq\":%llu,", n->kind, n->channel,
-                   (unsigned long long)n->now.epoch, (unsigned long long)n->now.seq);
-        buf_printf(out, "\"before\":{\"epoch\":%llu,\"seq\":%llu}}}\n", (unsigned long long)n->before.epoch,
-                   (unsigned long long)n->before.seq);
+        buf_printf(
+            out, "{\"notice\":{\"kind\":\"%s\",\"channel\":\"%s\",\"epoch\":%llu,\"seq\":%llu,",
+            n->kind, n->channel, (unsigned long long)n->now.epoch, (unsigned long long)n->now.seq);
+        buf_printf(out, "\"before\":{\"epoch\":%llu,\"seq\":%llu}}}\n",
+                   (unsigned long long)n->before.epoch, (unsigned long long)n->before.seq);
         return;
     }
     put_notice_text(&line, n);
@@ -397,15 +423,19 @@ static bool channel_of(const struct subject *s, char out[SUBJECT_MAX])
     int n;
 
     if (s->kind == SUBJECT_EVT)
-        n = snprintf(out, SUBJECT_MAX, "%.*s evt.%.*s", (int)s->tenant.len, s->tenant.s, (int)s->service.len, s->service.s);
+        n = snprintf(out, SUBJECT_MAX, "%.*s evt.%.*s", (int)s->tenant.len, s->tenant.s,
+                     (int)s->service.len, s->service.s);
     else
-        n = snprintf(out, SUBJECT_MAX, "%.*s cdc.%.*s.%.*s.%.*s", (int)s->tenant.len, s->tenant.s, (int)s->service.len, s->service.s,
-                     (int)s->schema.len, s->schema.s, (int)s->table.len, s->table.s);
+        n = snprintf(out, SUBJECT_MAX, "%.*s cdc.%.*s.%.*s.%.*s", (int)s->tenant.len, s->tenant.s,
+                     (int)s->service.len, s->service.s, (int)s->schema.len, s->schema.s,
+                     (int)s->table.len, s->table.s);
     return n > 0 && n < SUBJECT_MAX;
 }
 
-/* The channel's last position, made with this one when it is new (*ret_new). NULL: no memory, or too many. */
-static struct position *find_channel(struct channels *c, const char *name, struct position now, bool *ret_new)
+/* The channel's last position, made with this one when it is new (*ret_new). NULL: no memory, or
+ * too many. */
+static struct position *find_channel(struct channels *c, const char *name, struct position now,
+                                     bool *ret_new)
 {
     struct position *p = map_get(&c->seen, name, strlen(name));
 
@@ -421,7 +451,9 @@ static struct position *find_channel(struct channels *c, const char *name, struc
     return p;
 }
 
-void channels_check(struct channels *c, const struct watch_style *style, const struct heard *h, struct buf *out)
+/* The last position is taken over whatever it is: after a gap the next message is no gap again. */
+void channels_check(struct channels *c, const struct watch_style *style, const struct heard *h,
+                    struct buf *out)
 {
     const char *epoch = header(h, "Muster-Epoch"), *seq = header(h, "Muster-Seq");
     char name[SUBJECT_MAX];
@@ -449,7 +481,8 @@ void notice_dropped(struct buf *out, const struct watch_style *style, uint64_t n
     char line[128];
 
     (void)snprintf(line, sizeof line,
-                   style->json ? "{\"notice\":{\"kind\":\"dropped\",\"messages\":%llu}}" : "-- %llu came faster than they could be printed",
+                   style->json ? "{\"notice\":{\"kind\":\"dropped\",\"messages\":%llu}}"
+                               : "-- %llu came faster than they could be printed",
                    (unsigned long long)n);
     term_colour(out, style->colours && !style->json, TERM_MAGENTA, line);
     buf_putc(out, '\n');

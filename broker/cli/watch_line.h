@@ -1,6 +1,9 @@
 /*
- * cli/watch_line.h - a row change or an event as one line of `muster watch`, and the gaps between them.
+ * cli/watch_line.h - a row change or an event as one line of `muster watch`, and the gaps between
+ * them.
  *
+ * Safety   Values, names and subjects come from rows and from whoever may publish: whatever they
+ *          are, a line is one line, valid UTF-8, and holds no control character.
  * Threads  None: one owner.
  */
 #ifndef MUSTER_CLI_WATCH_LINE_H
@@ -13,7 +16,8 @@
 #include "base/buf.h"
 #include "base/map.h"
 
-/* One message as it came; all borrowed. */
+/* One message as it came; all borrowed. Not a struct bus_msg, so that lines can be made and tested
+ * without a server. */
 struct heard {
     const char *subject;
     const struct muster_header *headers;
@@ -37,9 +41,10 @@ struct channels {
 };
 
 void channels_done(struct channels *c);
-/* Take a message's position; append a notice when something is missing before it, when it was there already, or when the channel
- * began anew. */
-void channels_check(struct channels *c, const struct watch_style *style, const struct heard *h, struct buf *out);
+/* Take a message's position; append a notice when something is missing before it, when it was there
+ * already, or when the channel began anew. */
+void channels_check(struct channels *c, const struct watch_style *style, const struct heard *h,
+                    struct buf *out);
 /* Append the notice that n messages came faster than they could be printed. */
 void notice_dropped(struct buf *out, const struct watch_style *style, uint64_t n);
 

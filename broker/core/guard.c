@@ -33,8 +33,10 @@ bool guard_refuses(const char *root, const struct js_listed *stream, char *why, 
         if (!captures_agents(root, stream->subjects[i]))
             continue;
         (void)snprintf(why, size,
-                       "stream %s captures %s, which agents publish, and acknowledges: any agent could purge streams and forge messages "
-                       "through it; set no_ack on it or remove it", stream->name, stream->subjects[i]);
+                       "stream %s captures %s, which agents publish, and acknowledges: any agent "
+                       "could purge streams and forge messages "
+                       "through it; set no_ack on it or remove it",
+                       stream->name, stream->subjects[i]);
         return true;
     }
     return false;

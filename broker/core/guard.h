@@ -1,6 +1,7 @@
 /*
- * core/guard.h - which streams let agents forge: those that capture what agents publish and acknowledge it, because the
- * acknowledgement goes to a reply subject of the agent's choice with the server's rights (INTERFACE 2.1). Any thread.
+ * core/guard.h - which streams let agents forge: those that capture what agents publish and
+ * acknowledge it, because the acknowledgement goes to a reply subject of the agent's choice with
+ * the server's rights (INTERFACE 2.1). Any thread.
  */
 #ifndef MUSTER_CORE_GUARD_H
 #define MUSTER_CORE_GUARD_H

@@ -84,11 +84,22 @@ static void begin(struct cdc *c)
 {
     if (c->draining || c->phase != CDC_WAIT || c->retry_timer)
         return;
-    /* What is missing here tells of itself: the links and the registry are parts of /readyz. */
+    /* on_link() and on_tables() come. */
     if (!c->link_up || (!c->tables_serial && (routes_load(c) != 0 || !c->tables_serial)))
         return;
     c->phase = CDC_SOURCE;
     source_open(c);
+}
+
+/* Without links there is no life that could tell; at a start they are a moment away. */
+static void say_waiting(struct cdc *c, int64_t now_ns)
+{
+    if (c->phase != CDC_WAIT || c->retry_timer || now_ns - c->since_ns < proof_ns)
+        return;
+    if (!c->link_up)
+        c->host->health(c->host, MUSTER_HEALTH_DOWN, "nats_away", "NATS is away");
+    else
+        c->host->health(c->host, MUSTER_HEALTH_DOWN, "postgres_away", "the tenants could not be read yet; the component registry says why");
 }
 
 static void on_retry(void *self, int64_t now_ns)
@@ -105,6 +116,7 @@ static void end_life(struct cdc *c)
 {
     c->generation++;
     c->phase = CDC_WAIT;
+    c->since_ns = c->timer->now(c->host);
     c->confirmed = 0; /* means nothing to another server */
     c->routes.n_refused = 0;
     c->proven = false;
@@ -181,7 +193,7 @@ void cdc_proven(struct cdc *c)
 void cdc_streams(struct cdc *c)
 {
     c->phase = CDC_STREAM;
-    c->streams_ns = c->timer->now(c->host);
+    c->since_ns = c->timer->now(c->host);
     if (!c->backoff_ns)
         cdc_proven(c);
 }
@@ -193,7 +205,8 @@ static void on_tick(void *self, int64_t now_ns)
     struct cdc *c = self;
 
     source_tick(c);
-    if (c->phase == CDC_STREAM && now_ns - c->streams_ns > proof_ns)
+    say_waiting(c, now_ns);
+    if (c->phase == CDC_STREAM && now_ns - c->since_ns > proof_ns)
         cdc_proven(c);
     if (c->source.step == SOURCE_COPYING)
         source_status(c, c->wal_end, c->confirmed);
@@ -209,6 +222,7 @@ static void on_head(void *self, int64_t now_ns)
     if (c->phase != CDC_STREAM)
         return;
     channels_tell(c);
+    position_check(c);
     if (c->routes.n_refused)
         catalog_review(c);
 }
@@ -367,6 +381,7 @@ static int cdc_start(void *self)
     uint64_t id;
     int err = c->timer->every(c->host, tick_ns, on_tick, &id);
 
+    c->since_ns = c->timer->now(c->host);
     if (!err)
         err = c->timer->every(c->host, head_ns, on_head, &id);
     if (!err)

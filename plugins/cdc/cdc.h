@@ -3,7 +3,8 @@
  *
  * Parts    source.c   the replication link: connect, checks, slot, START_REPLICATION, frames in, status out
  *          sink.c     the fenced stream: tail, appends, window, frontier of what may be confirmed
- *          position.c the record in the key-value bucket: epoch and confirmed position, gaps told
+ *          position.c the record in the key-value bucket: epoch and confirmed position; finds gaps
+ *          gap.c      evt.cdc.gap to every tenant
  *          channel.c  Muster-Seq per channel and the head notices
  *          route.c    whose row is it: tables' settings and tenants
  *          pump.c     one decoded message after another, from source to sink
@@ -54,6 +55,7 @@ struct draft {
 /* What the record in the bucket says; position.c. */
 struct cdc_record {
     uint64_t epoch;
+    uint64_t cluster_epoch; /* messages of earlier epochs have positions of another cluster; 0: there is none */
     int64_t stream_created_ns;
     uint64_t confirm;    /* never confirmed past this */
     uint64_t stream_seq; /* of the stream when it was written */
@@ -81,7 +83,7 @@ struct cdc {
 
     enum cdc_phase phase;
     int64_t backoff_ns; /* 0: no fault since the last proof */
-    int64_t streams_ns; /* when the pump began to run */
+    int64_t since_ns;   /* when CDC_WAIT or CDC_STREAM began */
     bool proven;
     uint64_t retry_timer; /* 0: none */
     uint32_t generation;  /* raised by cdc_restart(): answers to older questions are dropped */
@@ -98,8 +100,8 @@ struct cdc {
     struct cdc_record record;
     bool have_record, record_busy;
     uint64_t record_revision;
+    uint64_t check_acked;
     uint64_t confirmed; /* what the last status said; never above record.confirm */
-    const char *gap_reason;
 
     /* pump.c */
     struct pgoutput msg;
@@ -156,6 +158,14 @@ struct fault fault_of(const char *sqlstate, const char *message);
 void position_begin(struct cdc *c);
 /* Every second and at the end: bring the record, then the server, up to what is acknowledged. */
 void position_confirm(struct cdc *c);
+/* Every 5 s: is the stream still what it was? A deleted one would show with the next change only. */
+void position_check(struct cdc *c);
+
+/* The chain is whole, or the gap is told: write the record, read the tail, run. */
+void position_write(struct cdc *c, const struct cdc_record *next);
+
+/* gap.c: tell every tenant, then write the record. */
+void gap_tell(struct cdc *c, const char *reason, const struct cdc_record *next);
 
 /* deliver.c: one message to the sink. MUSTER_EAGAIN: the pump waits. */
 struct delivery {

@@ -334,12 +334,10 @@ void out_name(struct out *o, const char *s, size_t len)
     out_str(o, o->string.data ? o->string.data : "", o->string.len);
 }
 
-static const signed char hex_value[256] = {
+static const uint8_t hex_value[256] = {
     ['0'] = 1,  ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
     ['8'] = 9,  ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
-    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16}; /* one more than the
-                                                                                digit; 0: no digit
-                                                                              */
+    ['A'] = 11, ['B'] = 12, ['C'] = 13, ['D'] = 14, ['E'] = 15, ['F'] = 16};
 
 /* Decode n bytes; false at what is no hex digit. */
 static bool hex_decode(const char *hex, size_t n, char *to)

@@ -31,7 +31,8 @@ static bool parse_record(struct muster_bytes value, struct cdc_record *out)
     *out = (struct cdc_record){.epoch = number_of(root, "epoch"),
                                .stream_created_ns = (int64_t)number_of(root, "stream_created"),
                                .confirm = number_of(root, "confirm"),
-                               .stream_seq = number_of(root, "stream_seq")};
+                               .stream_seq = number_of(root, "stream_seq"),
+                               .cluster_epoch = number_of(root, "cluster_epoch")};
     if (system)
         (void)snprintf(out->system, sizeof out->system, "%s", system);
     cJSON_Delete(root);
@@ -41,9 +42,10 @@ static bool parse_record(struct muster_bytes value, struct cdc_record *out)
 static size_t print_record(const struct cdc_record *r, char out[320])
 {
     return (size_t)snprintf(out, 320,
-                            "{\"epoch\":\"%llu\",\"stream_created\":\"%lld\",\"confirm\":\"%llu\",\"stream_seq\":\"%llu\",\"system\":\"%s\"}",
-                            (unsigned long long)r->epoch, (long long)r->stream_created_ns, (unsigned long long)r->confirm,
-                            (unsigned long long)r->stream_seq, r->system);
+                            "{\"epoch\":\"%llu\",\"cluster_epoch\":\"%llu\",\"stream_created\":\"%lld\",\"confirm\":\"%llu\","
+                            "\"stream_seq\":\"%llu\",\"system\":\"%s\"}",
+                            (unsigned long long)r->epoch, (unsigned long long)r->cluster_epoch, (long long)r->stream_created_ns,
+                            (unsigned long long)r->confirm, (unsigned long long)r->stream_seq, r->system);
 }
 
 static void record_key(const struct cdc *c, char out[96])
@@ -89,6 +91,8 @@ static struct cdc *accept_write(struct cdc_ask *ask, int code, uint64_t revision
     free(about);
     if (c && code == MUSTER_ESTALE)
         cdc_fault(c, MUSTER_HEALTH_DEGRADED, "fenced", "another reader has written the position of slot %s", c->config->slot);
+    else if (c && code == MUSTER_ENOMEM)
+        sink_full(c);
     else if (c && code)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the position could not be written (error %d)", code);
     return code ? NULL : c;
@@ -96,47 +100,13 @@ static struct cdc *accept_write(struct cdc_ask *ask, int code, uint64_t revision
 
 /* ---- at the beginning ---------------------------------------------------------------------------------------------------- */
 
-struct gap {
-    struct cdc *c;
-    char body[512];
-};
-
-static void tell_gap_to(void *arg, const struct muster_tenant *tenant)
-{
-    struct gap *g = arg;
-    char subject[96];
-    struct muster_publication pub = {
-        .size = sizeof pub, .tenant = tenant, .subject = subject, .payload = {g->body, strlen(g->body)}};
-
-    (void)snprintf(subject, sizeof subject, "evt.cdc.gap.%s", g->c->host->instance);
-    if (g->c->bus->publish(g->c->host, &pub) != 0)
-        g->c->host->log(g->c->host, MUSTER_LOG_ERROR, "tenant %s could not be told of the gap", g->c->tenants->name(tenant));
-}
-
-/* Before the record says so: a crash in between tells it twice rather than never. */
-static void tell_gap(struct cdc *c, const char *reason, uint64_t epoch)
-{
-    struct gap g = {.c = c};
-    char a[24], b[24], at[CLOCK_RFC3339_SIZE];
-
-    source_print_lsn(c->record.confirm, a);
-    source_print_lsn(c->source.slot_confirmed, b);
-    clock_rfc3339(c->timer->wall_now(c->host), at);
-    (void)snprintf(g.body, sizeof g.body,
-                   "{\"source\":\"%s\",\"reason\":\"%s\",\"from_lsn\":\"%s\",\"to_lsn\":\"%s\",\"epoch\":%llu,\"at\":\"%s\"}",
-                   c->host->instance, reason, a, b, (unsigned long long)epoch, at);
-    c->metrics->add(c->host, c->m.gaps, NULL, 1);
-    c->host->log(c->host, MUSTER_LOG_ERROR,
-                 "gap: %s: changes between %s and %s may be missing; epoch %llu begins and every tenant is told", reason, a, b,
-                 (unsigned long long)epoch);
-    (void)c->tenants->each(c->host, tell_gap_to, &g); /* fails only without the capability, which we have */
-}
+static const char cluster_changed[] = "cluster_changed";
 
 /* What broke the chain since the record was written; NULL: nothing. */
 static const char *break_of(const struct cdc *c, const struct cdc_record *r, const struct muster_stream_info *info)
 {
     if (strcmp(r->system, c->source.system) != 0)
-        return "cluster_changed";
+        return cluster_changed;
     if (c->source.slot_created)
         return "slot_missing";
     if (c->source.slot_confirmed > r->confirm)
@@ -157,12 +127,19 @@ static void start_stream(struct cdc *c, uint64_t seq, struct position tail)
     pump_run(c);
 }
 
+static const char *header(const struct muster_msg *msg, const char *name)
+{
+    for (uint32_t i = 0; i < msg->n_headers; i++)
+        if (strcmp(msg->headers[i].name, name) == 0)
+            return msg->headers[i].value;
+    return "";
+}
+
 static void on_tail(void *arg, int code, const struct muster_msg *msg)
 {
     struct cdc_ask *ask = arg;
     struct cdc *c = cdc_ask_take(ask);
     struct position tail = {0};
-    const char *text = NULL;
 
     if (!c)
         return;
@@ -170,16 +147,16 @@ static void on_tail(void *arg, int code, const struct muster_msg *msg)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream's last message could not be read (error %d)", code);
         return;
     }
-    for (uint32_t i = 0; msg && i < msg->n_headers; i++)
-        if (strcmp(msg->headers[i].name, "Muster-Lsn") == 0)
-            text = msg->headers[i].value;
-    if (text && !position_parse(text, &tail)) {
-        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_foreign", "the stream's last message has Muster-Lsn \"%s\": another wrote to it", text);
+    if (msg && !position_parse(header(msg, "Muster-Lsn"), &tail)) {
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_foreign",
+                  "the stream's last message (sequence %llu) has Muster-Lsn \"%s\": another wrote it; remove that message, or the stream",
+                  (unsigned long long)msg->seq, header(msg, "Muster-Lsn"));
         return;
     }
-    /* A stream that was emptied keeps its count. A cluster that was made anew has positions that mean nothing here. */
-    if (c->gap_reason && strcmp(c->gap_reason, "cluster_changed") == 0)
+    /* The positions of another cluster mean nothing here. */
+    if (msg && strtoull(header(msg, "Muster-Epoch"), NULL, 10) < c->record.cluster_epoch)
         tail = (struct position){0};
+    /* A stream that was emptied keeps its count. */
     start_stream(c, msg && msg->seq > c->sink.sent ? msg->seq : c->sink.sent, tail);
 }
 
@@ -203,6 +180,34 @@ static void on_begun(void *arg, int code, struct muster_bytes value, uint64_t re
         ask_tail(c);
 }
 
+/* Also takes the pen from a reader that has lost the slot. */
+void position_write(struct cdc *c, const struct cdc_record *next)
+{
+    write_record(c, next, on_begun);
+}
+
+static void stream_failed(struct cdc *c, int code)
+{
+    if (code == MUSTER_EEXIST)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_conflict", "the stream is there with other settings; rename or remove it");
+    else if (code == MUSTER_ENOMEM)
+        sink_full(c);
+    else
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the stream could not be opened (error %d)", code);
+}
+
+/* A new epoch, later than all that were; also where the bucket has forgotten them. */
+static void begin_epoch(struct cdc *c, struct cdc_record *next, const struct muster_stream_info *info, const char *reason)
+{
+    uint64_t now_s = (uint64_t)(c->timer->wall_now(c->host) / CLOCK_S);
+
+    next->epoch = next->epoch >= now_s ? next->epoch + 1 : now_s;
+    next->stream_created_ns = info->created_wall_ns;
+    next->confirm = c->source.slot_confirmed;
+    if (reason && strcmp(reason, cluster_changed) == 0)
+        next->cluster_epoch = next->epoch;
+}
+
 /* The stream is there: compare it and the slot with the record, and begin an epoch where the chain is broken. */
 static void on_stream(void *arg, int code, const struct muster_stream_info *info)
 {
@@ -214,31 +219,24 @@ static void on_stream(void *arg, int code, const struct muster_stream_info *info
     if (!c)
         return;
     if (code) {
-        cdc_fault(c, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "stream_conflict" : "nats_away",
-                  code == MUSTER_EEXIST ? "the stream is there with other settings; rename or remove it (error %d)"
-                                        : "the stream could not be opened (error %d)", code);
+        stream_failed(c, code);
         return;
     }
     c->sink.sent = info->last_seq;
-    next = c->record;
     if (c->have_record)
         reason = break_of(c, &c->record, info);
     else /* without a record only the first start ever is no gap */
         reason = c->source.slot_created && !info->last_seq ? NULL : "position_unknown";
-    c->gap_reason = reason;
     channels_reset(&c->channels, !c->have_record || reason != NULL);
-    if (!c->have_record || reason) {
-        uint64_t now_s = (uint64_t)(c->timer->wall_now(c->host) / CLOCK_S);
-
-        next.epoch = next.epoch >= now_s ? next.epoch + 1 : now_s;
-        next.stream_created_ns = info->created_wall_ns;
-        next.confirm = c->source.slot_confirmed;
-    }
-    if (reason)
-        tell_gap(c, reason, next.epoch);
+    next = c->record;
+    if (!c->have_record || reason)
+        begin_epoch(c, &next, info, reason);
     next.stream_seq = info->last_seq;
     (void)snprintf(next.system, sizeof next.system, "%s", c->source.system);
-    write_record(c, &next, on_begun); /* also takes the pen from a reader that has lost the slot */
+    if (reason)
+        gap_tell(c, reason, &next);
+    else
+        position_write(c, &next);
 }
 
 static void open_stream(struct cdc *c)
@@ -323,4 +321,27 @@ void position_confirm(struct cdc *c)
     next.confirm = to;
     next.stream_seq = c->sink.acked;
     write_record(c, &next, on_confirmed);
+}
+
+static void on_checked(void *arg, int code, const struct muster_stream_info *info)
+{
+    struct cdc_ask *ask = arg;
+    struct cdc *c = cdc_ask_take(ask);
+
+    if (!c)
+        return;
+    if (code == MUSTER_ENOTFOUND || (!code && info->created_wall_ns != c->record.stream_created_ns))
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_missing", "the stream was deleted while in use; it is made anew");
+    else if (!code && info->last_seq < c->check_acked)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_rewound", "the stream has lost its last messages: it ends at %llu, %llu was acknowledged",
+                  (unsigned long long)info->last_seq, (unsigned long long)c->check_acked);
+}
+
+void position_check(struct cdc *c)
+{
+    struct cdc_ask *ask = cdc_ask_new(c);
+
+    c->check_acked = c->sink.acked; /* the answer may be older than the acknowledgements that come before it */
+    if (!ask || c->stream->info(c->host, c->sink.stream, on_checked, ask) != 0)
+        (void)cdc_ask_take(ask); /* the next one tells */
 }

@@ -123,6 +123,25 @@ static void confirmable(struct cdc *c)
     }
 }
 
+void sink_full(struct cdc *c)
+{
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_full",
+              "NATS has no room for the stream; give JetStream more disk or lower `retention` or `max_bytes`");
+}
+
+static void append_failed(struct cdc *c, int code, uint64_t seq)
+{
+    if (code == MUSTER_ESTALE)
+        cdc_fault(c, MUSTER_HEALTH_DEGRADED, "fenced", "another has written to the stream (its last sequence is %llu)",
+                  (unsigned long long)seq);
+    else if (code == MUSTER_ENOMEM)
+        sink_full(c);
+    else if (code == MUSTER_ENOTFOUND)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_missing", "the stream was deleted while in use; it is made anew");
+    else
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "a change was not acknowledged (error %d); trying again", code);
+}
+
 /* Answers carry the generation they were asked in, so that those to an earlier life are not believed. */
 static void on_ack(void *arg, int code, uint64_t seq)
 {
@@ -134,16 +153,7 @@ static void on_ack(void *arg, int code, uint64_t seq)
         return;
     s = &c->sink;
     if (code) {
-        if (code == MUSTER_ESTALE)
-            cdc_fault(c, MUSTER_HEALTH_DEGRADED, "fenced", "another reader has written to the stream (its last sequence is %llu)",
-                      (unsigned long long)seq);
-        else if (code == MUSTER_ENOMEM)
-            cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_full", "NATS has no room for the stream; give JetStream more disk or lower "
-                                                            "`retention` or `max_bytes`");
-        else if (code == MUSTER_ENOTFOUND)
-            cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_missing", "the stream was deleted while in use; it is made anew");
-        else
-            cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "a change was not acknowledged (error %d); trying again", code);
+        append_failed(c, code, seq);
         return;
     }
     while (s->n_marks && s->marks[s->mark_head].seq <= seq) {

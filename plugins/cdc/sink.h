@@ -64,6 +64,9 @@ void sink_commit(struct cdc *c, uint64_t end_lsn, int64_t received_ns);
 /* Nothing is open: the server's position may be confirmed too. */
 bool sink_is_idle(const struct cdc *c);
 
+/* NATS has no room: a fault. */
+void sink_full(struct cdc *c);
+
 /* "0/16B3748/3/0". False when it is not one. */
 bool position_parse(const char *text, struct position *ret);
 int position_compare(struct position a, struct position b);

@@ -9,7 +9,7 @@
 #include "cdc/cdc.h"
 #include "cdc/pgoutput.h"
 
-static const int64_t step_timeout_ns = 10 * CLOCK_S, standby_period_ns = 500 * CLOCK_MS;
+static const int64_t step_timeout_ns = 10 * CLOCK_S, standby_period_ns = 500 * CLOCK_MS, creating_ns = 2 * CLOCK_S;
 static const int64_t pg_epoch_us = INT64_C(946684800000000); /* 2000-01-01 in Unix microseconds */
 
 /* One row that tells everything, because each question is a round trip. */
@@ -117,6 +117,7 @@ static void create_slot(struct cdc *c)
     (void)snprintf(text, sizeof text, "CREATE_REPLICATION_SLOT %s LOGICAL pgoutput NOEXPORT_SNAPSHOT", slot ? slot : "");
     PQfreemem(slot);
     send_query(c, text, SOURCE_CREATING);
+    c->source.deadline_ns = c->timer->now(c->host) + creating_ns;
 }
 
 static void drop_slot(struct cdc *c)
@@ -339,8 +340,8 @@ static PGconn *connect_to(const char *dsn)
                                   " -c extra_float_digits=3 -c bytea_output=hex";
     /* dbname comes first and is expanded; what follows overrides what the string says. */
     const char *names[] = {"dbname", "replication", "fallback_application_name", "options", "tcp_user_timeout", "keepalives_idle",
-                           NULL};
-    const char *values[] = {dsn, "database", "muster cdc", options, "5000", "5", NULL};
+                           "keepalives_interval", NULL};
+    const char *values[] = {dsn, "database", "muster cdc", options, "5000", "5", "1", NULL};
 
     return PQconnectStartParams(names, values, 1);
 }
@@ -366,6 +367,15 @@ void source_close(struct cdc *c)
     c->source = (struct source){.fd = -1};
 }
 
+/* PostgreSQL makes a slot only when all transactions have ended that ran when it was asked to: to ask again would begin anew. */
+static void wait_for_slot(struct cdc *c)
+{
+    c->source.deadline_ns = INT64_MAX; /* a dead link is seen by TCP's own probes */
+    c->host->health(c->host, MUSTER_HEALTH_DOWN, "slot_creating",
+                    "slot %s is being made: PostgreSQL waits for the end of transactions that were running (see pg_stat_activity)",
+                    c->config->slot);
+}
+
 void source_tick(struct cdc *c)
 {
     struct source *s = &c->source;
@@ -374,6 +384,8 @@ void source_tick(struct cdc *c)
         return;
     if (s->step == SOURCE_STANDBY)
         look(c);
+    else if (s->step == SOURCE_CREATING)
+        wait_for_slot(c);
     else
         cdc_fault(c, MUSTER_HEALTH_DOWN, "postgres_away", "PostgreSQL did not answer in %d s", (int)(step_timeout_ns / CLOCK_S));
 }
