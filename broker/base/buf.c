@@ -74,16 +74,24 @@ void buf_printf(struct buf *b, const char *fmt, ...)
 
 /* From the last digit to the first; 20 hold UINT64_MAX. Without printf, because ids and sequences are on the hot
  * path. */
-void buf_put_u64(struct buf *b, uint64_t v)
+char *buf_u64(uint64_t v, char out[BUF_U64_SIZE])
 {
-    char digits[20];
-    size_t at = sizeof digits;
+    char *at = out + BUF_U64_SIZE - 1;
 
+    *at = '\0';
     do {
-        digits[--at] = (char)('0' + v % 10);
+        *--at = (char)('0' + v % 10);
         v /= 10;
     } while (v);
-    buf_put(b, digits + at, sizeof digits - at);
+    return at;
+}
+
+void buf_put_u64(struct buf *b, uint64_t v)
+{
+    char digits[BUF_U64_SIZE];
+    const char *first = buf_u64(v, digits);
+
+    buf_put(b, first, (size_t)(digits + BUF_U64_SIZE - 1 - first));
 }
 
 /* 0 - (uint64_t)v is defined for INT64_MIN, -v is not. */

@@ -29,6 +29,9 @@ void buf_done(struct buf *b);
 void buf_put_slow(struct buf *b, const void *data, size_t len);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void buf_vprintf(struct buf *b, const char *fmt, va_list ap);
+#define BUF_U64_SIZE 21
+/* Write v in decimal, with a NUL, at the end of out; returns its first digit. */
+char *buf_u64(uint64_t v, char out[BUF_U64_SIZE]);
 /* Append the decimal digits of v. */
 void buf_put_u64(struct buf *b, uint64_t v);
 void buf_put_i64(struct buf *b, int64_t v);

@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/random.h>
 #include <time.h>
 
@@ -26,6 +27,14 @@ int64_t clock_wall_ns(void)
     return read_clock(CLOCK_REALTIME);
 }
 
+/* Write v's digits so that they end before `end`; the zeros in front stand there. By hand: every transaction has a time, and
+ * snprintf() took a fifth of what a row costs. */
+static void put_digits(char *end, int v)
+{
+    for (; v; v /= 10)
+        *--end = (char)('0' + v % 10);
+}
+
 /* Rounded down, before 1970 as well: / and % of C round towards zero, which the corrections undo. */
 void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
 {
@@ -37,8 +46,14 @@ void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
     if (frac < 0)
         frac += 1000000;
     (void)gmtime_r(&s, &tm); /* fails only for years that an int64 of nanoseconds cannot reach */
-    (void)snprintf(out, CLOCK_RFC3339_SIZE, "%04d-%02d-%02dT%02d:%02d:%02d.%06dZ", (tm.tm_year + 1900) % 10000,
-                   tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)frac);
+    memcpy(out, "0000-00-00T00:00:00.000000Z", CLOCK_RFC3339_SIZE);
+    put_digits(out + 4, tm.tm_year + 1900);
+    put_digits(out + 7, tm.tm_mon + 1);
+    put_digits(out + 10, tm.tm_mday);
+    put_digits(out + 13, tm.tm_hour);
+    put_digits(out + 16, tm.tm_min);
+    put_digits(out + 19, tm.tm_sec);
+    put_digits(out + 26, (int)frac);
 }
 
 /* RFC 9562: 48 bits of milliseconds, version and variant, the rest random. Ids of one millisecond have no order among

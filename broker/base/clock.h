@@ -12,7 +12,7 @@
 int64_t clock_now_ns(void);  /* monotonic: for every timeout and interval */
 int64_t clock_wall_ns(void); /* since 1970-01-01 UTC: for what people read */
 
-#define CLOCK_RFC3339_SIZE 80 /* 27 characters are written; the rest is what the compiler wants to see */
+#define CLOCK_RFC3339_SIZE 28
 /* Write wall_ns as 2026-01-31T23:59:59.123456Z (UTC, microseconds). Years 0000 to 9999. */
 void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE]);
 

@@ -236,14 +236,12 @@ static int make_msg(const struct bus_out *out, const char *reply, natsMsg **ret_
 {
     natsMsg *msg = NULL;
     natsStatus s = natsMsg_Create(&msg, out->subject, reply, out->payload.data, (int)out->payload.len);
-    char fence[24];
+    char fence[BUF_U64_SIZE];
 
     for (uint32_t i = 0; s == NATS_OK && i < out->n_headers; i++)
         s = natsMsgHeader_Set(msg, out->headers[i].name, out->headers[i].value);
-    if (s == NATS_OK && out->fence >= 0) {
-        (void)snprintf(fence, sizeof fence, "%lld", (long long)out->fence);
-        s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", fence);
-    }
+    if (s == NATS_OK && out->fence >= 0)
+        s = natsMsgHeader_Set(msg, "Nats-Expected-Last-Sequence", buf_u64((uint64_t)out->fence, fence));
     if (s != NATS_OK) {
         natsMsg_Destroy(msg);
         return s == NATS_NO_MEMORY ? MUSTER_ENOMEM : MUSTER_EINVAL;
@@ -263,7 +261,7 @@ static int send_with_reply(struct bus *b, int link, const struct bus_out *out, c
     err = bus_is_up(b, link) ? make_msg(out, reply, &msg) : MUSTER_ELINK;
     if (err)
         return err;
-    err = link_send(b->sides[link].link, msg, n_bytes);
+    err = link_send(b->sides[link].link, msg, n_bytes, out->more);
     if (err)
         natsMsg_Destroy(msg);
     return err;

@@ -57,6 +57,7 @@ struct bus_out {
     uint32_t n_headers;
     struct muster_bytes payload;
     int64_t fence; /* >= 0: header Nats-Expected-Last-Sequence; -1: none */
+    bool more;     /* another follows at once: they may travel together; alone it goes out within 100 ms */
 };
 enum { BUS_MAX_BYTES = 1 << 20 }; /* of a message with its headers, as servers have it by default */
 /* Copy and queue a message. MUSTER_EINVAL: it is too large, or a header's name is not one. */

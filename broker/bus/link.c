@@ -18,13 +18,15 @@
 enum {
     TICK_MS = 100,
     BUFFERED_MAX = 1 << 20, /* in the library's write buffer before more is taken from the outbox */
-    SEND_BATCH = 512,
+    SEND_BATCH = 64,        /* messages a write(2), and the library's collector is woken for them once */
+    SEND_BYTES = 1 << 18,
 };
 static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S;
 
 struct out {
     natsMsg *msg;
     size_t n_bytes;
+    bool more;
 };
 
 struct link {
@@ -50,6 +52,7 @@ struct link {
     uint32_t cap, head, n;
     size_t n_bytes, max_bytes;
     bool starved; /* somebody was refused and waits for on_writable */
+    bool asleep;  /* the thread saw the outbox empty and has not been woken since */
 
     _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects;
 };
@@ -122,36 +125,38 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus err, 
 
 /* ---- the outbox --------------------------------------------------------------------------------------------------- */
 
-static bool outbox_take(struct link *l, struct out *ret_out)
+/* Take up to SEND_BATCH messages, no more once they have SEND_BYTES; their number. */
+static uint32_t outbox_take(struct link *l, struct out *batch)
 {
-    bool got, tell = false;
+    uint32_t n = 0;
+    size_t n_bytes = 0;
+    bool tell;
 
     pthread_mutex_lock(&l->lock);
-    got = l->n > 0;
-    if (got) {
-        *ret_out = l->ring[l->head];
+    while (l->n && n < SEND_BATCH && n_bytes < SEND_BYTES) {
+        batch[n] = l->ring[l->head];
         l->head = (l->head + 1) % l->cap;
         l->n--;
-        l->n_bytes -= ret_out->n_bytes;
-        tell = l->starved && l->n <= l->cap / 2 && l->n_bytes <= l->max_bytes / 2;
-        if (tell)
-            l->starved = false;
-        if (!l->n)
-            pthread_cond_broadcast(&l->drained);
+        n_bytes += batch[n++].n_bytes;
     }
+    l->n_bytes -= n_bytes;
+    tell = l->starved && l->n <= l->cap / 2 && l->n_bytes <= l->max_bytes / 2;
+    if (tell)
+        l->starved = false;
+    if (n && !l->n)
+        pthread_cond_broadcast(&l->drained);
     pthread_mutex_unlock(&l->lock);
     if (tell)
         l->hooks.on_writable(l->hooks.arg);
-    return got;
+    return n;
 }
 
 static int outbox_put(struct link *l, const struct out *out)
 {
     int err = 0;
-    bool was_empty;
+    bool call;
 
     pthread_mutex_lock(&l->lock);
-    was_empty = l->n == 0;
     if (!atomic_load(&l->up)) {
         err = MUSTER_ELINK;
     } else if (l->n == l->cap || (l->n && l->n_bytes + out->n_bytes > l->max_bytes)) {
@@ -162,8 +167,11 @@ static int outbox_put(struct link *l, const struct out *out)
         l->n++;
         l->n_bytes += out->n_bytes;
     }
+    call = l->asleep && (err || !out->more || l->n_bytes >= SEND_BYTES);
+    if (call)
+        l->asleep = false;
     pthread_mutex_unlock(&l->lock);
-    if (!err && was_empty)
+    if (call)
         wake(l);
     return err;
 }
@@ -171,19 +179,20 @@ static int outbox_put(struct link *l, const struct out *out)
 /* What waited for a connection that is gone is not sent on the next: its senders have been told MUSTER_ELINK. */
 static void outbox_discard(struct link *l)
 {
-    struct out out;
+    struct out batch[SEND_BATCH];
+    uint32_t n;
 
-    while (outbox_take(l, &out)) {
-        natsMsg_Destroy(out.msg);
-        atomic_fetch_add(&l->dropped_away, 1);
+    while ((n = outbox_take(l, batch)) > 0) {
+        for (uint32_t i = 0; i < n; i++)
+            natsMsg_Destroy(batch[i].msg);
+        atomic_fetch_add(&l->dropped_away, n);
     }
 }
 
-static void send_one(struct link *l, struct out *out)
+static void send_one(struct link *l, const struct out *out)
 {
     natsStatus s = natsConnection_PublishMsg(l->nc, out->msg);
 
-    natsMsg_Destroy(out->msg);
     if (s != NATS_OK) {
         atomic_fetch_add(&l->dropped_away, 1);
         log_warn("bus", "%s link: a message was not sent: %s", l->name, natsStatus_GetText(s));
@@ -250,27 +259,29 @@ static void resync(struct link *l)
         l->hooks.on_resync(l->hooks.arg, l->nc);
 }
 
-/* Hand messages to the library until its buffer is full, then let it write. */
+/* Hand a batch to the library unless its buffer is full, and let it write before the messages are given up. */
 static void pump_out(struct link *l)
 {
-    struct out out;
+    struct out batch[SEND_BATCH];
+    uint32_t n = natsConnection_Buffered(l->nc) < BUFFERED_MAX ? outbox_take(l, batch) : 0;
 
-    for (int i = 0; i < SEND_BATCH && natsConnection_Buffered(l->nc) < BUFFERED_MAX; i++) {
-        if (!outbox_take(l, &out))
-            break;
-        resync(l); /* who subscribed before sending must hear what was sent */
-        send_one(l, &out);
-    }
+    resync(l); /* who subscribed before sending must hear what was sent */
+    for (uint32_t i = 0; i < n; i++)
+        send_one(l, &batch[i]);
     if (atomic_load(&l->want_write))
         natsConnection_ProcessWriteEvent(l->nc);
+    for (uint32_t i = 0; i < n; i++)
+        natsMsg_Destroy(batch[i].msg);
 }
 
-static bool outbox_is_empty(struct link *l)
+/* True when the outbox is empty: who fills it wakes the thread. */
+static bool may_sleep(struct link *l)
 {
     bool empty;
 
     pthread_mutex_lock(&l->lock);
     empty = l->n == 0;
+    l->asleep = empty;
     pthread_mutex_unlock(&l->lock);
     return empty;
 }
@@ -283,7 +294,7 @@ static void wait_and_read(struct link *l)
     bool full = atomic_load(&l->want_write) && l->nc && natsConnection_Buffered(l->nc) >= BUFFERED_MAX;
     uint64_t count;
 
-    (void)poll(fds, 2, l->nc && !full && !outbox_is_empty(l) ? 0 : TICK_MS); /* EINTR is a short wait */
+    (void)poll(fds, 2, l->nc && !full && !may_sleep(l) ? 0 : TICK_MS); /* EINTR is a short wait */
     if (fds[0].revents)
         (void)!read(l->wake_fd, &count, sizeof count); /* non-blocking; only resets it */
     if (l->nc && fds[1].revents & (POLLIN | POLLERR | POLLHUP))
@@ -314,10 +325,8 @@ static void *run(void *arg)
         } else if (!l->nc && clock_now_ns() >= l->retry_at_ns) {
             try_connect(l);
         }
-        if (l->nc) {
-            resync(l);
+        if (l->nc)
             pump_out(l);
-        }
         wait_and_read(l);
         tick(l);
     }
@@ -442,9 +451,9 @@ bool link_is_up(const struct link *l)
     return atomic_load(&l->up);
 }
 
-int link_send(struct link *l, natsMsg *msg, size_t n_bytes)
+int link_send(struct link *l, natsMsg *msg, size_t n_bytes, bool more)
 {
-    int err = outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes});
+    int err = outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes, .more = more});
 
     if (err == MUSTER_EAGAIN)
         atomic_fetch_add(&l->refused_full, 1);

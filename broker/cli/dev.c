@@ -265,7 +265,8 @@ static bool nats_is_up(struct dev *dev)
     return dev_probe_nats(dev->site.ports[DEV_PORT_NATS]);
 }
 
-/* nats-config runs at every start: it keeps keys and creds, and takes up a port or a folder that has changed. */
+/* nats-config runs at every start: it keeps keys and creds, and takes up a port or a folder that has changed. Server and
+ * broker keep what they acknowledged also through SIGKILL, which ends a stopped process too. */
 static int start_nats(struct dev *dev)
 {
     char listen[32];
@@ -277,7 +278,7 @@ static int start_nats(struct dev *dev)
     code = run_muster(dev, config);
     if (code == CLI_DONE)
         code = start(dev, &(struct dev_command){.name = "nats-server", .argv = argv, .log = "log/nats.log",
-                                                .stop_signal = SIGTERM, .death_signal = SIGTERM});
+                                                .stop_signal = SIGTERM, .death_signal = SIGKILL});
     return code == CLI_DONE ? wait_for(dev, "nats-server", nats_is_up) : code;
 }
 
@@ -327,7 +328,7 @@ static int start_broker(struct dev *dev)
 {
     char *const argv[] = {dev->site.musterd, "-c", "muster.yaml", NULL};
     int code = start(dev, &(struct dev_command){.name = "musterd", .argv = argv, .stop_signal = SIGTERM,
-                                                .death_signal = SIGTERM});
+                                                .death_signal = SIGKILL});
 
     return code == CLI_DONE ? wait_for(dev, "musterd", broker_is_ready) : code;
 }

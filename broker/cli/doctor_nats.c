@@ -154,6 +154,7 @@ static bool has_stream(const struct doctor *d, const char *name)
     return map_get(&d->streams, name, strlen(name)) != NULL;
 }
 
+/* Their number is the contract's (INTERFACE 2.1), so they can be named without a broker. */
 static void own_stream(int i, char out[OWN_SIZE])
 {
     static const char *const others[] = {"MAIL", "AUDIT"};
@@ -213,6 +214,7 @@ static void check_jetstream(struct doctor *d, const struct session *s)
 
 /* ---- credentials ---- */
 
+/* In sentences; a server without any login is legal. */
 static const char *shown(const char *path)
 {
     return path ? path : "none";
@@ -238,6 +240,7 @@ static void check_login(struct doctor *d)
     session_close(s);
 }
 
+/* The answer to a question to the system account, waited for. */
 struct ping {
     int code;
     uv_sem_t done;

@@ -21,7 +21,8 @@
 
 /* A command sends a request now and then: these only have to be there. */
 enum { OUTBOX_MSGS = 1024, OUTBOX_BYTES = 4 << 20 };
-enum { PASSWORD_MAX = 4096 }; /* bytes of the file; whoever names a larger one named the wrong file */
+/* Bytes of the file; whoever names a larger one has named the wrong file. */
+enum { PASSWORD_MAX = 4096 };
 
 struct session {
     struct session_options options;

@@ -141,6 +141,8 @@ static void put_time(struct buf *out, const struct muster_value *time)
     term_put(out, text + TIME_FROM, TIME_LEN, TIME_LEN);
 }
 
+/* For parts with a usual width: lines of the same kind stand in columns, longer names push the
+ * rest. */
 static void put_padded(struct buf *out, const char *s, size_t len, size_t width)
 {
     term_put(out, s, len, SHOWN_NAME);
@@ -150,6 +152,7 @@ static void put_padded(struct buf *out, const char *s, size_t len, size_t width)
 
 /* ---- row changes ---- */
 
+/* What is new, what is other, what is gone (delete and truncate). */
 static int colour_of(struct text op)
 {
     if (text_is(op, "insert"))
@@ -176,7 +179,8 @@ static void put_key(struct buf *out, const struct muster_value *key, const struc
     }
 }
 
-/* One column of the row: false when there is nothing to say about it. */
+/* One column of the row: false when there is nothing to say about it, because it is as it was, or
+ * NULL and nothing is known of before. */
 static bool put_column(struct buf *out, const char *name, const struct muster_value *v,
                        const struct muster_value *old)
 {
@@ -241,8 +245,8 @@ static void put_change(struct buf *out, const struct watch_style *style, const s
     const char *schema = body_text(body, "schema"), *table = body_text(body, "table");
     char op[16];
 
-    (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len,
-                   s->verb.s); /* a parsed subject has one of four words here */
+    /* It fits: a parsed subject has one of four words here. */
+    (void)snprintf(op, sizeof op, "%-8.*s", (int)s->verb.len, s->verb.s);
     term_colour(out, style->colours, colour_of(s->verb), op);
     buf_putc(out, ' ');
     term_put(out, schema ? schema : "?", schema ? strlen(schema) : 1, SHOWN_NAME);
@@ -287,14 +291,16 @@ static void put_event(struct buf *out, const struct heard *h, const struct subje
         buf_printf(out, " (%zu members more)", value_count(body) - SHOWN_COLUMNS);
 }
 
+/* Blanks at the end are of parts that were empty. */
 static void print_text(struct buf *out, const struct watch_style *style, const struct heard *h)
 {
-    struct muster_value *body = decode(h);
+    struct muster_value *body;
     struct subject s;
     bool is_change;
 
     if (!parse(style, h, &s))
         return; /* heard_is_shown() has said so */
+    body = decode(h);
     is_change = s.kind == SUBJECT_CDC;
     put_time(out, body_get(body, is_change ? "commit_time" : "at"));
     buf_put_lit(out, "  ");
@@ -384,6 +390,7 @@ void channels_done(struct channels *c)
     map_done(&c->seen);
 }
 
+/* "--" begins no line of a message: those begin with a time. */
 static void put_notice_text(struct buf *line, const struct notice *n)
 {
     unsigned long long before = n->before.seq, now = n->now.seq;

@@ -198,6 +198,23 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
     return started(op, BUS_LIVE, js_get_info(&t, s->name, on_info, op));
 }
 
+/* Write "mst._in.acme.<subject>". False when it is too long. */
+static bool stored_subject(const struct instance *in, const struct muster_tenant *tenant, const char *subject, char out[MAX_SUBJECT])
+{
+    const char *const parts[] = {broker_root(in->broker), "._in.", tenants_name(tenant), ".", subject};
+    size_t n = 0;
+
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        size_t len = strlen(parts[i]);
+
+        if (len >= MAX_SUBJECT - n)
+            return false;
+        memcpy(out + n, parts[i], len + 1);
+        n += len;
+    }
+    return true;
+}
+
 /* "mst._in.acme.cdc.main…" is acme's "cdc.main…". */
 static void fill_msg(struct instance *in, const struct js_msg *from, struct muster_msg *to)
 {
@@ -244,8 +261,7 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
     s = find(in, stream);
     if (!s || !fn || (tenant && (!subject || !subject_is_pattern(subject, strlen(subject)))))
         return host->fail(host, MUSTER_EINVAL, "last(): expected an open stream, a function, and a pattern of subjects");
-    if (tenant && (size_t)snprintf(full, sizeof full, "%s._in.%s.%s", broker_root(in->broker), tenants_name(tenant), subject) >=
-                      sizeof full)
+    if (tenant && !stored_subject(in, tenant, subject, full))
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
     t = target(in, s, api_timeout_ns);
     op = op_new(in, arg);
@@ -293,10 +309,10 @@ static int stream_append(const struct muster_host *host, uint64_t stream, const 
     out.headers = a->headers;
     out.n_headers = a->n_headers;
     out.payload = a->payload;
+    out.more = !a->acked; /* who wants to know soon asks */
     if (a->expected_seq != MUSTER_UNFENCED)
         out.fence = (int64_t)a->expected_seq;
-    if ((size_t)snprintf(subject, sizeof subject, "%s._in.%s.%s", broker_root(in->broker), tenants_name(a->tenant), a->subject) >=
-        sizeof subject)
+    if (!stored_subject(in, a->tenant, a->subject, subject))
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
     if (a->acked)
         return append_acked(in, s, &out, a);

@@ -123,6 +123,7 @@ static void end_life(struct cdc *c)
     source_close(c);
     sink_reset(c);
     pump_reset(c);
+    gap_reset(c);
     channels_reset(&c->channels, false);
 }
 
@@ -315,6 +316,7 @@ static void cdc_destroy(void *self)
     if (c->stream)
         sink_done(c);
     pump_reset(c);
+    gap_reset(c);
     channels_done(&c->channels);
     routes_done(&c->routes);
     types_done(&c->types);
@@ -325,6 +327,7 @@ static void cdc_destroy(void *self)
         buf_done(&c->drafts[i].body);
         buf_done(&c->drafts[i].key);
         buf_done(&c->drafts[i].subject);
+        buf_done(&c->drafts[i].lsn);
     }
     free((void *)c->config);
     free(c);
@@ -367,6 +370,8 @@ static int cdc_create(const struct muster_host *host, const void *config, void *
         err = make_metrics(c);
     if (!err)
         err = catalog_prepare(c);
+    if (!err)
+        err = gap_prepare(c);
     if (err) {
         cdc_destroy(c);
         return err;

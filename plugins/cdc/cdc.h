@@ -47,8 +47,8 @@ enum cdc_phase {
 
 /* A message with all its bytes, from when it is written until the sink has sent it. */
 struct draft {
-    struct buf body, key, subject;
-    char epoch[24], seq[24], lsn[64];
+    struct buf body, key, subject, lsn;
+    char epoch[BUF_U64_SIZE], seq[BUF_U64_SIZE];
     struct muster_header headers[4];
 };
 
@@ -101,6 +101,8 @@ struct cdc {
     bool have_record, record_busy;
     uint64_t record_revision;
     uint64_t check_acked;
+    struct gap *gap; /* about to be told; owned */
+    uint64_t stmt_reader;
     uint64_t confirmed; /* what the last status said; never above record.confirm */
 
     /* pump.c */
@@ -164,8 +166,13 @@ void position_check(struct cdc *c);
 /* The chain is whole, or the gap is told: write the record, read the tail, run. */
 void position_write(struct cdc *c, const struct cdc_record *next);
 
-/* gap.c: tell every tenant, then write the record. */
+/* gap.c */
+int gap_prepare(struct cdc *c);
+/* Tell every tenant, then write the record. */
 void gap_tell(struct cdc *c, const char *reason, const struct cdc_record *next);
+void gap_reset(struct cdc *c);
+/* Of the instance of events: let the others know its slot. */
+void gap_name_reader(struct cdc *c);
 
 /* deliver.c: one message to the sink. MUSTER_EAGAIN: the pump waits. */
 struct delivery {
@@ -199,6 +206,7 @@ enum {
     PUMP_WAIT_CHANNEL = 2,  /* a channel's last position is asked for */
     PUMP_WAIT_TENANT = 4,   /* a tenant is asked for */
     PUMP_WAIT_CATALOG = 8,  /* types or a primary key are asked for */
+    PUMP_WAIT_ACK = 16,     /* bursts enough are under way; what comes meanwhile makes the next one */
 };
 void pump_reset(struct cdc *c);
 /* Handle frames until there are none, something must be waited for, or the turn is over. */

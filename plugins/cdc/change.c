@@ -30,31 +30,11 @@ void change_txn_done(struct change_txn *txn)
         buf_done(&txn->text[e]);
 }
 
-static size_t put_hex(char *to, uint32_t v)
-{
-    size_t n = 1, i;
-
-    while (n < 8 && v >> 4 * n)
-        n++;
-    for (i = 0; i < n; i++)
-        to[i] = "0123456789ABCDEF"[v >> 4 * (n - 1 - i) & 15];
-    return n;
-}
-
-/* The LSN as PostgreSQL writes it: 0/16B3748. */
-static size_t lsn_text(char to[17], uint64_t lsn)
-{
-    size_t n = put_hex(to, (uint32_t)(lsn >> 32));
-
-    to[n++] = '/';
-    return n + put_hex(to + n, (uint32_t)lsn);
-}
-
 /* What all changes of a transaction have in common. */
 static void put_txn(struct out *o, const struct pgoutput_begin *begin, int64_t wall_ns)
 {
-    char time[CLOCK_RFC3339_SIZE], lsn[17];
-    size_t n = lsn_text(lsn, begin->final_lsn);
+    char time[CLOCK_RFC3339_SIZE], lsn[PGOUTPUT_LSN_SIZE];
+    size_t n = pgoutput_print_lsn(begin->final_lsn, lsn);
 
     clock_rfc3339(wall_ns, time);
     o->comma = true; /* it stands behind the op */
@@ -360,16 +340,15 @@ static uint32_t first_key(const struct relation *rel)
     return i;
 }
 
-int change_key(const struct change *c, struct out *o, struct buf *b, char token[NAME_TOKEN_SIZE])
+int change_key(const struct change *c, struct out *o, struct buf *b, char *token)
 {
     const struct pgoutput_cell *cell = c->rel->n_key == 1 ? key_cell(c, first_key(c->rel)) : NULL;
     size_t from = b->len;
 
-    if (c->op == 'T' || c->rel->n_key == 0 ||
-        (c->rel->n_key == 1 && (!cell || cell->kind == 'n'))) {
+    if (token)
         memcpy(token, "_", 2);
+    if (c->op == 'T' || c->rel->n_key == 0 || (c->rel->n_key == 1 && (!cell || cell->kind == 'n')))
         return 0;
-    }
     /* A control character in a header could forge the next one. */
     if (cell && change_fits_header(cell->data, cell->len))
         buf_put(b, cell->data, cell->len);
@@ -377,6 +356,8 @@ int change_key(const struct change *c, struct out *o, struct buf *b, char token[
         put_key_array(c, o, b);
     if (buf_failed(b))
         return MUSTER_ENOMEM;
+    if (!token)
+        return 0;
     if (cell)
         (void)name_token(cell->data, cell->len, token);
     else

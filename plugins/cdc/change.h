@@ -57,9 +57,10 @@ int change_body(const struct change *c, struct out *o, size_t max, struct buf *b
 
 /* Append the value of Muster-Key: the value's text for one column, the JSON array of the values for
  * several. One value with bytes that no header can carry (control characters, not UTF-8, space at
- * an end) is a JSON array too. Nothing is appended where there is no key. token is the subject's
- * key token, "_" where there is no key. MUSTER_ENOMEM. */
-int change_key(const struct change *c, struct out *o, struct buf *b, char token[NAME_TOKEN_SIZE]);
+ * an end) is a JSON array too. Nothing is appended where there is no key. token (NAME_TOKEN_SIZE
+ * bytes) is the subject's key token, "_" where there is no key; NULL: not wanted, which spares a
+ * hash. MUSTER_ENOMEM. */
+int change_key(const struct change *c, struct out *o, struct buf *b, char *token);
 /* Whether a header can carry the bytes and give them back. */
 bool change_fits_header(const char *s, size_t len);
 

@@ -26,7 +26,7 @@ void channels_done(struct channels *channels)
     for (size_t at = 0; map_next(&channels->by_name, &at, NULL, &ch);)
         channel_free(ch);
     map_done(&channels->by_name);
-    channels->last_used = NULL;
+    memset(channels->recent, 0, sizeof channels->recent);
 }
 
 void channels_reset(struct channels *channels, bool fresh)
@@ -84,7 +84,7 @@ static void keep(struct cdc *c, struct channel *ch)
 struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, const char *name)
 {
     struct channels *all = &c->channels;
-    struct channel *ch = all->last_used;
+    struct channel **recent = &all->recent[((uintptr_t)tenant >> 6) % CHANNELS_RECENT], *ch = *recent;
     char key[512];
     int n;
 
@@ -104,7 +104,7 @@ struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, c
         if (ch->ready)
             keep(c, ch);
     }
-    all->last_used = ch;
+    *recent = ch;
     return ch;
 }
 

@@ -17,7 +17,7 @@
 
 struct cdc;
 
-enum { CHANNELS_MAX = 1 << 20, CHANNEL_IDLE_S = 60 };
+enum { CHANNELS_MAX = 1 << 20, CHANNEL_IDLE_S = 60, CHANNELS_RECENT = 64 };
 
 struct channel {
     const struct muster_tenant *tenant;
@@ -34,7 +34,7 @@ struct channel {
 
 struct channels {
     struct map by_name; /* "tenant name" to struct channel, owned */
-    struct channel *last_used;
+    struct channel *recent[CHANNELS_RECENT]; /* by tenant, because a table's rows change tenant from one to the next */
     bool fresh; /* the stream was made anew: every channel begins at 0 */
 };
 

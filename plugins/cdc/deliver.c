@@ -1,5 +1,4 @@
 /* One message to the sink: channel, window, body, headers. */
-#include <stdio.h>
 #include <string.h>
 
 #include "cdc/cdc.h"
@@ -41,17 +40,26 @@ static void put_subject(struct buf *b, const struct delivery *d)
     buf_puts(b, d->token);
 }
 
+/* "0/16B3748/3/0" */
+static void put_position(struct buf *b, struct position p)
+{
+    char lsn[PGOUTPUT_LSN_SIZE];
+    size_t n = pgoutput_print_lsn(p.lsn, lsn);
+
+    buf_clear(b);
+    buf_put(b, lsn, n);
+    buf_putc(b, '/');
+    buf_put_u64(b, p.ordinal);
+    buf_putc(b, '/');
+    buf_put_u64(b, p.part);
+}
+
 static uint32_t put_headers(struct cdc *c, struct draft *m, uint64_t seq, struct position p)
 {
-    char lsn[24];
-
-    source_print_lsn(p.lsn, lsn);
-    (void)snprintf(m->epoch, sizeof m->epoch, "%llu", (unsigned long long)c->record.epoch);
-    (void)snprintf(m->seq, sizeof m->seq, "%llu", (unsigned long long)seq);
-    (void)snprintf(m->lsn, sizeof m->lsn, "%s/%u/%u", lsn, p.ordinal, p.part);
-    m->headers[0] = (struct muster_header){"Muster-Epoch", m->epoch};
-    m->headers[1] = (struct muster_header){"Muster-Seq", m->seq};
-    m->headers[2] = (struct muster_header){"Muster-Lsn", m->lsn};
+    put_position(&m->lsn, p);
+    m->headers[0] = (struct muster_header){"Muster-Epoch", buf_u64(c->record.epoch, m->epoch)};
+    m->headers[1] = (struct muster_header){"Muster-Seq", buf_u64(seq, m->seq)};
+    m->headers[2] = (struct muster_header){"Muster-Lsn", m->lsn.data};
     m->headers[3] = (struct muster_header){"Muster-Key", m->key.data};
     return m->key.len ? 4 : 3;
 }
@@ -96,7 +104,7 @@ int deliver(struct cdc *c, const struct delivery *d, int (*build)(struct cdc *c,
     append.n_headers = put_headers(c, m, ch->seq + 1, p);
     append.subject = m->subject.data;
     append.payload = (struct muster_bytes){m->body.data, m->body.len};
-    if (buf_failed(&m->subject) || buf_failed(&m->body) || buf_failed(&m->key)) {
+    if (buf_failed(&m->subject) || buf_failed(&m->body) || buf_failed(&m->key) || buf_failed(&m->lsn)) {
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory for a change of %s", d->channel);
         return MUSTER_ENOMEM;
     }

@@ -51,14 +51,14 @@ static int deliver_to(struct cdc *c, struct row *row, const struct muster_tenant
                          .columns_version = row->rel->version,
                          .change = &row->change,
                          .op = op_name(op),
-                         .token = row->route->subject_key ? token : "_"};
+                         .token = token};
     uint32_t part = c->part;
     int err;
 
     row->change.op = op;
     buf_clear(&cdc_draft(c)->key);
     c->out.encoding = MUSTER_JSON;
-    err = change_key(&row->change, &c->out, &cdc_draft(c)->key, token);
+    err = change_key(&row->change, &c->out, &cdc_draft(c)->key, row->route->subject_key ? token : NULL);
     if (err) {
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory for the key of a change");
         return err;

@@ -374,6 +374,27 @@ static void store_u64(uint8_t *p, uint64_t v)
         p[i] = (uint8_t)(v >> (56 - 8 * i));
 }
 
+static size_t put_hex(char *to, uint32_t v)
+{
+    size_t n = 1, i;
+
+    while (n < 8 && v >> 4 * n)
+        n++;
+    for (i = 0; i < n; i++)
+        to[i] = "0123456789ABCDEF"[v >> 4 * (n - 1 - i) & 15];
+    return n;
+}
+
+size_t pgoutput_print_lsn(uint64_t lsn, char out[PGOUTPUT_LSN_SIZE])
+{
+    size_t n = put_hex(out, (uint32_t)(lsn >> 32));
+
+    out[n++] = '/';
+    n += put_hex(out + n, (uint32_t)lsn);
+    out[n] = '\0';
+    return n;
+}
+
 void pgoutput_status(const struct pgoutput_status *status, uint8_t out[PGOUTPUT_STATUS_SIZE])
 {
     out[0] = 'r';

@@ -19,6 +19,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#define PGOUTPUT_LSN_SIZE 18
+/* Write an LSN as PostgreSQL does, 0/16B3748, with a NUL; returns its length. */
+size_t pgoutput_print_lsn(uint64_t lsn, char out[PGOUTPUT_LSN_SIZE]);
+
 enum {
     PGOUTPUT_COLUMNS_MAX = 1664, /* PostgreSQL's MaxTupleAttributeNumber */
     PGOUTPUT_NAME_MAX = 1024,    /* bytes: NAMEDATALEN is 64, a change of encoding may double it */

@@ -176,6 +176,8 @@ static void on_begun(void *arg, int code, struct muster_bytes value, uint64_t re
     struct cdc *c = accept_write(arg, code, revision);
 
     (void)value;
+    if (c && c->events)
+        gap_name_reader(c);
     if (c)
         ask_tail(c);
 }

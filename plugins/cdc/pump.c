@@ -193,4 +193,6 @@ void pump_run(struct cdc *c)
         pump_wait(c, PUMP_WAIT_WINDOW);
     else if (err)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "NATS is away (error %d)", err);
+    else if (sink_is_busy(c))
+        pump_wait(c, PUMP_WAIT_ACK);
 }

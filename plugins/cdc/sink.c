@@ -67,6 +67,11 @@ bool sink_is_full(const struct cdc *c)
            s->n_commits == SINK_RING;
 }
 
+bool sink_is_busy(const struct cdc *c)
+{
+    return c->sink.n_marks >= SINK_BURSTS;
+}
+
 bool sink_is_idle(const struct cdc *c)
 {
     return !c->sink.held && c->sink.n_commits == 0 && c->sink.sent == c->sink.acked;
@@ -164,6 +169,8 @@ static void on_ack(void *arg, int code, uint64_t seq)
     }
     confirmable(c);
     cdc_proven(c);
+    if (c->waits & PUMP_WAIT_ACK && !sink_is_busy(c))
+        pump_resume(c, PUMP_WAIT_ACK);
     if (c->waits & PUMP_WAIT_WINDOW && !sink_is_full(c))
         pump_resume(c, PUMP_WAIT_WINDOW);
 }

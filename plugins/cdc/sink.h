@@ -5,6 +5,9 @@
  *          before n is stored: it is asked for only at the end of a burst, and at least every SINK_ACK_EVERY messages.
  * Holding  One message is held back until another is ready to take its place or the burst is over: so the last of a burst, and the
  *          one that fills the window, always ask for the acknowledgement. Its bytes are a draft of the pump's.
+ * Bursts   The server sends rows one by one, and a reader that is woken for each spends more on waking than on the row. So when a
+ *          burst is over while SINK_BURSTS are under way, the link is not read before the first of them is acknowledged: under
+ *          load the acknowledgements set the pace and bursts grow; a lone row never waits.
  * Frontier A ring of commits with the sequence that must be acknowledged before their end_lsn may be confirmed.
  */
 #ifndef MUSTER_CDC_SINK_H
@@ -16,7 +19,7 @@
 struct cdc;
 struct muster_append;
 
-enum { SINK_ACK_EVERY = 64, SINK_RING = 16384 };
+enum { SINK_ACK_EVERY = 64, SINK_BURSTS = 2, SINK_RING = 16384 };
 
 /* A position in the log: Muster-Lsn. */
 struct position {
@@ -53,6 +56,8 @@ void sink_reset(struct cdc *c);
 /* The stream's last sequence is seq, the last message's position tail. */
 void sink_start(struct cdc *c, uint64_t seq, struct position tail);
 bool sink_is_full(const struct cdc *c);
+/* True when SINK_BURSTS acknowledgements are awaited. */
+bool sink_is_busy(const struct cdc *c);
 /* True when the message at p is in the stream already. */
 bool sink_has(const struct cdc *c, struct position p);
 /* Hold a message whose subject, headers and payload stay where they are until sink_flush(). The window has room. */

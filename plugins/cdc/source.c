@@ -448,8 +448,3 @@ uint64_t source_parse_lsn(const char *text)
 
     return sscanf(text, "%8x/%8x", &high, &low) == 2 ? (uint64_t)high << 32 | low : 0;
 }
-
-void source_print_lsn(uint64_t lsn, char out[24])
-{
-    (void)snprintf(out, 24, "%X/%X", (unsigned int)(lsn >> 32), (unsigned int)lsn);
-}

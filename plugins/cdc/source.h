@@ -59,6 +59,5 @@ void source_pause(struct cdc *c, bool paused);
 void source_status(struct cdc *c, uint64_t received, uint64_t flushed);
 
 uint64_t source_parse_lsn(const char *text); /* 0 when it is not one */
-void source_print_lsn(uint64_t lsn, char out[24]);
 
 #endif

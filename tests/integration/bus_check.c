@@ -546,8 +546,8 @@ static void check_append(void)
     struct result r;
     uint64_t id;
 
-    (void)ensure(&config, 0);
     CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "mst.acme.cdc.>", .fn = on_count, .arg = &republished}, &id) == 0, "sub");
+    (void)ensure(&config, 0); /* asks on the same link: the server knows the subscription when it answers */
     CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "one", 0, 0).seq == 1, "first");
     CHECK(append("mst._in.zeta.cdc.main.public.orders.insert._", "two", 1, 0).seq == 2, "second");
     CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "late", 1, MUSTER_ESTALE).seq == 2, "the fence tells where it is");

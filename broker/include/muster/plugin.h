@@ -236,7 +236,8 @@ struct muster_append {
     struct muster_bytes payload;
     uint64_t expected_seq; /* last sequence that the stream must have; MUSTER_UNFENCED for none */
     muster_stream_ack_fn acked; /* NULL: no acknowledgement is asked for. In a fenced stream the acknowledgement of a later
-                                 * append tells that this one is stored as well, because it was refused otherwise. */
+                                 * append tells that this one is stored as well, because it was refused otherwise. Such an
+                                 * append may wait for the next one that asks, at most 100 ms. */
     void *arg;
 };
 #define MUSTER_UNFENCED UINT64_MAX

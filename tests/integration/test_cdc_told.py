@@ -1,0 +1,420 @@
+"""Faults of PostgreSQL's side told apart: told once, seen in /readyz and metrics, tried again at leisure, healed without a restart."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+import pytest
+
+from cdcrig import Rig, component, installation, wait_code
+from ear import Ear, Heard
+from harness import Musterd, installed, wait_until
+
+TABLE = "CREATE TABLE orders (tenant_id text, id int GENERATED ALWAYS AS IDENTITY, v text, PRIMARY KEY (tenant_id, id))"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Generator[Rig, None, None]:
+    with installation("acme", "zeta") as rig:
+        rig.sql(TABLE)
+        rig.site.cli("publish", "public.orders")
+        yield rig
+
+
+class Scene:
+    """One broker with a source of its own beside the slot of events, so that the tests do not meet."""
+
+    def __init__(self, rig: Rig, source: str) -> None:
+        self.rig = rig
+        self.source = self.slot = source
+        self.broker = self.further()
+        self.ears = {tenant: rig.ear(f"cdc.{source}.>", tenant) for tenant in ("acme", "zeta")}
+        self.gaps = {tenant: rig.ear(f"evt.cdc.gap.{source}", tenant) for tenant in ("acme", "zeta")}
+
+    def further(self, **cdc: Any) -> Musterd:
+        """A broker for the same source, not yet started."""
+        broker = self.rig.site.broker(f"{self.source}{len(self.rig.site.brokers)}", cdc={"slot": self.slot, **cdc})
+        broker.config["plugins"][0]["instance"] = self.source
+        return broker
+
+    def row(self, tenant: str = "acme") -> int:
+        return int(self.rig.sql(f"INSERT INTO orders (tenant_id) VALUES ('{tenant}') RETURNING id")[0][0])
+
+    def hear(self, row: int, tenant: str = "acme", deadline: float = 20) -> Heard:
+        return self.ears[tenant].wait_for(lambda h: h.body["key"].get("id") == row, deadline)
+
+    def flows(self, deadline: float = 20) -> Heard:
+        return self.hear(self.row(), "acme", deadline)
+
+    def wait_code(self, code: str, deadline: float = 20) -> dict[str, Any]:
+        return wait_code(self.broker, code, deadline, f"cdc.{self.source}")
+
+    def restarts(self) -> float:
+        return self.broker.metric("muster_cdc_restarts_total", f'instance="{self.source}"')
+
+    def told(self, code: str) -> int:
+        """How often the log names the fault."""
+        return len(re.findall(rf"plugin\.cdc\.{self.source}: \w+ \({code}\)", self.broker.log()))
+
+    def check_leisure(self, code: str) -> None:
+        """While a fault lasts it is tried again ever more seldom, and the log has it once."""
+        assert self.broker.get("/readyz")[0] == 503
+        before = self.restarts()
+        threading.Event().wait(3)
+        assert component(self.broker, f"cdc.{self.source}")["code"] == code
+        assert self.restarts() - before <= 7, "a hot loop"
+        assert self.told(code) == 1, self.broker.log()
+
+    def check_gap(self, reason: str, before: Heard, count: int = 1) -> None:
+        """Each tenant has been told, a new epoch counts from 1, and what follows arrives."""
+        for tenant in ("acme", "zeta"):
+            gap = self.gaps[tenant].wait(count)[-1]
+            assert gap.body["source"] == self.source and gap.body["reason"] == reason, gap.body
+            assert set(gap.body) == {"source", "reason", "from_lsn", "to_lsn", "epoch", "at"}
+            row = self.row(tenant)
+            heard = self.hear(row, tenant)
+            assert heard.epoch == gap.body["epoch"] > before.epoch
+            first = next(h for h in self.ears[tenant].all if h.epoch == heard.epoch)
+            assert first.seq == 1 and "columns" in first.body
+        assert [len(ear.all) for ear in self.gaps.values()] == [count, count]
+        assert self.broker.metric("muster_cdc_gaps_total", f'instance="{self.source}"') >= 1
+
+    def drop_slot(self, name: str = "") -> None:
+        """Also under a reader that comes back at once."""
+        def dropped() -> bool:
+            try:
+                self.rig.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{name or self.slot}'",
+                             f"SELECT pg_drop_replication_slot('{name or self.slot}')")
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+
+        wait_until(dropped, 10, "the slot to be dropped")
+
+    def confirmed(self) -> int:
+        return int(self.rig.sql(f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{self.slot}'")[0][0])
+
+    def end(self) -> None:
+        for broker in self.rig.site.brokers:
+            if broker.alive:
+                assert broker.stop() == 0, broker.log()[-3000:]
+        wait_until(lambda: not self.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND active"), 10, "release")
+        self.rig.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+
+
+@pytest.fixture
+def scene(shared: Rig, request: pytest.FixtureRequest) -> Generator[Scene, None, None]:
+    """`make` of a Scene whose names come from the test's."""
+    scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_"))
+    yield scene
+    scene.end()
+
+
+@contextmanager
+def own_site() -> Generator[Scene, None, None]:
+    """Servers of its own, for what would break those of the others."""
+    with installation("acme", "zeta") as rig:
+        rig.sql(TABLE)
+        rig.site.cli("publish", "public.orders")
+        yield Scene(rig, "main")
+
+
+# ---- publication and slot
+
+
+def test_publication_missing(scene: Scene) -> None:
+    scene.broker.config["plugins"][0]["config"]["publication"] = "late"
+    scene.broker.start(ready=False)
+    said = scene.wait_code("publication_missing")
+    assert said["state"] == "down" and "late" in said["text"] and "muster migrate" in said["text"]
+    scene.check_leisure("publication_missing")
+    assert not scene.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{scene.slot}'"), "publication before slot"
+    scene.rig.sql("CREATE PUBLICATION late FOR TABLE orders")
+    scene.wait_code("ok", 10)
+    assert scene.flows().seq == 1 and not scene.gaps["acme"].all
+    scene.rig.sql("DROP PUBLICATION late")
+
+
+def test_publication_dropped_while_running(scene: Scene) -> None:
+    """Up to PostgreSQL 17 a slot cannot get past a position at which its publication was not there: the slot must go."""
+    scene.rig.sql("CREATE PUBLICATION brief FOR TABLE orders")
+    scene.broker.config["plugins"][0]["config"]["publication"] = "brief"
+    scene.broker.start()
+    before = scene.flows()
+    scene.rig.sql("DROP PUBLICATION brief")
+    scene.row()
+    said = scene.wait_code("publication_missing")
+    assert "brief" in said["text"]
+    scene.check_leisure("publication_missing")
+    scene.rig.sql("CREATE PUBLICATION brief FOR TABLE orders")
+    scene.drop_slot()
+    scene.wait_code("ok", 15)
+    scene.check_gap("slot_missing", before)
+    scene.rig.sql("DROP PUBLICATION brief")
+
+
+def test_slot_dropped_while_running(scene: Scene) -> None:
+    scene.broker.start()
+    before = scene.flows()
+    scene.drop_slot()
+    scene.wait_code("ok")
+    scene.check_gap("slot_missing", before)
+    assert scene.restarts() <= 3
+
+
+def test_slot_dropped_while_the_broker_is_down(scene: Scene) -> None:
+    scene.broker.start()
+    before = scene.flows()
+    scene.broker.kill()
+    lost = scene.row()
+    wait_until(lambda: not scene.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{scene.slot}' AND active"), 5, "release")
+    scene.drop_slot()
+    scene.broker.start()
+    scene.check_gap("slot_missing", before)
+    assert not [h for h in scene.ears["acme"].all if h.body["key"].get("id") == lost]
+
+
+@pytest.mark.parametrize("how", ["advanced", "recreated"])
+def test_slot_moved_by_somebody_else(scene: Scene, how: str) -> None:
+    scene.broker.start()
+    before = scene.flows()
+    scene.broker.stop()
+    scene.row()
+    if how == "advanced":
+        scene.rig.sql(f"SELECT pg_replication_slot_advance('{scene.slot}', pg_current_wal_insert_lsn())")
+    else:
+        scene.drop_slot()
+        scene.rig.sql(f"SELECT pg_create_logical_replication_slot('{scene.slot}', 'pgoutput')")
+    scene.broker.start()
+    scene.check_gap("slot_advanced", before)
+    gap = scene.gaps["acme"].all[0].body
+    assert gap["from_lsn"] and gap["to_lsn"] and gap["from_lsn"] != gap["to_lsn"]
+
+
+def test_a_restart_is_no_gap(scene: Scene) -> None:
+    scene.broker.start()
+    first = scene.flows()
+    for end in (scene.broker.kill, scene.broker.stop, scene.broker.kill):
+        end()
+        row = scene.row()
+        scene.broker.start()
+        assert scene.hear(row).epoch == first.epoch
+    assert not scene.gaps["acme"].all
+
+
+def test_slot_of_another_plugin(scene: Scene) -> None:
+    scene.rig.sql(f"SELECT pg_create_logical_replication_slot('{scene.slot}', 'test_decoding')")
+    scene.broker.start(ready=False)
+    said = scene.wait_code("slot_foreign")
+    assert "test_decoding" in said["text"] and said["state"] == "down"
+    scene.check_leisure("slot_foreign")
+    scene.rig.sql(f"SELECT pg_drop_replication_slot('{scene.slot}')")
+    scene.wait_code("ok", 10)
+    assert scene.flows().seq == 1
+
+
+def test_slot_of_another_database(scene: Scene) -> None:
+    with scene.rig.site.postgres.connect(dbname="postgres", autocommit=True) as connection:
+        connection.execute(f"SELECT pg_create_logical_replication_slot('{scene.slot}', 'pgoutput')")
+    scene.broker.start(ready=False)
+    assert "another database" in scene.wait_code("slot_foreign")["text"]
+    scene.rig.sql(f"SELECT pg_drop_replication_slot('{scene.slot}')")
+    scene.wait_code("ok", 10)
+
+
+def test_slot_waits_for_running_transactions(scene: Scene) -> None:
+    """PostgreSQL makes a slot when the transactions that run have ended: to give up and ask again would never end."""
+    with scene.rig.site.postgres.connect() as connection:
+        connection.execute("INSERT INTO orders (tenant_id) VALUES ('acme')")
+        scene.broker.start(ready=False)
+        said = scene.wait_code("slot_creating")
+        assert said["state"] == "down" and "transactions" in said["text"]
+        threading.Event().wait(11)
+        assert scene.restarts() == 0 and scene.told("slot_creating") == 1
+        connection.commit()
+    scene.wait_code("ok")
+    scene.flows()
+
+
+def test_slot_active_elsewhere(scene: Scene) -> None:
+    """The second broker stands by, is ready, and takes over within 2 s of the slot's release."""
+    second = scene.further()
+    scene.broker.start()
+    first = scene.flows()
+    second.start()
+    said = wait_code(second, "slot_active", 10, f"cdc.{scene.source}")
+    assert said["state"] == "standby" and second.get("/readyz")[0] == 200
+    holders = [scene.broker, second]
+    for end in ("stop", "kill", "stop"):
+        active, standby = holders
+        getattr(active, end)()
+        released = time.monotonic()
+        heard = scene.hear(scene.row())
+        assert time.monotonic() - released < 2, "take-over within 2 s"
+        assert heard.epoch == first.epoch
+        wait_code(standby, "ok", 10, f"cdc.{scene.source}")
+        active.start()
+        wait_code(active, "slot_active", 10, f"cdc.{scene.source}")
+        holders.reverse()
+    assert [h.seq for h in scene.ears["acme"].all] == [1, 2, 3, 4] and not scene.gaps["acme"].all
+
+
+def test_slot_lost(scene: Scene) -> None:
+    """The server gave up the log that the slot needs: it is made anew, and the gap is told."""
+    scene.broker.start()
+    before = scene.flows()
+    scene.broker.stop()
+    scene.rig.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'", "SELECT pg_reload_conf()")
+
+    def lost() -> bool:
+        scene.rig.sql("CREATE TABLE IF NOT EXISTS filler (v text)", "INSERT INTO filler SELECT repeat('x', 1000) FROM generate_series(1, 9000)",
+                      "SELECT pg_switch_wal()", "CHECKPOINT")
+        return bool(scene.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{scene.slot}' AND wal_status = 'lost'"))
+
+    wait_until(lost, 30, "the slot to be given up")
+    scene.rig.sql("ALTER SYSTEM RESET max_slot_wal_keep_size", "SELECT pg_reload_conf()", "DROP TABLE filler")
+    scene.broker.start()
+    scene.check_gap("slot_missing", before)
+
+
+# ---- privileges, settings, the server itself
+
+
+def test_role_without_replication(scene: Scene) -> None:
+    scene.broker.start()
+    first = scene.flows()
+    scene.broker.stop()
+    scene.rig.sql("ALTER ROLE muster_broker NOREPLICATION")
+    try:
+        scene.broker.start(ready=False)
+        said = scene.wait_code("no_replication_privilege")
+        assert "REPLICATION" in said["text"]
+        scene.check_leisure("no_replication_privilege")
+    finally:
+        scene.rig.sql("ALTER ROLE muster_broker REPLICATION")
+    scene.wait_code("ok", 10)
+    assert scene.flows().seq == first.seq + 1
+
+
+@pytest.mark.parametrize(("database", "code"), [("nosuch", "postgres_away"), ("postgres", "postgres_away")])
+def test_wrong_database(scene: Scene, database: str, code: str) -> None:
+    """One that is not there, and one that was not migrated: without the registry nothing begins, and both say so."""
+    dsn = scene.broker.config["postgres"]["dsn"]
+    scene.broker.config["postgres"]["dsn"] = dsn.replace("/muster", f"/{database}")
+    scene.broker.start(ready=False)
+    scene.wait_code(code)
+    said = component(scene.broker, "registry", "postgres")
+    assert said["state"] == "down" and (database in said["text"] or "muster" in said["text"]), said
+    assert scene.broker.get("/readyz")[0] == 503
+
+
+def test_database_that_goes_away(scene: Scene) -> None:
+    """The registry is known already when the database cannot be connected to any more."""
+    scene.broker.start()
+    scene.flows()
+    with psycopg.connect(scene.rig.site.postgres.dsn().replace("/muster", "/postgres"), autocommit=True) as admin:
+        admin.execute("ALTER DATABASE muster ALLOW_CONNECTIONS false")
+        try:
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'muster'")
+            wait_until(lambda: "not currently accepting" in component(scene.broker, f"cdc.{scene.source}")["text"], 10, "PostgreSQL's words")
+            scene.check_leisure("postgres_away")
+        finally:
+            admin.execute("ALTER DATABASE muster ALLOW_CONNECTIONS true")
+    scene.wait_code("ok", 10)
+    scene.flows()
+
+
+def test_wal_level(request: pytest.FixtureRequest) -> None:
+    with own_site() as scene:
+        rig, postgres = scene.rig, scene.rig.site.postgres
+        rig.sql("ALTER SYSTEM SET wal_level = replica")
+        postgres.stop()
+        postgres.start()
+        scene.broker.start(ready=False)
+        said = scene.wait_code("wal_level")
+        assert "replica" in said["text"] and "ALTER SYSTEM SET wal_level = logical" in said["text"]
+        scene.check_leisure("wal_level")
+        rig.sql("ALTER SYSTEM SET wal_level = logical")
+        postgres.stop()
+        postgres.start()
+        scene.wait_code("ok", 15)
+        assert scene.flows().seq == 1
+
+
+def test_postgres_away_at_start_and_later() -> None:
+    with own_site() as scene:
+        postgres = scene.rig.site.postgres
+        postgres.stop()
+        scene.broker.start(ready=False)
+        scene.wait_code("postgres_away")
+        assert scene.broker.get("/readyz")[0] == 503 and component(scene.broker, "registry", "postgres")["state"] == "down"
+        postgres.start()
+        scene.broker.wait_ready()
+        assert scene.flows().seq == 1
+        lines = scene.told("postgres_away")
+        postgres.stop()
+        scene.wait_code("postgres_away")
+        before = scene.restarts()
+        threading.Event().wait(4)
+        assert scene.restarts() - before <= 8 and scene.told("postgres_away") == lines + 1
+        postgres.start()
+        scene.broker.wait_ready()
+        assert scene.flows().seq == 2 and not scene.gaps["acme"].all
+
+
+def test_another_cluster_in_its_place() -> None:
+    """Restored or made anew, its positions mean nothing here: a gap, and no row is taken for one that is stored."""
+    with own_site() as scene:
+        postgres = scene.rig.site.postgres
+        scene.broker.start()
+        scene.rig.sql("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+        before = scene.flows()
+        wait_until(lambda: scene.confirmed() > before.lsn[0], 10, "the row to be confirmed")
+        scene.broker.stop()
+        postgres.stop()
+        postgres.data.rename(postgres.folder / "before")
+        user = ["runuser", "-u", "postgres", "--"] if postgres.user else []
+        subprocess.run([*user, installed("initdb"), "-D", str(postgres.data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C",
+                        "-N"], check=True, cwd="/", stdout=subprocess.DEVNULL)
+        conf = (postgres.folder / "before" / "postgresql.conf").read_text()
+        (postgres.data / "postgresql.conf").write_text(conf)
+        postgres.database = "postgres"
+        postgres.start()
+        scene.rig.sql("CREATE DATABASE muster")
+        postgres.database = "muster"
+        scene.rig.site.cli("migrate")
+        for tenant in ("acme", "zeta"):
+            scene.rig.site.cli("tenant", "add", tenant)
+        scene.rig.sql(TABLE)
+        scene.rig.site.cli("publish", "public.orders")
+        scene.broker.start()
+        scene.gaps["acme"].wait(1)
+        scene.broker.kill()  # before anything of the new cluster is stored
+        row = scene.row()
+        scene.broker.start()
+        heard = scene.ears["acme"].wait_for(lambda h: h.epoch > before.epoch)
+        assert heard.body["key"]["id"] == row and heard.seq == 1 and heard.lsn < before.lsn
+        assert scene.gaps["acme"].all[0].body["reason"] == "cluster_changed"
+
+
+# ---- at rest
+
+
+def test_an_idle_table_in_a_busy_database_holds_no_log(scene: Scene) -> None:
+    scene.broker.start()
+    scene.flows()
+    scene.rig.sql("CREATE TABLE busy (v text)")
+    for _ in range(2):
+        scene.rig.sql("INSERT INTO busy SELECT repeat('x', 100) FROM generate_series(1, 1000)", "SELECT pg_logical_emit_message(true, 'x', 'y')")
+        target = int(scene.rig.sql("SELECT pg_current_wal_lsn() - '0/0'")[0][0])
+        wait_until(lambda: scene.confirmed() >= target, 5, "what other tables wrote to be confirmed")
+    assert scene.broker.metric("muster_cdc_lag_bytes", f'instance="{scene.source}"') < 1_000_000
+    scene.rig.sql("DROP TABLE busy")

@@ -1,0 +1,99 @@
+/*
+ * echo - the plugin of the plugin tests: each function of muster/plugin.h behind a verb, and every way to misbehave that a test needs.
+ *
+ * echo.say and echo.count have definitions and are checked by the broker; the verbs of `lab` are not. Each verb is one function of
+ * echo_*.c. What waits for something is a job: the message, held, until job_answer().
+ */
+#ifndef MUSTER_TESTS_ECHO_H
+#define MUSTER_TESTS_ECHO_H
+
+#include <muster/plugin.h>
+#include <pthread.h>
+#include <stdint.h>
+
+enum { ECHO_HELD_MAX = 1024 };
+
+struct echo_config {
+    const char *greeting;
+    int32_t misbehave; /* MISBEHAVE_* */
+    int32_t sql;       /* prepare statements: needs postgres.dsn */
+};
+enum { MISBEHAVE_NO, MISBEHAVE_CREATE, MISBEHAVE_START, MISBEHAVE_CRASH, MISBEHAVE_HANG, MISBEHAVE_EARLY, MISBEHAVE_DESTROY };
+
+struct echo;
+
+/* A request that is answered later. Lane only. */
+struct job {
+    struct job *next; /* of those that wait for the clock */
+    struct echo *e;
+    const struct muster_msg *msg; /* held */
+    struct muster_value *args;
+    int64_t due_ns;
+    int64_t n, sent, refused; /* of verbs that count */
+    char *body;               /* of flood */
+    int fds[2];               /* of pipe */
+    uint64_t handle;
+    pthread_t thread;
+};
+
+struct echo {
+    const struct muster_host *host;
+    const struct echo_config *config;
+    const struct muster_bus *bus;
+    const struct muster_stream *streams;
+    const struct muster_kv *kv;
+    const struct muster_timer *timers;
+    const struct muster_io *io;
+    const struct muster_tenants *tenants;
+    const struct muster_config *positions;
+    const struct muster_metrics *metrics;
+    const struct muster_sql *sql; /* NULL unless configured */
+    const struct muster_codec *codec;
+    uint64_t m_said, m_open, m_took; /* counter with a label, gauge, histogram */
+    uint64_t read_stmt, write_stmt;
+    uint64_t stream; /* 0: not open */
+    uint64_t clock;  /* the timer that runs while jobs wait for it */
+    uint64_t extra;  /* subscription of verb listen */
+    struct job *waiting, *flooding;
+    int64_t n_said, n_heard, n_beats, n_ticks, n_writable, n_up, n_down, n_tables;
+    int64_t again_left;
+    char last_agent[80], last_text[200];
+};
+
+/* What a verb does with a message. Its result is the callback's. */
+typedef int (*verb_fn)(struct echo *e, const struct muster_msg *msg, const struct muster_value *args);
+struct verb {
+    const char *name;
+    verb_fn fn;
+};
+extern const struct verb echo_verbs_lane[], echo_verbs_out[], echo_verbs_store[]; /* each ends with a NULL name */
+#define ECHO_VERBS_LANE "silent fail error hold slow hang crash again twice large held lane last pipe tick post wrong_thread late_health"
+#define ECHO_VERBS_OUT "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
+#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen read write"
+
+/* One pair of an answer; s NULL: the number. */
+struct pair {
+    const char *key, *s;
+    int64_t i;
+};
+int echo_answer(struct echo *e, const struct muster_msg *msg, const struct pair *pairs, size_t n);
+#define ANSWER(e, msg, ...)                                                                                          \
+    echo_answer((e), (msg), (const struct pair[]){__VA_ARGS__}, sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
+
+/* Arguments of a request; absent or of another type: what is given as otherwise. */
+int64_t arg_int(const struct echo *e, const struct muster_value *args, const char *key, int64_t otherwise);
+const char *arg_str(const struct echo *e, const struct muster_value *args, const char *key, const char *otherwise);
+struct muster_bytes bytes_of(const char *s);
+
+/* Hold the message. NULL: it could not be held, and was answered. */
+struct job *job_new(struct echo *e, const struct muster_msg *msg);
+#define JOB_ANSWER(job, ...)                                                                                         \
+    job_answer((job), (const struct pair[]){__VA_ARGS__}, sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
+/* Answer, and the job is gone. */
+void job_answer(struct job *job, const struct pair *pairs, size_t n);
+/* Where a call of the host that was to finish the job failed at once. */
+int job_failed(struct job *job, int code);
+void job_drop(struct job *job);
+void flood_on(struct echo *e); /* on_writable */
+
+#endif

@@ -1,0 +1,155 @@
+/* Verbs about what is stored: keys, streams and the database; see echo.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "echo.h"
+
+/* ---- keys --------------------------------------------------------------------------------------------------------------- */
+
+static void on_key(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct job *job = arg;
+    char text[100];
+
+    (void)snprintf(text, sizeof text, "%.*s", (int)value.len, value.data ? (const char *)value.data : "");
+    JOB_ANSWER(job, {"code", NULL, code}, {"value", text, 0}, {"revision", NULL, (int64_t)revision});
+}
+
+static int do_kv_get(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    struct job *job = job_new(e, msg);
+
+    return job ? job_failed(job, e->kv->get(e->host, arg_str(e, args, "key", ""), on_key, job)) : 0;
+}
+
+/* Without a revision: whatever there is. */
+static int do_kv_put(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    int64_t revision = arg_int(e, args, "revision", -1);
+    struct muster_bytes value = bytes_of(arg_str(e, args, "value", ""));
+    struct job *job = job_new(e, msg);
+
+    return job ? job_failed(job, e->kv->put(e->host, arg_str(e, args, "key", ""), value,
+                                            revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision, on_key, job))
+               : 0;
+}
+
+/* ---- streams ------------------------------------------------------------------------------------------------------------ */
+
+static void on_info(void *arg, int code, const struct muster_stream_info *info)
+{
+    struct job *job = arg;
+
+    JOB_ANSWER(job, {"code", NULL, code}, {"last_seq", NULL, info ? (int64_t)info->last_seq : -1},
+               {"n_msgs", NULL, info ? (int64_t)info->n_msgs : -1});
+}
+
+/* Close what is open, and open it anew. */
+static int do_reopen(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    struct muster_stream_options options = {.size = sizeof options,
+                                            .name = arg_str(e, args, "name", "ECHO"),
+                                            .subjects = arg_str(e, args, "subjects", "echo.>"),
+                                            .max_age_ns = INT64_C(3600000000000)};
+    struct job *job = job_new(e, msg);
+
+    if (!job)
+        return 0;
+    e->streams->close(e->host, e->stream);
+    return job_failed(job, e->streams->open(e->host, &options, on_info, job, &e->stream));
+}
+
+static int do_info(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    struct job *job = job_new(e, msg);
+    int err;
+
+    if (!job)
+        return 0;
+    err = e->streams->info(e->host, e->stream, on_info, job);
+    if (!err && arg_int(e, args, "close", 0))
+        e->streams->close(e->host, e->stream); /* what is due comes with MUSTER_ELINK */
+    return job_failed(job, err);
+}
+
+static void on_appended(void *arg, int code, uint64_t seq)
+{
+    struct job *job = arg;
+
+    JOB_ANSWER(job, {"code", NULL, code}, {"seq", NULL, (int64_t)seq});
+}
+
+static int do_append(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    const struct muster_header headers[] = {{"X-Echo", "stored"}};
+    int64_t expected = arg_int(e, args, "expected", -1);
+    struct muster_append append = {.size = sizeof append,
+                                   .tenant = msg->tenant,
+                                   .subject = arg_str(e, args, "subject", "echo.said"),
+                                   .headers = headers,
+                                   .n_headers = 1,
+                                   .payload = bytes_of(arg_str(e, args, "text", "{}")),
+                                   .expected_seq = expected < 0 ? MUSTER_UNFENCED : (uint64_t)expected,
+                                   .acked = on_appended};
+    struct job *job = job_new(e, msg);
+
+    append.arg = job;
+    return job ? job_failed(job, e->streams->append(e->host, e->stream, &append)) : 0;
+}
+
+static void on_last(void *arg, int code, const struct muster_msg *last)
+{
+    struct job *job = arg;
+    char text[100] = "";
+
+    if (last)
+        (void)snprintf(text, sizeof text, "%.*s", (int)last->payload.len, (const char *)last->payload.data);
+    JOB_ANSWER(job, {"code", NULL, code}, {"text", text, 0}, {"seq", NULL, last ? (int64_t)last->seq : 0},
+               {"subject", last ? last->subject : "", 0}, {"header", last && last->n_headers ? last->headers[0].value : "", 0},
+               {"tenant", last && last->tenant ? job->e->tenants->name(last->tenant) : "", 0});
+}
+
+static int do_last_of(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    const char *subject = arg_str(e, args, "subject", NULL);
+    struct job *job = job_new(e, msg);
+
+    return job ? job_failed(job, e->streams->last(e->host, e->stream, subject ? msg->tenant : NULL, subject, on_last, job)) : 0;
+}
+
+/* ---- the database ------------------------------------------------------------------------------------------------------- */
+
+static void on_row(void *arg, const struct muster_sql_result *r)
+{
+    struct job *job = arg;
+    bool row = !r->code && r->n_rows == 1;
+    const char *first = row ? r->get(r, 0, 0) : NULL, *second = row && r->n_columns > 1 ? r->get(r, 0, 1) : NULL;
+
+    JOB_ANSWER(job, {"code", NULL, r->code}, {"first", first ? first : "", 0}, {"second", second ? second : "", 0},
+               {"third", row && r->n_columns > 2 && !r->get(r, 0, 2) ? "null" : "", 0}, {"error", r->error, 0},
+               {"sqlstate", r->sqlstate, 0});
+}
+
+static int run(struct echo *e, const struct muster_msg *msg, const struct muster_value *args, uint64_t stmt)
+{
+    const struct muster_bytes params[] = {bytes_of(arg_str(e, args, "text", "")), {NULL, 0}};
+    struct job *job = job_new(e, msg);
+
+    return job ? job_failed(job, e->sql->exec(e->host, stmt, msg->tenant, msg->agent, 2, params, on_row, job)) : 0;
+}
+
+static int do_read(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    return run(e, msg, args, e->read_stmt);
+}
+
+static int do_write(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    return run(e, msg, args, e->write_stmt);
+}
+
+const struct verb echo_verbs_store[] = {
+    {"kv_put", do_kv_put}, {"kv_get", do_kv_get}, {"append", do_append}, {"last_of", do_last_of}, {"info", do_info},
+    {"reopen", do_reopen}, {"read", do_read},     {"write", do_write},   {NULL, NULL},
+};
