@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import threading
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
+
 from client import Client
-from ear import Ear
+from ear import Ear, Heard
 from harness import Musterd, Site, wait_until
 
 COMPLAINTS = ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "broken invariant")
@@ -103,3 +107,103 @@ def wait_code(broker: Musterd, code: str, deadline: float = 20, name: str = "cdc
     except AssertionError as late:
         raise AssertionError(f"{late}; it says {component(broker, name)}\n{broker.log()[-4000:]}") from None
     return component(broker, name)
+
+
+ORDERS = "CREATE TABLE orders (tenant_id text, id int GENERATED ALWAYS AS IDENTITY, v text, PRIMARY KEY (tenant_id, id))"
+
+
+class Scene:
+    """One broker with a source of its own beside the slot of events, so that the tests do not meet."""
+
+    def __init__(self, rig: Rig, source: str) -> None:
+        self.rig = rig
+        self.source = self.slot = source
+        self.broker = self.further()
+        self.ears = {tenant: rig.ear(f"cdc.{source}.>", tenant) for tenant in ("acme", "zeta")}
+        self.gaps = {tenant: rig.ear(f"evt.cdc.gap.{source}", tenant) for tenant in ("acme", "zeta")}
+
+    def further(self, **cdc: Any) -> Musterd:
+        """A broker for the same source, not yet started."""
+        broker = self.rig.site.broker(f"{self.source}{len(self.rig.site.brokers)}", cdc={"slot": self.slot, **cdc})
+        broker.config["plugins"][0]["instance"] = self.source
+        return broker
+
+    def row(self, tenant: str = "acme") -> int:
+        return int(self.rig.sql(f"INSERT INTO orders (tenant_id) VALUES ('{tenant}') RETURNING id")[0][0])
+
+    def hear(self, row: int, tenant: str = "acme", deadline: float = 20) -> Heard:
+        return self.ears[tenant].wait_for(lambda h: h.body["key"].get("id") == row, deadline)
+
+    def flows(self, deadline: float = 20) -> Heard:
+        return self.hear(self.row(), "acme", deadline)
+
+    def wait_code(self, code: str, deadline: float = 20) -> dict[str, Any]:
+        return wait_code(self.broker, code, deadline, f"cdc.{self.source}")
+
+    def restarts(self) -> float:
+        return self.broker.metric("muster_cdc_restarts_total", f'instance="{self.source}"')
+
+    def told(self, code: str) -> int:
+        """How often the log names the fault."""
+        return len(re.findall(rf"plugin\.cdc\.{self.source}: \w+ \({code}\)", self.broker.log()))
+
+    def check_leisure(self, code: str) -> None:
+        """While a fault lasts it is tried again ever more seldom, and the log has it once."""
+        assert self.broker.get("/readyz")[0] == 503
+        before = self.restarts()
+        threading.Event().wait(3)
+        assert component(self.broker, f"cdc.{self.source}")["code"] == code
+        assert self.restarts() - before <= 7, "a hot loop"
+        assert self.told(code) == 1, self.broker.log()
+
+    def check_gap(self, reason: str, before: Heard, count: int = 1) -> None:
+        """Each tenant has been told, a new epoch counts from 1, and what follows arrives."""
+        for tenant in ("acme", "zeta"):
+            gap = self.gaps[tenant].wait(count)[-1]
+            assert gap.body["source"] == self.source and gap.body["reason"] == reason, gap.body
+            assert set(gap.body) == {"source", "reason", "from_lsn", "to_lsn", "epoch", "at"}
+            row = self.row(tenant)
+            heard = self.hear(row, tenant)
+            assert heard.epoch == gap.body["epoch"] > before.epoch
+            first = next(h for h in self.ears[tenant].all if h.epoch == heard.epoch)
+            assert first.seq == 1 and "columns" in first.body
+        assert [len(ear.all) for ear in self.gaps.values()] == [count, count]
+        assert self.broker.metric("muster_cdc_gaps_total", f'instance="{self.source}"') >= 1
+
+    def drop_slot(self, name: str = "") -> None:
+        """Also under a reader that comes back at once."""
+        def dropped() -> bool:
+            try:
+                self.rig.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{name or self.slot}'",
+                             f"SELECT pg_drop_replication_slot('{name or self.slot}')")
+            except psycopg.errors.ObjectInUse:
+                return False
+            return True
+
+        wait_until(dropped, 10, "the slot to be dropped")
+
+    def confirmed(self) -> int:
+        return int(self.rig.sql(f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{self.slot}'")[0][0])
+
+    def end(self) -> None:
+        for broker in self.rig.site.brokers:
+            if broker.alive:
+                assert broker.stop() == 0, broker.log()[-3000:]
+        wait_until(lambda: not self.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND active"), 10, "release")
+        self.rig.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+
+
+@contextmanager
+def told_site() -> Generator[Rig, None, None]:
+    """An installation whose table `orders` belongs to acme and zeta."""
+    with installation("acme", "zeta") as rig:
+        rig.sql(ORDERS)
+        rig.site.cli("publish", "public.orders")
+        yield rig
+
+
+@contextmanager
+def own_scene() -> Generator[Scene, None, None]:
+    """Servers of its own, for what would break those of other tests."""
+    with told_site() as rig:
+        yield Scene(rig, "main")

@@ -109,6 +109,12 @@ class Client:
     def purge(self, stream: str) -> None:
         self._run(self._nc.jetstream(timeout=20).purge_stream(stream))
 
+    def add_stream(self, stream: str, subjects: list[str]) -> None:
+        self._run(self._nc.jetstream(timeout=20).add_stream(name=stream, subjects=subjects))
+
+    def delete_message(self, stream: str, seq: int) -> None:
+        self._run(self._nc.jetstream(timeout=20).delete_msg(stream, seq))
+
     def delete_stream(self, stream: str) -> None:
         self._run(self._nc.jetstream(timeout=20).delete_stream(stream))
 

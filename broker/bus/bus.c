@@ -99,9 +99,21 @@ static bool is_of_link(const struct call *c, const void *arg)
     return c->link == *(const int *)arg;
 }
 
+struct late {
+    int link;
+    int64_t now_ns;
+};
+
 static bool is_late(const struct call *c, const void *arg)
 {
-    return c->deadline_ns <= *(const int64_t *)arg;
+    const struct late *late = arg;
+
+    return c->link == late->link && c->deadline_ns <= late->now_ns;
+}
+
+static bool is_of_lane(const struct call *c, const void *arg)
+{
+    return c->how.lane == arg;
 }
 
 static bool is_of_owner(const struct call *c, const void *arg)
@@ -318,6 +330,12 @@ void bus_cancel(struct bus *b, const void *owner)
         complete_where(b, is_of_owner, owner, MUSTER_ELINK);
 }
 
+void bus_cancel_lane(struct bus *b, const struct lane *lane)
+{
+    if (b)
+        complete_where(b, is_of_lane, lane, MUSTER_ELINK);
+}
+
 /* ---- subscriptions ------------------------------------------------------------------------------------------------- */
 
 static void unref(struct subscription *s)
@@ -526,8 +544,7 @@ static void on_tick(void *arg, int64_t now_ns)
 {
     struct side *side = arg;
 
-    if (side->index == BUS_LIVE)
-        complete_where(side->bus, is_late, &now_ns, MUSTER_ETIME);
+    complete_where(side->bus, is_late, &(struct late){side->index, now_ns}, MUSTER_ETIME);
 }
 
 static int open_side(struct bus *b, int index)

@@ -78,6 +78,8 @@ struct bus_call {
 int bus_request(struct bus *bus, int link, const struct bus_out *out, const struct bus_call *call);
 /* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. bus may be NULL. */
 void bus_cancel(struct bus *bus, const void *owner);
+/* The same for whatever a lane has asked, when it ends. */
+void bus_cancel_lane(struct bus *bus, const struct lane *lane);
 
 typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
 struct bus_sub {

@@ -235,12 +235,13 @@ static const char *first_conflict(const cJSON *have, const cJSON *want)
 
 static bool differs(const cJSON *have, const cJSON *want)
 {
-    static const char *const keys[] = {"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "num_replicas"};
+    static const char *const keys[] = {"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject"};
 
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
         if (!same(have, want, keys[i]))
             return true;
-    return false;
+    /* More copies than asked for are the operator's wish. */
+    return number(have, "num_replicas") < number(want, "num_replicas");
 }
 
 static void on_ensure(void *arg, int code, const struct bus_msg *msg);

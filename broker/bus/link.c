@@ -238,6 +238,14 @@ static void try_connect(struct link *l)
 
     s = natsConnection_Connect(&nc, l->opts);
     l->nc = nc;
+    if (s == NATS_OK && natsConnection_GetMaxPayload(nc) < BUS_MAX_BYTES) {
+        char why[128];
+
+        (void)snprintf(why, sizeof why, "the server's max_payload is %lld, expected at least %d: raise it",
+                       (long long)natsConnection_GetMaxPayload(nc), BUS_MAX_BYTES);
+        set_down(l, why);
+        return;
+    }
     if (s == NATS_OK)
         s = l->hooks.on_connected(l->hooks.arg, nc);
     if (s != NATS_OK) {

@@ -190,13 +190,13 @@ static void on_link(void *arg, int link, bool up, const char *reason)
     struct broker *b = arg;
     bool both;
 
-    atomic_store(&b->link_up[link], up);
-    both = atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]);
     if (up)
         health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
     else
         health_set(b->link_health[link], MUSTER_HEALTH_DOWN, "nats_away", "NATS is away: %s", reason);
-    pthread_mutex_lock(&b->tell_lock);
+    pthread_mutex_lock(&b->tell_lock); /* so that what is told last is how it is */
+    atomic_store(&b->link_up[link], up);
+    both = atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]);
     for (size_t i = 0; i < b->n_instances && b->telling && (both || !up); i++)
         instance_tell_link(b->instances[i], both);
     pthread_mutex_unlock(&b->tell_lock);

@@ -248,6 +248,14 @@ static int call_destroy(void *arg)
     return 0;
 }
 
+static int call_cancel_rest(void *arg)
+{
+    struct instance *in = arg;
+
+    bus_cancel_lane(broker_bus(in->broker), in->lane);
+    return 0;
+}
+
 int instance_end(struct instance *in, int64_t deadline_ns)
 {
     int err;
@@ -255,6 +263,9 @@ int instance_end(struct instance *in, int64_t deadline_ns)
     if (in->ended)
         return 0;
     err = lane_call_until(in->lane, call_cancel, in, deadline_ns);
+    /* An answer that was on its way may have led to another question, of which none leads to a third. */
+    for (int i = 0; i < 3 && !err; i++)
+        err = lane_call_until(in->lane, call_cancel_rest, in, deadline_ns);
     if (!err)
         err = lane_call_until(in->lane, call_destroy, in, deadline_ns);
     if (!err)

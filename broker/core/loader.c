@@ -13,6 +13,7 @@
 #include "base/name.h"
 
 #define ENTRY_PREFIX "muster_plugin_entry_v"
+enum { DESCRIBE_SIZE = 128 };
 
 static int why_not(char why[LOADER_WHY_SIZE], int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -93,23 +94,47 @@ static int why_no_entry(void *lib, const char *path, char why[LOADER_WHY_SIZE])
 }
 
 /* Held against what this broker needs, not against its own size: an older plugin's descriptor may be shorter. */
-static int check_descriptor(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+/* "plugin acme 1.2" where the descriptor can be read so far. */
+static const char *describe(const struct muster_plugin *p, char out[DESCRIBE_SIZE])
 {
+    bool readable = p->abi_major == MUSTER_ABI_MAJOR && MUSTER_HAS(p, version) && p->name && p->version;
+
+    (void)snprintf(out, DESCRIBE_SIZE, readable ? "plugin %.64s %.32s" : "plugin", readable ? p->name : "", readable ? p->version : "");
+    return out;
+}
+
+static int check_numbers(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+{
+    char who[DESCRIBE_SIZE];
+
     if (p->abi_major != MUSTER_ABI_MAJOR || p->abi_minor > MUSTER_ABI_MINOR ||
         (MUSTER_ABI_MAJOR == 0 && p->abi_minor != MUSTER_ABI_MINOR))
-        return why_not(why, MUSTER_EABI, "%s: made for ABI %u.%u, this broker has %d.%d", path, p->abi_major, p->abi_minor,
-                       MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR);
+        return why_not(why, MUSTER_EABI, "%s: %s made for ABI %u.%u, this broker has %d.%d", path, describe(p, who), p->abi_major,
+                       p->abi_minor, MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR);
     if (!MUSTER_HAS(p, destroy))
-        return why_not(why, MUSTER_EINVAL, "%s: its descriptor has %u bytes, expected at least %zu", path, p->size,
+        return why_not(why, MUSTER_EINVAL, "%s: %s has a descriptor of %u bytes, expected at least %zu", path, describe(p, who), p->size,
                        offsetof(struct muster_plugin, destroy) + sizeof p->destroy);
+    return 0;
+}
+
+static int check_descriptor(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+{
+    char who[DESCRIBE_SIZE];
+    int err = check_numbers(p, path, why);
+
+    if (err)
+        return err;
     if (!p->name || !name_is_public(p->name, strlen(p->name)) || !p->version)
         return why_not(why, MUSTER_EINVAL, "%s: its descriptor's name is \"%s\", expected letters, digits, _ or -, and a version",
                        path, p->name ? p->name : "");
     if (!p->create || !p->start || !p->destroy)
-        return why_not(why, MUSTER_EINVAL, "%s: plugin %s lacks create, start or destroy", path, p->name);
+        return why_not(why, MUSTER_EINVAL, "%s: %s lacks create, start or destroy", path, describe(p, who));
     if (p->n_options && (!p->options || p->option_size < offsetof(struct muster_option, choices)))
-        return why_not(why, MUSTER_EINVAL, "%s: plugin %s has %u options of %u bytes, expected at least %zu bytes each", path,
-                       p->name, p->n_options, p->option_size, offsetof(struct muster_option, choices));
+        return why_not(why, MUSTER_EINVAL, "%s: %s has %u options of %u bytes, expected at least %zu bytes each", path,
+                       describe(p, who), p->n_options, p->option_size, offsetof(struct muster_option, choices));
+    if (p->n_services && (!p->services || p->service_size < sizeof(struct muster_service)))
+        return why_not(why, MUSTER_EINVAL, "%s: %s has %u services of %u bytes, expected at least %zu bytes each", path,
+                       describe(p, who), p->n_services, p->service_size, sizeof(struct muster_service));
     return 0;
 }
 

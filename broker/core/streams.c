@@ -22,6 +22,7 @@ struct streams {
     void *arg;
     struct health_component *health;
     bool busy, again; /* one check at a time */
+    bool passed;      /* all was well once */
     unsigned int n_open, n_failed;
 };
 
@@ -134,7 +135,8 @@ static bool is_danger(struct streams *s, const struct js_listed *stream)
     if (!guard_refuses(broker_root(s->broker), stream, why, sizeof why))
         return false;
     health_set(s->health, MUSTER_HEALTH_DOWN, "stream_acknowledges", "%s", why);
-    s->on_danger(s->arg, why);
+    if (!s->passed) /* later, one stream made by mistake must not end the fleet: it is not ready, and says why */
+        s->on_danger(s->arg, why);
     return true;
 }
 
@@ -164,6 +166,7 @@ static void finish(struct streams *s)
     if (s->n_open || !s->busy)
         return;
     s->busy = false;
+    s->passed = s->passed || !s->n_failed;
     if (!s->n_failed)
         health_set(s->health, MUSTER_HEALTH_OK, "ok", "all streams are as they must be");
     if (s->again) {

@@ -62,7 +62,9 @@ static void retry_later(struct cdc *c, const char *why)
 {
     uint64_t timer;
 
-    c->host->log(c->host, MUSTER_LOG_WARN, "the catalog could not be read: %s; trying again", why);
+    c->proven = false; /* what comes next says how it is */
+    c->since_ns = c->timer->now(c->host);
+    c->host->health(c->host, MUSTER_HEALTH_DOWN, "catalog", "muster.tables or the catalog cannot be read: %s; trying again", why);
     if (c->timer->once(c->host, CLOCK_S, retry_catalog, &timer) != 0)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory to look into the catalog again");
 }

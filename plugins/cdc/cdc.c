@@ -15,6 +15,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/name.h"
 
 static const int64_t tick_ns = CLOCK_S / 2, head_ns = 5 * CLOCK_S;
 static const int64_t proof_ns = 2 * CLOCK_S; /* without a fault are proof */
@@ -129,7 +130,7 @@ static void end_life(struct cdc *c)
 
 void cdc_restart(struct cdc *c)
 {
-    if (c->phase == CDC_WAIT)
+    if (c->phase == CDC_WAIT || c->draining)
         return;
     end_life(c);
     c->metrics->add(c->host, c->m.restarts, NULL, 1);
@@ -145,8 +146,8 @@ void cdc_fault(struct cdc *c, int state, const char *code, const char *fmt, ...)
     char line[384];
     va_list ap;
 
-    if (c->phase == CDC_WAIT)
-        return; /* of a life that has ended */
+    if (c->phase == CDC_WAIT || c->draining)
+        return; /* of a life that has ended, or ends on purpose */
     va_start(ap, fmt);
     (void)vsnprintf(line, sizeof line, fmt, ap);
     va_end(ap);
@@ -346,6 +347,25 @@ static const struct cdc_config *settle_config(const struct cdc_config *given)
     return config;
 }
 
+/* Names that could never match are refused where they stand. */
+static int check_names(const struct muster_host *host, const struct cdc_config *config)
+{
+    const struct muster_map *m = &config->tables;
+    const char *taker = config->unroutable_tenant;
+
+    if (taker && !name_is_public(taker, strlen(taker)))
+        return host->fail(host, MUSTER_EINVAL, "unroutable.tenant: \"%s\": expected a tenant's name: 1 to 64 letters, digits, _ or -, and no _ first", taker);
+    for (size_t i = 0; i < m->n; i++) {
+        const char *tenant = ((const struct route_setting *)m->entries + i)->tenant;
+
+        if (!strchr(m->keys[i], '.'))
+            return host->fail(host, MUSTER_EINVAL, "tables.%s: expected schema.table, such as public.%s", m->keys[i], m->keys[i]);
+        if (tenant && !name_is_public(tenant, strlen(tenant)))
+            return host->fail(host, MUSTER_EINVAL, "tables.%s.tenant: \"%s\": expected a tenant's name", m->keys[i], tenant);
+    }
+    return 0;
+}
+
 static int cdc_create(const struct muster_host *host, const void *config, void **ret_self)
 {
     struct cdc *c;
@@ -356,6 +376,9 @@ static int cdc_create(const struct muster_host *host, const void *config, void *
                           host->n_lanes);
     if (!host->postgres_dsn)
         return host->fail(host, MUSTER_EINVAL, "postgres.dsn is missing: expected where the slot is");
+    err = check_names(host, config);
+    if (err)
+        return err;
     c = calloc(1, sizeof *c);
     if (!c)
         return host->fail(host, MUSTER_ENOMEM, "no memory for an instance");

@@ -60,6 +60,7 @@ struct cdc_record {
     uint64_t confirm;    /* never confirmed past this */
     uint64_t stream_seq; /* of the stream when it was written */
     char system[32];     /* system identifier of the cluster */
+    uint32_t timeline;   /* of its log; 0: not known */
 };
 
 struct cdc_metrics {
@@ -89,6 +90,7 @@ struct cdc {
     uint32_t generation;  /* raised by cdc_restart(): answers to older questions are dropped */
     bool link_up;
     bool draining;
+    bool slot_made; /* by us, and the record does not know it yet; survives restarts */
     uint64_t tables_serial; /* of muster.tables and the tenants; 0: the registry is not there yet */
 
     struct source source;

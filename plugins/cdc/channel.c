@@ -64,20 +64,25 @@ static void channel_key(const struct cdc *c, const struct channel *ch, char out[
 static void on_keep(void *arg, int code, struct muster_bytes value, uint64_t revision)
 {
     (void)arg;
-    (void)code; /* a lost write makes a hole one day, never a number twice */
+    (void)code; /* an older count is in the bucket: a lost write makes a hole one day, never a number twice */
     (void)value;
     (void)revision;
 }
 
-/* Write down the count; nothing waits for it. */
-static void keep(struct cdc *c, struct channel *ch)
+static int write_count(struct cdc *c, struct channel *ch, muster_kv_fn fn, void *arg)
 {
     char key[256], value[80];
     int n = snprintf(value, sizeof value, "%llu %llu %llu", (unsigned long long)c->record.epoch, (unsigned long long)ch->seq,
                      (unsigned long long)c->sink.sent);
 
     channel_key(c, ch, key);
-    if (c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, on_keep, NULL) == 0)
+    return c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, fn, arg);
+}
+
+/* Write down the count; nothing waits for it. */
+static void keep(struct cdc *c, struct channel *ch)
+{
+    if (write_count(c, ch, on_keep, NULL) == 0)
         ch->kept = ch->seq;
 }
 
@@ -100,9 +105,6 @@ struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, c
             channel_free(ch);
             return NULL;
         }
-        ch->ready = all->fresh;
-        if (ch->ready)
-            keep(c, ch);
     }
     *recent = ch;
     return ch;
@@ -112,17 +114,41 @@ struct channel *channel_get(struct cdc *c, const struct muster_tenant *tenant, c
 
 static void ready(struct cdc *c, struct channel *ch, uint64_t seq)
 {
-    ch->seq = ch->told = seq;
+    ch->seq = ch->pending = seq;
+    ch->told = seq ? seq - 1 : 0; /* the last one may not have been told before a crash */
     ch->ready = true;
     pump_resume(c, PUMP_WAIT_CHANNEL);
 }
 
-/* It has no message in this epoch: let the bucket say that there is such a channel before it has. */
+static void on_first_keep(void *arg, int code, struct muster_bytes value, uint64_t revision)
+{
+    struct cdc_ask *ask = arg;
+    struct channel *ch = ask->about;
+    struct cdc *c = cdc_ask_take(ask);
+
+    (void)value;
+    (void)revision;
+    if (c && code)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the beginning of channel %s could not be written (error %d)", ch->name, code);
+    else if (c)
+        ready(c, ch, 0);
+}
+
+/* It has no message in this epoch: the bucket must say that there is such a channel before it has, so that a count which
+ * retention has cut from the stream is never begun a second time. */
 static void begin_channel(struct cdc *c, struct channel *ch)
 {
+    struct cdc_ask *ask = cdc_ask_new(c);
+    int err;
+
     ch->seq = 0;
-    keep(c, ch);
-    ready(c, ch, 0);
+    if (ask)
+        ask->about = ch;
+    err = ask ? write_count(c, ch, on_first_keep, ask) : MUSTER_ENOMEM;
+    if (!err)
+        return;
+    (void)cdc_ask_take(ask);
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "the beginning of channel %s could not be written (error %d)", ch->name, err);
 }
 
 /* The bucket's count holds when all that was stored since then is still there, as none of it is the channel's. */
@@ -232,6 +258,11 @@ void channel_ask(struct cdc *c, struct channel *ch)
 
     if (ch->asked)
         return;
+    if (c->channels.fresh) {
+        ch->asked = true;
+        begin_channel(c, ch);
+        return;
+    }
     ask = cdc_ask_new(c);
     if (ask)
         ask->about = ch;
@@ -266,7 +297,7 @@ static void flush_heads(struct heads *h)
     h->any = false;
 }
 
-static void add_head(struct heads *h, struct channel *ch)
+static void add_head(struct heads *h, struct channel *ch, uint64_t to)
 {
     if (ch->tenant != h->tenant || h->body.len > 60000) {
         flush_heads(h);
@@ -276,9 +307,9 @@ static void add_head(struct heads *h, struct channel *ch)
         buf_clear(&h->body);
     buf_putc(&h->body, h->any ? ',' : '{');
     buf_put_json(&h->body, ch->name, strlen(ch->name));
-    buf_printf(&h->body, ":{\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)h->c->record.epoch, (unsigned long long)ch->seq);
+    buf_printf(&h->body, ":{\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)h->c->record.epoch, (unsigned long long)to);
     h->any = true;
-    ch->told = ch->seq;
+    ch->told = to;
 }
 
 /* Channels of one tenant need not stand together in the table: gather them tenant by tenant would cost a sort, so a tenant may
@@ -287,16 +318,24 @@ void channels_tell(struct cdc *c)
 {
     struct heads h = {.c = c};
     int64_t now = c->timer->now(c->host);
+    bool all = sink_is_idle(c), settled = all || c->sink.acked >= c->channels.mark;
     int n_kept = 0;
     void *value;
 
+    /* Only what is stored is told: now, where nothing is under way; otherwise the counts of the last time, once stored. */
+    if (settled)
+        c->channels.mark = c->sink.sent + (c->sink.held ? 1 : 0);
     for (size_t at = 0; map_next(&c->channels.by_name, &at, NULL, &value);) {
         struct channel *ch = value;
 
+        uint64_t to = all ? ch->seq : settled ? ch->pending : ch->told;
+
         if (!ch->ready)
             continue;
-        if (ch->seq != ch->told) {
-            add_head(&h, ch);
+        if (settled)
+            ch->pending = ch->seq;
+        if (to != ch->told) {
+            add_head(&h, ch, to);
             ch->moved_ns = now;
         } else if (ch->seq != ch->kept && now - ch->moved_ns > CHANNEL_IDLE_S * CLOCK_S && n_kept < KEEP_BATCH) {
             keep(c, ch);

@@ -25,6 +25,7 @@ struct channel {
     char *filter; /* its subjects: "cdc.main.public.orders.>" */
     uint64_t seq; /* of the last message that was held or stored */
     uint64_t told, kept; /* of the last head notice, of the last write to the bucket */
+    uint64_t pending;    /* to be told once the stream has `mark` */
     int64_t moved_ns;
     uint32_t columns_version; /* of the relation whose columns were sent here last */
     bool ready;   /* seq is known */
@@ -35,6 +36,7 @@ struct channel {
 struct channels {
     struct map by_name; /* "tenant name" to struct channel, owned */
     struct channel *recent[CHANNELS_RECENT]; /* by tenant, because a table's rows change tenant from one to the next */
+    uint64_t mark; /* sequence of the stream that stores all pending counts */
     bool fresh; /* the stream was made anew: every channel begins at 0 */
 };
 

@@ -3,6 +3,8 @@
 
 #include "cdc/cdc.h"
 
+enum { MAX_KEY_HEADER = 4096 };
+
 uint32_t deliver_encoding(struct cdc *c, const struct muster_tenant *tenant)
 {
     struct muster_tenant_limits limits = {.size = sizeof limits};
@@ -61,7 +63,7 @@ static uint32_t put_headers(struct cdc *c, struct draft *m, uint64_t seq, struct
     m->headers[1] = (struct muster_header){"Muster-Seq", buf_u64(seq, m->seq)};
     m->headers[2] = (struct muster_header){"Muster-Lsn", m->lsn.data};
     m->headers[3] = (struct muster_header){"Muster-Key", m->key.data};
-    return m->key.len ? 4 : 3;
+    return m->key.len && m->key.len <= MAX_KEY_HEADER ? 4 : 3; /* the body has it too */
 }
 
 /* The channel with its count; MUSTER_EAGAIN while that is asked for. */

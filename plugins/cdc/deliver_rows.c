@@ -174,8 +174,11 @@ int deliver_row(struct cdc *c)
     struct row row;
     int err, old_state;
 
-    if (nothing_to_do(c))
+    if (nothing_to_do(c)) {
+        if (!c->events)
+            c->metrics->add(c->host, c->m.skipped, NULL, 1);
         return 0;
+    }
     err = prepare(c, c->msg.row.relation, &row);
     if (err || row.route->refused)
         return err;

@@ -23,6 +23,7 @@ static const struct {
     {"", "must be superuser or replication role", {"no_replication_privilege", MUSTER_HEALTH_DOWN, "ALTER ROLE … REPLICATION"}},
     {"", "password authentication failed", {"authentication", MUSTER_HEALTH_DOWN, "check postgres.dsn"}},
     {"", "no pg_hba.conf entry", {"authentication", MUSTER_HEALTH_DOWN, "a replication link needs a line for the database"}},
+    {"", "role \"", {"authentication", MUSTER_HEALTH_DOWN, "check the user in postgres.dsn, and run `muster migrate`"}},
     {"", "does not exist", {"database_missing", MUSTER_HEALTH_DOWN, "check postgres.dsn"}},
 };
 

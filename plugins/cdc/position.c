@@ -32,7 +32,8 @@ static bool parse_record(struct muster_bytes value, struct cdc_record *out)
                                .stream_created_ns = (int64_t)number_of(root, "stream_created"),
                                .confirm = number_of(root, "confirm"),
                                .stream_seq = number_of(root, "stream_seq"),
-                               .cluster_epoch = number_of(root, "cluster_epoch")};
+                               .cluster_epoch = number_of(root, "cluster_epoch"),
+                               .timeline = (uint32_t)number_of(root, "timeline")};
     if (system)
         (void)snprintf(out->system, sizeof out->system, "%s", system);
     cJSON_Delete(root);
@@ -43,9 +44,9 @@ static size_t print_record(const struct cdc_record *r, char out[320])
 {
     return (size_t)snprintf(out, 320,
                             "{\"epoch\":\"%llu\",\"cluster_epoch\":\"%llu\",\"stream_created\":\"%lld\",\"confirm\":\"%llu\","
-                            "\"stream_seq\":\"%llu\",\"system\":\"%s\"}",
+                            "\"stream_seq\":\"%llu\",\"timeline\":\"%u\",\"system\":\"%s\"}",
                             (unsigned long long)r->epoch, (unsigned long long)r->cluster_epoch, (long long)r->stream_created_ns,
-                            (unsigned long long)r->confirm, (unsigned long long)r->stream_seq, r->system);
+                            (unsigned long long)r->confirm, (unsigned long long)r->stream_seq, r->timeline, r->system);
 }
 
 static void record_key(const struct cdc *c, char out[96])
@@ -105,9 +106,12 @@ static const char cluster_changed[] = "cluster_changed";
 /* What broke the chain since the record was written; NULL: nothing. */
 static const char *break_of(const struct cdc *c, const struct cdc_record *r, const struct muster_stream_info *info)
 {
-    if (strcmp(r->system, c->source.system) != 0)
+    /* Another cluster; or this one restored, or a standby that was promoted: its log has gone back or is on another timeline,
+     * and what the stream has of the lost part was never committed here. */
+    if (strcmp(r->system, c->source.system) != 0 || c->source.flushed < r->confirm ||
+        (r->timeline && r->timeline != c->source.timeline))
         return cluster_changed;
-    if (c->source.slot_created)
+    if (c->slot_made)
         return "slot_missing";
     if (c->source.slot_confirmed > r->confirm)
         return "slot_advanced";
@@ -120,6 +124,12 @@ static const char *break_of(const struct cdc *c, const struct cdc_record *r, con
 
 static void start_stream(struct cdc *c, uint64_t seq, struct position tail)
 {
+    /* What lies before the confirmed position is done, also where retention has cut it from the stream and the slot, which
+     * PostgreSQL does not write down at each confirmation, has gone back. */
+    struct position done = {c->record.confirm - 1, UINT32_MAX, UINT32_MAX};
+
+    if (c->record.confirm && position_compare(tail, done) < 0)
+        tail = done;
     c->confirmed = c->source.slot_confirmed;
     sink_start(c, seq, tail);
     cdc_streams(c);
@@ -176,10 +186,12 @@ static void on_begun(void *arg, int code, struct muster_bytes value, uint64_t re
     struct cdc *c = accept_write(arg, code, revision);
 
     (void)value;
-    if (c && c->events)
+    if (!c)
+        return;
+    c->slot_made = false; /* the record knows it now */
+    if (c->events)
         gap_name_reader(c);
-    if (c)
-        ask_tail(c);
+    ask_tail(c);
 }
 
 /* Also takes the pen from a reader that has lost the slot. */
@@ -206,7 +218,8 @@ static void begin_epoch(struct cdc *c, struct cdc_record *next, const struct mus
     next->epoch = next->epoch >= now_s ? next->epoch + 1 : now_s;
     next->stream_created_ns = info->created_wall_ns;
     next->confirm = c->source.slot_confirmed;
-    if (reason && strcmp(reason, cluster_changed) == 0)
+    /* The stream's positions mean nothing to another log; and a slot made now delivers nothing that the stream has. */
+    if (reason && (c->slot_made || strcmp(reason, cluster_changed) == 0))
         next->cluster_epoch = next->epoch;
 }
 
@@ -228,13 +241,14 @@ static void on_stream(void *arg, int code, const struct muster_stream_info *info
     if (c->have_record)
         reason = break_of(c, &c->record, info);
     else /* without a record only the first start ever is no gap */
-        reason = c->source.slot_created && !info->last_seq ? NULL : "position_unknown";
+        reason = c->slot_made && !info->last_seq ? NULL : "position_unknown";
     channels_reset(&c->channels, !c->have_record || reason != NULL);
     next = c->record;
     if (!c->have_record || reason)
         begin_epoch(c, &next, info, reason);
     next.stream_seq = info->last_seq;
     (void)snprintf(next.system, sizeof next.system, "%s", c->source.system);
+    next.timeline = c->source.timeline;
     if (reason)
         gap_tell(c, reason, &next);
     else

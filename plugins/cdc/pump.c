@@ -38,7 +38,7 @@ static void go_on(void *arg)
     struct cdc *c = arg;
 
     c->posted = false;
-    if (c->phase == CDC_STREAM && !c->waits)
+    if (c->phase == CDC_STREAM && !c->waits && !c->draining)
         pump_run(c);
 }
 
@@ -47,7 +47,7 @@ void pump_resume(struct cdc *c, unsigned int what)
     if (!(c->waits & what))
         return;
     c->waits &= ~what;
-    if (c->waits || c->phase != CDC_STREAM)
+    if (c->waits || c->phase != CDC_STREAM || c->draining)
         return;
     source_pause(c, false);
     pump_run(c);
@@ -186,6 +186,10 @@ void pump_run(struct cdc *c)
         return;
     if (more && (c->posted || c->host->post(c->host, go_on, c) == 0)) {
         c->posted = true; /* one at a time: the socket's readiness runs the pump as well */
+        return;
+    }
+    if (more) { /* frames lie in libpq's buffer, and nothing would wake the pump for them */
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no room to go on with what was read");
         return;
     }
     err = sink_flush(c, true);

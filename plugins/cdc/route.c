@@ -52,7 +52,8 @@ int routes_load(struct cdc *c)
     return 0;
 }
 
-/* What the configuration says of a table, else what muster.tables says; member by member. */
+/* What the configuration says of a table, else what muster.tables says. Who gets the rows is one setting: a column given here
+ * replaces a tenant given there. */
 static struct route_setting setting_of(const struct cdc *c, const char *name, const struct route_setting *kept)
 {
     const struct muster_map *m = &c->config->tables;
@@ -63,8 +64,10 @@ static struct route_setting setting_of(const struct cdc *c, const char *name, co
 
         if (strcmp(m->keys[i], name) != 0)
             continue;
-        s.tenant = given->tenant ? given->tenant : s.tenant;
-        s.tenant_column = given->tenant_column ? given->tenant_column : s.tenant_column;
+        if (given->tenant || given->tenant_column) {
+            s.tenant = given->tenant;
+            s.tenant_column = given->tenant_column;
+        }
         s.owner_column = given->owner_column ? given->owner_column : s.owner_column;
         s.subject_key = given->subject_key ? 1 : s.subject_key;
     }

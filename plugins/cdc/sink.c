@@ -142,7 +142,7 @@ static void append_failed(struct cdc *c, int code, uint64_t seq)
     else if (code == MUSTER_ENOMEM)
         sink_full(c);
     else if (code == MUSTER_ENOTFOUND)
-        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_missing", "the stream was deleted while in use; it is made anew");
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_missing", "nobody takes messages for the stream: it was deleted, or has no leader; it is made anew where it is missing");
     else
         cdc_fault(c, MUSTER_HEALTH_DOWN, "nats_away", "a change was not acknowledged (error %d); trying again", code);
 }

@@ -18,11 +18,12 @@ static const char look_format[] =
     " pg_encoding_to_char(d.encoding), coalesce(r.rolreplication OR r.rolsuper, false),"
     " EXISTS (SELECT 1 FROM pg_publication WHERE pubname = %s),"
     " l.slot_name IS NOT NULL, coalesce(l.plugin, ''), coalesce(l.database = current_database(), false), coalesce(l.active, false),"
-    " coalesce(l.active_pid, 0), coalesce(l.confirmed_flush_lsn::text, ''), coalesce(l.wal_status, '')"
+    " coalesce(l.active_pid, 0), coalesce(l.confirmed_flush_lsn::text, ''), coalesce(l.wal_status, ''),"
+    " pg_current_wal_flush_lsn()::text, left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)"
     " FROM pg_control_system() s, pg_database d, pg_roles r LEFT JOIN pg_replication_slots l ON l.slot_name = %s"
     " WHERE d.datname = current_database() AND r.rolname = current_user";
 enum { LOOK_SYSTEM, LOOK_WAL_LEVEL, LOOK_VERSION, LOOK_ENCODING, LOOK_MAY, LOOK_PUBLICATION, LOOK_SLOT, LOOK_PLUGIN, LOOK_HERE,
-       LOOK_ACTIVE, LOOK_PID, LOOK_CONFIRMED, LOOK_WAL_STATUS };
+       LOOK_ACTIVE, LOOK_PID, LOOK_CONFIRMED, LOOK_WAL_STATUS, LOOK_FLUSHED, LOOK_TIMELINE };
 
 static void on_socket(void *arg, uint32_t events);
 static void look(struct cdc *c);
@@ -195,6 +196,8 @@ static void on_look(struct cdc *c, const PGresult *r)
                    SOURCE_ENCODING);
         return;
     }
+    s->flushed = source_parse_lsn(PQgetvalue(r, 0, LOOK_FLUSHED));
+    s->timeline = (uint32_t)strtoul(PQgetvalue(r, 0, LOOK_TIMELINE), NULL, 16);
     s->slot_confirmed = source_parse_lsn(PQgetvalue(r, 0, LOOK_CONFIRMED));
     if (!value_is(r, LOOK_SLOT, "t"))
         create_slot(c);
@@ -222,7 +225,7 @@ static void look(struct cdc *c)
 
 static void on_created(struct cdc *c, const PGresult *r)
 {
-    c->source.slot_created = true;
+    c->slot_made = true;
     c->source.slot_confirmed = source_parse_lsn(PQgetvalue(r, 0, 1)); /* consistent_point */
     start_replication(c);
 }

@@ -42,7 +42,8 @@ struct source {
     /* What the look told. */
     char system[32];
     int version;
-    bool slot_created; /* by this life */
+    uint64_t flushed;  /* end of the server's log */
+    uint32_t timeline; /* of it */
     uint64_t slot_confirmed;
 };
 

@@ -2,129 +2,30 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Generator
 
 import psycopg
 import pytest
 
-from cdcrig import Rig, component, installation, wait_code
-from ear import Ear, Heard
-from harness import Musterd, installed, wait_until
-
-TABLE = "CREATE TABLE orders (tenant_id text, id int GENERATED ALWAYS AS IDENTITY, v text, PRIMARY KEY (tenant_id, id))"
-
+from cdcrig import ORDERS, Rig, Scene, component, own_scene, told_site, wait_code
+from harness import installed, wait_until
 
 @pytest.fixture(scope="module")
 def shared() -> Generator[Rig, None, None]:
-    with installation("acme", "zeta") as rig:
-        rig.sql(TABLE)
-        rig.site.cli("publish", "public.orders")
+    with told_site() as rig:
         yield rig
-
-
-class Scene:
-    """One broker with a source of its own beside the slot of events, so that the tests do not meet."""
-
-    def __init__(self, rig: Rig, source: str) -> None:
-        self.rig = rig
-        self.source = self.slot = source
-        self.broker = self.further()
-        self.ears = {tenant: rig.ear(f"cdc.{source}.>", tenant) for tenant in ("acme", "zeta")}
-        self.gaps = {tenant: rig.ear(f"evt.cdc.gap.{source}", tenant) for tenant in ("acme", "zeta")}
-
-    def further(self, **cdc: Any) -> Musterd:
-        """A broker for the same source, not yet started."""
-        broker = self.rig.site.broker(f"{self.source}{len(self.rig.site.brokers)}", cdc={"slot": self.slot, **cdc})
-        broker.config["plugins"][0]["instance"] = self.source
-        return broker
-
-    def row(self, tenant: str = "acme") -> int:
-        return int(self.rig.sql(f"INSERT INTO orders (tenant_id) VALUES ('{tenant}') RETURNING id")[0][0])
-
-    def hear(self, row: int, tenant: str = "acme", deadline: float = 20) -> Heard:
-        return self.ears[tenant].wait_for(lambda h: h.body["key"].get("id") == row, deadline)
-
-    def flows(self, deadline: float = 20) -> Heard:
-        return self.hear(self.row(), "acme", deadline)
-
-    def wait_code(self, code: str, deadline: float = 20) -> dict[str, Any]:
-        return wait_code(self.broker, code, deadline, f"cdc.{self.source}")
-
-    def restarts(self) -> float:
-        return self.broker.metric("muster_cdc_restarts_total", f'instance="{self.source}"')
-
-    def told(self, code: str) -> int:
-        """How often the log names the fault."""
-        return len(re.findall(rf"plugin\.cdc\.{self.source}: \w+ \({code}\)", self.broker.log()))
-
-    def check_leisure(self, code: str) -> None:
-        """While a fault lasts it is tried again ever more seldom, and the log has it once."""
-        assert self.broker.get("/readyz")[0] == 503
-        before = self.restarts()
-        threading.Event().wait(3)
-        assert component(self.broker, f"cdc.{self.source}")["code"] == code
-        assert self.restarts() - before <= 7, "a hot loop"
-        assert self.told(code) == 1, self.broker.log()
-
-    def check_gap(self, reason: str, before: Heard, count: int = 1) -> None:
-        """Each tenant has been told, a new epoch counts from 1, and what follows arrives."""
-        for tenant in ("acme", "zeta"):
-            gap = self.gaps[tenant].wait(count)[-1]
-            assert gap.body["source"] == self.source and gap.body["reason"] == reason, gap.body
-            assert set(gap.body) == {"source", "reason", "from_lsn", "to_lsn", "epoch", "at"}
-            row = self.row(tenant)
-            heard = self.hear(row, tenant)
-            assert heard.epoch == gap.body["epoch"] > before.epoch
-            first = next(h for h in self.ears[tenant].all if h.epoch == heard.epoch)
-            assert first.seq == 1 and "columns" in first.body
-        assert [len(ear.all) for ear in self.gaps.values()] == [count, count]
-        assert self.broker.metric("muster_cdc_gaps_total", f'instance="{self.source}"') >= 1
-
-    def drop_slot(self, name: str = "") -> None:
-        """Also under a reader that comes back at once."""
-        def dropped() -> bool:
-            try:
-                self.rig.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{name or self.slot}'",
-                             f"SELECT pg_drop_replication_slot('{name or self.slot}')")
-            except psycopg.errors.ObjectInUse:
-                return False
-            return True
-
-        wait_until(dropped, 10, "the slot to be dropped")
-
-    def confirmed(self) -> int:
-        return int(self.rig.sql(f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{self.slot}'")[0][0])
-
-    def end(self) -> None:
-        for broker in self.rig.site.brokers:
-            if broker.alive:
-                assert broker.stop() == 0, broker.log()[-3000:]
-        wait_until(lambda: not self.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND active"), 10, "release")
-        self.rig.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
 
 
 @pytest.fixture
 def scene(shared: Rig, request: pytest.FixtureRequest) -> Generator[Scene, None, None]:
-    """`make` of a Scene whose names come from the test's."""
+    """One whose names come from the test's."""
     scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_"))
     yield scene
     scene.end()
-
-
-@contextmanager
-def own_site() -> Generator[Scene, None, None]:
-    """Servers of its own, for what would break those of the others."""
-    with installation("acme", "zeta") as rig:
-        rig.sql(TABLE)
-        rig.site.cli("publish", "public.orders")
-        yield Scene(rig, "main")
 
 
 # ---- publication and slot
@@ -170,13 +71,17 @@ def test_slot_dropped_while_running(scene: Scene) -> None:
     assert scene.restarts() <= 3
 
 
-def test_slot_dropped_while_the_broker_is_down(scene: Scene) -> None:
+@pytest.mark.parametrize("events_too", [False, True])
+def test_slot_dropped_while_the_broker_is_down(scene: Scene, events_too: bool) -> None:
+    """With the slot of events, as after a fail-over to a standby, the gap is told once that one is there again."""
     scene.broker.start()
     before = scene.flows()
     scene.broker.kill()
     lost = scene.row()
-    wait_until(lambda: not scene.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{scene.slot}' AND active"), 5, "release")
+    wait_until(lambda: not scene.rig.sql("SELECT 1 FROM pg_replication_slots WHERE active"), 5, "release")
     scene.drop_slot()
+    if events_too:
+        scene.drop_slot("muster_evt")
     scene.broker.start()
     scene.check_gap("slot_missing", before)
     assert not [h for h in scene.ears["acme"].all if h.body["key"].get("id") == lost]
@@ -332,8 +237,8 @@ def test_database_that_goes_away(scene: Scene) -> None:
     scene.flows()
 
 
-def test_wal_level(request: pytest.FixtureRequest) -> None:
-    with own_site() as scene:
+def test_wal_level() -> None:
+    with own_scene() as scene:
         rig, postgres = scene.rig, scene.rig.site.postgres
         rig.sql("ALTER SYSTEM SET wal_level = replica")
         postgres.stop()
@@ -350,7 +255,7 @@ def test_wal_level(request: pytest.FixtureRequest) -> None:
 
 
 def test_postgres_away_at_start_and_later() -> None:
-    with own_site() as scene:
+    with own_scene() as scene:
         postgres = scene.rig.site.postgres
         postgres.stop()
         scene.broker.start(ready=False)
@@ -372,7 +277,7 @@ def test_postgres_away_at_start_and_later() -> None:
 
 def test_another_cluster_in_its_place() -> None:
     """Restored or made anew, its positions mean nothing here: a gap, and no row is taken for one that is stored."""
-    with own_site() as scene:
+    with own_scene() as scene:
         postgres = scene.rig.site.postgres
         scene.broker.start()
         scene.rig.sql("CREATE TABLE filler AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
@@ -393,7 +298,7 @@ def test_another_cluster_in_its_place() -> None:
         scene.rig.site.cli("migrate")
         for tenant in ("acme", "zeta"):
             scene.rig.site.cli("tenant", "add", tenant)
-        scene.rig.sql(TABLE)
+        scene.rig.sql(ORDERS)
         scene.rig.site.cli("publish", "public.orders")
         scene.broker.start()
         scene.gaps["acme"].wait(1)

@@ -207,7 +207,7 @@ static int prepare(struct echo *e)
                               &e->read_stmt);
 
     if (!err)
-        err = e->sql->prepare(e->host, "write", MUSTER_SQL_WRITE, "SELECT muster.echo_note($1, $2)", &e->write_stmt);
+        err = e->sql->prepare(e->host, "write", MUSTER_SQL_WRITE, "SELECT public.echo_note($1, $2)", &e->write_stmt);
     return err;
 }
 

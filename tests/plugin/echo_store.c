@@ -1,4 +1,5 @@
 /* Verbs about what is stored: keys, streams and the database; see echo.h. */
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
