@@ -132,7 +132,7 @@ class Scene:
         return int(self.rig.sql(f"INSERT INTO orders (tenant_id) VALUES ('{tenant}') RETURNING id")[0][0])
 
     def hear(self, row: int, tenant: str = "acme", deadline: float = 20) -> Heard:
-        return self.ears[tenant].wait_for(lambda h: h.body["key"].get("id") == row, deadline)
+        return self.ears[tenant].wait_for(lambda h: h.body.get("key", {}).get("id") == row, deadline)
 
     def flows(self, deadline: float = 20) -> Heard:
         return self.hear(self.row(), "acme", deadline)

@@ -23,6 +23,7 @@ struct host_stream {
     struct host_stream *next;
     uint64_t id;
     char name[NAME_MAX_LEN + 1];
+    char all[MAX_SUBJECT]; /* the subject that matches every message of it */
 };
 
 /* One call under way: the plugin's function and what it was about. */
@@ -154,6 +155,7 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
     }
     s->id = ++in->next_id;
     (void)snprintf(s->name, sizeof s->name, "%s", options->name);
+    (void)snprintf(s->all, sizeof s->all, "%s._in.*.%s", broker_root(in->broker), options->subjects);
     s->next = in->streams;
     in->streams = s;
     *ret_stream = s->id;
@@ -252,7 +254,7 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
     struct instance *in = instance_of(host);
     const struct host_stream *s;
     struct js_target t;
-    char full[MAX_SUBJECT] = ">";
+    char full[MAX_SUBJECT];
     struct op *op;
     int err = MAY_BEGIN(in);
 
@@ -268,7 +270,8 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.msg = fn;
-    return started(op, BUS_LIVE, js_last(&t, s->name, full, on_last, op));
+    /* Not ">": for that the server looks at its last sequence alone, and finds nothing when that message was deleted. */
+    return started(op, BUS_LIVE, js_last(&t, s->name, tenant ? full : s->all, on_last, op));
 }
 
 static void on_ack(void *arg, int code, uint64_t seq)

@@ -213,9 +213,9 @@ static void stream_failed(struct cdc *c, int code)
 /* A new epoch, later than all that were; also where the bucket has forgotten them. */
 static void begin_epoch(struct cdc *c, struct cdc_record *next, const struct muster_stream_info *info, const char *reason)
 {
-    uint64_t now_s = (uint64_t)(c->timer->wall_now(c->host) / CLOCK_S);
+    uint64_t now_ms = (uint64_t)(c->timer->wall_now(c->host) / CLOCK_MS);
 
-    next->epoch = next->epoch >= now_s ? next->epoch + 1 : now_s;
+    next->epoch = next->epoch >= now_ms ? next->epoch + 1 : now_ms;
     next->stream_created_ns = info->created_wall_ns;
     next->confirm = c->source.slot_confirmed;
     /* The stream's positions mean nothing to another log; and a slot made now delivers nothing that the stream has. */

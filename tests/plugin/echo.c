@@ -113,6 +113,17 @@ static int on_say(void *self, const struct muster_msg *msg)
     return err;
 }
 
+/* An agent's respond() to what the broker pushed: any body, behind a ref. */
+static int on_answered(void *self, const struct muster_msg *msg)
+{
+    struct echo *e = self;
+    const char *ref = strrchr(msg->subject, '.');
+
+    (void)snprintf(e->last_text, sizeof e->last_text, "%s %.*s", ref ? ref + 1 : "", (int)msg->payload.len,
+                   (const char *)msg->payload.data);
+    return 0;
+}
+
 static int on_count(void *self, const struct muster_msg *msg)
 {
     struct echo *e = self;
@@ -268,6 +279,7 @@ static int echo_start(void *self)
         {.subject = "rpc.*.echo.say", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_say},
         {.subject = "rpc.*.echo.count", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_count},
         {.subject = "rpc.*.lab.*", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 2000, .queue = 1, .fn = on_lab},
+        {.subject = "rpc.*.echo.say.*", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_answered},
         {.subject = "rpc.*.pulse.beat", .overflow = MUSTER_OVERFLOW_DROP_OLD, .max_msgs = 1000, .fn = on_beat},
         {.subject = "all.*.shout", .overflow = MUSTER_OVERFLOW_DROP_NEW, .max_msgs = 1000, .fn = on_heard},
         {.subject = "evt.echo.>", .overflow = MUSTER_OVERFLOW_DROP_NEW, .max_msgs = 1000, .fn = on_heard},

@@ -102,12 +102,16 @@ static int do_append(struct echo *e, const struct muster_msg *msg, const struct 
 static void on_last(void *arg, int code, const struct muster_msg *last)
 {
     struct job *job = arg;
+    const char *header = "";
     char text[100] = "";
 
+    for (uint32_t i = 0; last && i < last->n_headers; i++)
+        if (strcmp(last->headers[i].name, "X-Echo") == 0)
+            header = last->headers[i].value;
     if (last)
         (void)snprintf(text, sizeof text, "%.*s", (int)last->payload.len, (const char *)last->payload.data);
     JOB_ANSWER(job, {"code", NULL, code}, {"text", text, 0}, {"seq", NULL, last ? (int64_t)last->seq : 0},
-               {"subject", last ? last->subject : "", 0}, {"header", last && last->n_headers ? last->headers[0].value : "", 0},
+               {"subject", last ? last->subject : "", 0}, {"header", header, 0},
                {"tenant", last && last->tenant ? job->e->tenants->name(last->tenant) : "", 0});
 }
 

@@ -371,7 +371,7 @@ struct muster_sql_result {
     const char *error;   /* one line, "" when code is 0 */
     const char *sqlstate; /* "" when the server did not say one */
     uint32_t n_rows, n_columns;
-    /* NULL for SQL NULL; borrowed. */
+    /* NULL for SQL NULL; borrowed. [lane] */
     const char *(*get)(const struct muster_sql_result *result, uint32_t row, uint32_t column);
 };
 typedef void (*muster_sql_fn)(void *arg, const struct muster_sql_result *result);
@@ -394,6 +394,7 @@ enum { MUSTER_NULL, MUSTER_BOOL, MUSTER_INT, MUSTER_FLOAT, MUSTER_STR, MUSTER_BI
 struct muster_writer; /* opaque; one value after another, maps as key, value, key, value … */
 /* Everything here is [any]: a document and a writer belong to one thread at a time. */
 struct muster_codec {
+    /* Every function here: [any]. A document and a writer have one user at a time. */
     uint32_t size;
     uint32_t reserved;
     /* Decode a whole body: at most 1,000,000 bytes, depth 32, 1,024 keys a map, 4,096 elements an array, no key twice.

@@ -1,0 +1,279 @@
+"""Plugins that go wrong: not loaded, not started, crashing, hanging, flooded, called from the wrong thread. Each is told by name."""
+
+from __future__ import annotations
+
+import json
+import signal
+import statistics
+import time
+from collections.abc import Callable, Generator
+from typing import Any
+
+import pytest
+
+from agent import Agent
+from harness import Musterd, Site, wait_until
+from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, installation, own_broker, plugin
+
+Start = Callable[..., Musterd]
+
+
+@pytest.fixture(scope="module")
+def site() -> Generator[Site, None, None]:
+    with installation() as site:
+        yield site
+
+
+@pytest.fixture
+def broker(request: pytest.FixtureRequest, site: Site) -> Generator[Start, None, None]:
+    """broker(echo(), …) is a broker of the test's own, not yet started; killed at the end."""
+    made: list[Musterd] = []
+
+    def make(*plugins: dict[str, Any], cdc: bool = False) -> Musterd:
+        made.append(own_broker(site, *plugins, cdc=cdc))
+        return made[-1]
+
+    yield make
+    for server in made:
+        server.kill()
+        if request.node.report_call.failed:
+            print(server.log()[-6000:])
+
+
+@pytest.fixture
+def agents(site: Site) -> Generator[Agents, None, None]:
+    agents = Agents(site)
+    yield agents
+    agents.close()
+
+
+def ended(server: Musterd, deadline: float = 30) -> int:
+    """Its exit code; negative: the signal."""
+    wait_until(lambda: not server.alive, deadline, f"the end of {server.name}\n{server.log()[-3000:]}")
+    assert server.process
+    return server.process.wait()
+
+
+# ---- loading --------------------------------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "no_symbol": ("muster_plugin_entry_v0", "not a plugin"),
+    "wrong_major": ("ABI major 7", "has 0"),
+    "other_major": ("ABI 9.",),
+    "newer_minor": ("plugin bad 4.5.6", "ABI 0."),
+    "short_struct": ("plugin bad 4.5.6", "bytes"),
+    "no_functions": ("plugin bad 4.5.6", "create, start or destroy"),
+    "definition": ("plugin bad 4.5.6", "service bad", "three"),
+    "missing": ("No such file",),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_does_not_fit_is_refused(broker: Start, name: str) -> None:
+    server = broker(plugin(name, "odd"))
+    server.start(ready=False)
+    assert ended(server) == 1
+    line = next(line for line in server.log().splitlines() if f"{PLUGINS}/{name}.so" in line)
+    assert all(words in line for words in REFUSED[name]), line
+
+
+def test_a_service_has_one_plugin(broker: Start) -> None:
+    server = broker(echo(), plugin("taken", "taken"))
+    server.start(ready=False)
+    assert ended(server) == 1
+    line = next(line for line in server.log().splitlines() if "taken.so" in line)
+    assert "plugin bad 4.5.6" in line and "service echo" in line and "plugin echo" in line
+
+
+@pytest.mark.parametrize("misbehave, words", [
+    ("create", "misbehaves in create, greeting at"),
+    ("start", "misbehaves in start"),
+])
+def test_a_plugin_that_fails_to_start(broker: Start, agents: Agents, misbehave: str, words: str) -> None:
+    """Required, it ends the broker; otherwise the rest goes on without it, and /readyz keeps what it said."""
+    server = broker(echo(misbehave=misbehave, greeting="x"))
+    server.start(ready=False)
+    assert ended(server) == 1
+    line = next(line for line in server.log().splitlines() if words in line)
+    assert f"plugin echo 1.2.3 ({PLUGINS}/echo.so)" in line and misbehave in line
+
+    server = broker(echo("bad", required=False, misbehave=misbehave, greeting="x"), echo("good"))
+    server.start()
+    assert words in server.get("/readyz")[1]
+    a1 = agents("acme", "a1")
+    assert {a1.ask("echo", "say", {"text": "x"}).body["greeting"] for _ in range(5)} == {"hello"}, "only the good one answers"
+    assert server.stop() == 0
+
+
+def test_a_plugin_that_calls_too_early(broker: Start) -> None:
+    server = broker(echo(misbehave="early"))
+    server.start(ready=False)
+    assert ended(server) in (1, -signal.SIGABRT), "debug builds abort"
+    assert "plugin echo 1.2.3 called start_timer() in create()" in server.log()
+
+
+# ---- crashing -------------------------------------------------------------------------------------------------------------------
+
+
+def crash_line(server: Musterd) -> str:
+    return next(line for line in server.log().splitlines() if line.startswith("muster: crash: "))
+
+
+@pytest.mark.parametrize("how, number", [
+    ("segv", signal.SIGSEGV), ("abort", signal.SIGABRT), ("fpe", signal.SIGFPE), ("stack", signal.SIGSEGV)])
+def test_a_crash_names_who_did_what(broker: Start, agents: Agents, how: str, number: signal.Signals) -> None:
+    server = broker(echo("main"))
+    server.start()
+    agents("acme", "a1").tell("lab", "crash", {"how": how})
+    assert ended(server) == -number
+    assert crash_line(server) == (f"muster: crash: {number.name} in plugin=echo instance=main version=1.2.3 source=test "
+                                  "callback=message subject=rpc.a1.lab.crash")
+
+
+def test_a_crash_in_create_names_the_plugin(broker: Start) -> None:
+    server = broker(echo("main", misbehave="crash"))
+    server.start(ready=False)
+    assert ended(server) == -signal.SIGABRT
+    assert "plugin=echo instance=main version=1.2.3" in crash_line(server) and "callback=create" in crash_line(server)
+
+
+def test_a_call_from_a_wrong_thread(broker: Start, agents: Agents) -> None:
+    server = broker(echo())
+    server.start()
+    box = agents("acme", "a1").client.subscribe(agents("acme", "a1").box("wrong"))
+    agents("acme", "a1").tell("lab", "wrong_thread", reply=agents("acme", "a1").box("wrong"))
+    wait_until(lambda: not server.alive or box.messages, 10, "an abort of a debug build, or the answer")
+    assert "plugin echo 1.2.3 called host_subscribe() on another thread than its lane" in server.log()
+    if server.alive:
+        assert json.loads(box.messages[0].data) == {"code": EINVAL}
+    else:
+        assert ended(server) == -signal.SIGABRT
+
+
+# ---- hanging --------------------------------------------------------------------------------------------------------------------
+
+
+def stalled(server: Musterd, lane: str) -> bool:
+    return server.metric("muster_lane_stalled", f'lane="{lane}"') == 1
+
+
+def test_a_hanging_lane_is_told_and_told_when_it_is_over(broker: Start, agents: Agents) -> None:
+    server = broker(echo("slow"), plugin("echo", "other", config={}))
+    server.start()
+    a1 = agents("acme", "a1")
+    a1.tell("lab", "hang", {"ms": 5000})
+    wait_until(lambda: stalled(server, "echo.slow") or stalled(server, "echo.other"), 10, "muster_lane_stalled")
+    status, body = server.get("/readyz")
+    assert status == 503
+    for words in ("echo 1.2.3", "message", "rpc.a1.lab.hang"):
+        assert words in body, body
+    wait_until(lambda: server.get("/readyz")[0] == 200, 20, "the lane to go on")
+    assert not stalled(server, "echo.slow") and not stalled(server, "echo.other")
+    assert a1.ask("echo", "say", {"text": "x"}).body["text"] == "x"
+    assert "has run for" in server.log(), "a warning before it counts as stalled"
+
+
+def test_a_hang_in_start_is_told(broker: Start) -> None:
+    server = broker(echo("main", misbehave="hang"))
+    server.start(ready=False)
+    wait_until(lambda: stalled(server, "echo.main"), 20, "muster_lane_stalled")
+    assert "start" in server.get("/readyz")[1] and server.get("/readyz")[0] == 503
+
+
+@pytest.mark.parametrize("how", ["message", "destroy"])
+def test_a_broker_with_a_hanging_plugin_ends_all_the_same(broker: Start, agents: Agents, how: str) -> None:
+    server = broker(echo("main", misbehave="destroy" if how == "destroy" else "no"))
+    server.start()
+    if how == "message":
+        agents("acme", "a1").tell("lab", "hang")
+        wait_until(lambda: stalled(server, "echo.main"), 10, "muster_lane_stalled")
+    server.signal(signal.SIGTERM)
+    assert ended(server) == 1
+    assert f'plugin echo 1.2.3 does not end: it hangs in its callback "{how}"' in server.log()
+
+
+INSERT = "INSERT INTO public.notes VALUES ('acme', %s)"
+
+
+def latencies(site: Site, watcher: Agent, heard: Any, n: int) -> list[float]:
+    """Seconds from before the commit until the change was heard, one row at a time."""
+    found = []
+    with site.postgres.connect(autocommit=True) as link:
+        for _ in range(n):
+            seen, began = len(heard.messages), time.monotonic()
+            link.execute(INSERT, (f"n{time.monotonic_ns()}",))
+            while len(heard.messages) == seen:
+                assert time.monotonic() - began < 20, "a change was not heard"
+                time.sleep(0.0002)
+            found.append(time.monotonic() - began)
+    return found
+
+
+@pytest.mark.parametrize("how", ["hang", "flood"])
+def test_cdc_goes_on_beside_a_bad_lane(broker: Start, agents: Agents, site: Site, how: str) -> None:
+    """Rows are heard while another lane hangs or is flooded. How much slower is measured by tests/bench; here a factor of three would
+    mean that the two wait for each other, and whoever waits for a hanging lane waits for ever."""
+    server = broker(echo("bad"), cdc=True)
+    server.start()
+    watcher, loud = agents("acme", "watcher"), agents("zeta", "loud")
+    heard = watcher.client.subscribe("mst.acme.cdc.>")
+    latencies(site, watcher, heard, 20)  # connections and caches warm
+    alone = latencies(site, watcher, heard, 100)
+    if how == "hang":
+        loud.tell("lab", "hang")
+        wait_until(lambda: stalled(server, "echo.bad"), 10, "muster_lane_stalled")
+    else:
+        for _ in range(3000):
+            loud.tell("lab", "slow", {"ms": 2})
+    beside = latencies(site, watcher, heard, 100)
+    assert statistics.median(beside) < 3 * statistics.median(alone) + 0.005, (statistics.median(alone), statistics.median(beside))
+
+
+# ---- flooding -------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_flooding_tenant_leaves_the_other_served(broker: Start, agents: Agents) -> None:
+    """zeta sends more than its lane can do: acme's requests go between, zeta's are dropped and counted, memory stays."""
+    server = broker(echo("main"))
+    server.start()
+    a1, loud = agents("acme", "a1"), agents("zeta", "loud")
+    a1.ask("echo", "say", {"text": "x"})
+    before = server.metric("process_resident_memory_bytes")
+    box = loud.client.subscribe(loud.box("flood"))
+    for _ in range(6000):
+        loud.tell("lab", "slow", {"ms": 2}, reply=loud.box("flood"))
+    waiting = []
+    for _ in range(20):
+        began = time.monotonic()
+        a1.ask("echo", "say", {"text": "x"})
+        waiting.append(time.monotonic() - began)
+    dropped = server.metric("muster_tenant_dropped_total", 'tenant="zeta"')
+    assert dropped > 0 and server.metric("muster_tenant_dropped_total", 'tenant="acme"') == 0
+    assert server.metric("muster_dropped_total", 'reason="subscription"', 'instance="main"') == dropped
+    backlog = 2000 * 0.002
+    assert statistics.median(waiting) < backlog / 10, "acme's requests waited behind zeta's"
+    wait_until(lambda: sum(b"resource_exhausted" in m.data for m in box.messages) >= dropped, 30, "an answer to each that was dropped")
+    assert SANITIZED or server.metric("process_resident_memory_bytes") - before < 100 << 20
+
+
+# ---- lanes ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_tenants_are_spread_over_lanes(broker: Start, site: Site, agents: Agents) -> None:
+    """Each tenant has one lane, for queue and plain subscriptions alike."""
+    names = [f"t{n}" for n in range(8)]
+    for name in names:
+        site.cli("tenant", "add", name)
+    server = broker(echo("spread", lanes=3))
+    server.start()
+    lanes = {name: {agents(name, "a").ask("lab", "lane").body["lane"] for _ in range(3)} for name in names}
+    assert all(len(found) == 1 for found in lanes.values())
+    one_of_each = {min(found): name for name, found in lanes.items()}
+    assert len(one_of_each) > 1, "eight tenants on one of three lanes: a chance of 1 in 2,000"
+    for name in names:
+        for _ in range(3):
+            agents(name, "a").tell("pulse", "beat")
+    wait_until(lambda: sum(agents(name, "a").ask("echo", "count").body["beats"] for name in one_of_each.values()) == 3 * len(names),
+               10, "every beat, once")
+    assert server.metric("muster_lane_stalled", 'lane="echo.spread.2"') == 0
+    assert server.stop() == 0

@@ -1,0 +1,67 @@
+"""Brokers with the test plugins, for test_plugins.py and test_bad_plugins.py."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agent import Agent
+from harness import BUILD, Musterd, Site
+
+PLUGINS = BUILD / "test-plugins"
+# A sanitizer keeps what was freed for a while: memory says nothing then.
+SANITIZED = "MUSTER_SANITIZE:STRING=\n" not in (BUILD / "CMakeCache.txt").read_text()
+EINVAL, EAGAIN, ETIME, ESTALE, ENOTFOUND, EEXIST, ELINK = -1, -3, -5, -7, -8, -9, -10
+
+
+def plugin(file: str, instance: str, required: bool = True, **entry: Any) -> dict[str, Any]:
+    """An entry of `plugins:` for one of the test plugins."""
+    return {"path": str(PLUGINS / f"{file}.so"), "instance": instance, "isolation": "none", "required": required, "config": {}, **entry}
+
+
+def echo(instance: str = "echo", lanes: int = 1, required: bool = True, **config: Any) -> dict[str, Any]:
+    return plugin("echo", instance, required, lanes=lanes, config=config)
+
+
+@contextmanager
+def installation() -> Generator[Site, None, None]:
+    """Two tenants, a published table of notes, and a function that writes it in echo's group commit."""
+    site = Site()
+    try:
+        site.start("acme", "zeta")
+        site.postgres.query("CREATE TABLE public.notes (tenant_id text, note text, PRIMARY KEY (tenant_id, note))")
+        site.postgres.query(
+            "CREATE FUNCTION public.echo_note(p_note text, p_none text) RETURNS jsonb LANGUAGE sql SECURITY DEFINER AS $$"
+            " INSERT INTO public.notes VALUES (current_setting('app.current_tenant'), p_note)"
+            " RETURNING jsonb_build_object('note', note) $$")
+        site.cli("publish", "public.notes", "--tenant-column", "tenant_id")
+        yield site
+    finally:
+        site.close()
+
+
+class Agents:
+    """Agents by tenant and name, made when first asked for."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._known: dict[tuple[str, str], Agent] = {}
+
+    def __call__(self, tenant: str, name: str) -> Agent:
+        if (tenant, name) not in self._known:
+            self._known[tenant, name] = Agent(self._site, tenant, name)
+        return self._known[tenant, name]
+
+    def close(self) -> None:
+        for agent in self._known.values():
+            agent.close()
+
+
+def own_broker(site: Site, *plugins: dict[str, Any], cdc: bool = False) -> Musterd:
+    """A broker in a folder of its own, with these plugins and, if asked, the two of cdc. Not in site.brokers: kill it."""
+    broker = Musterd("musterd", Path(tempfile.mkdtemp(dir=site.folder)), site.broker_config())
+    broker.config["plugins"] = [*(broker.config["plugins"] if cdc else []), *plugins]
+    return broker
