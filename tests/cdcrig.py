@@ -1,4 +1,4 @@
-"""What the tests of the cdc plugin share: one installation a module, tables made and published in a line, what the broker says."""
+"""What the tests of the cdc plugin share: an installation a module, tables made and published in a line, what brokers say."""
 
 from __future__ import annotations
 
@@ -172,10 +172,12 @@ class Scene:
 
     def drop_slot(self, name: str = "") -> None:
         """Also under a reader that comes back at once."""
+        slot = name or self.slot
+
         def dropped() -> bool:
             try:
-                self.rig.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{name or self.slot}'",
-                             f"SELECT pg_drop_replication_slot('{name or self.slot}')")
+                self.rig.sql(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}'",
+                             f"SELECT pg_drop_replication_slot('{slot}')")
             except psycopg.errors.ObjectInUse:
                 return False
             return True
@@ -183,14 +185,17 @@ class Scene:
         wait_until(dropped, 10, "the slot to be dropped")
 
     def confirmed(self) -> int:
-        return int(self.rig.sql(f"SELECT confirmed_flush_lsn - '0/0' FROM pg_replication_slots WHERE slot_name = '{self.slot}'")[0][0])
+        return int(self._slot("confirmed_flush_lsn - '0/0'")[0][0])
+
+    def _slot(self, columns: str, condition: str = "true") -> list[tuple[Any, ...]]:
+        return self.rig.sql(f"SELECT {columns} FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND {condition}")
 
     def end(self) -> None:
         for broker in self.rig.site.brokers:
             if broker.alive:
                 assert broker.stop() == 0, broker.log()[-3000:]
-        wait_until(lambda: not self.rig.sql(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{self.slot}' AND active"), 10, "release")
-        self.rig.sql(f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = '{self.slot}'")
+        wait_until(lambda: not self._slot("1", "active"), 10, "the slot to be released")
+        self._slot("pg_drop_replication_slot(slot_name)")
 
 
 @contextmanager

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
-import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import pack
 from client import Client, Message
 from harness import ROOT_TOKEN, wait_until
 
@@ -74,7 +74,7 @@ class Ear:
         return self.all[:count]
 
     def wait_for(self, condition: Callable[[Heard], bool], deadline: float = 20) -> Heard:
-        found: Heard = self._await(lambda: next((h for h in self.all if condition(h)), None), deadline, "the message that is awaited")
+        found: Heard = self._await(lambda: next((h for h in self.all if condition(h)), None), deadline, "the awaited message")
         return found
 
     def _await(self, condition: Callable[[], Any], deadline: float, what: str) -> Any:
@@ -86,42 +86,15 @@ class Ear:
 
 def unpack(data: bytes) -> Any:
     """Decode one MessagePack value. Binary comes out as base64, which is what JSON has for it."""
-    value, at = _value(data, 0)
-    assert at == len(data), f"{len(data) - at} bytes behind the value"
+    return _as_json(pack.unpack(data))
+
+
+def _as_json(value: Any) -> Any:
+    match value:
+        case bytes():
+            return base64.b64encode(value).decode()
+        case list():
+            return [_as_json(item) for item in value]
+        case dict():
+            return {key: _as_json(item) for key, item in value.items()}
     return value
-
-
-_FIXED = {0xC0: None, 0xC2: False, 0xC3: True}
-_NUMBERS = {0xCA: ">f", 0xCB: ">d", 0xCC: ">B", 0xCD: ">H", 0xCE: ">I", 0xCF: ">Q", 0xD0: ">b", 0xD1: ">h", 0xD2: ">i", 0xD3: ">q"}
-_LENGTHS = {0xC4: ("bin", ">B"), 0xC5: ("bin", ">H"), 0xC6: ("bin", ">I"), 0xD9: ("str", ">B"), 0xDA: ("str", ">H"), 0xDB: ("str", ">I"),
-            0xDC: ("array", ">H"), 0xDD: ("array", ">I"), 0xDE: ("map", ">H"), 0xDF: ("map", ">I")}
-
-
-def _value(data: bytes, at: int) -> tuple[Any, int]:
-    first = data[at]
-    at += 1
-    if first in _FIXED:
-        return _FIXED[first], at
-    if first < 0x80 or first >= 0xE0:
-        return first if first < 0x80 else first - 0x100, at
-    if first in _NUMBERS:
-        form = _NUMBERS[first]
-        return struct.unpack_from(form, data, at)[0], at + struct.calcsize(form)
-    if first in _LENGTHS:
-        kind, form = _LENGTHS[first]
-        return _sized(kind, struct.unpack_from(form, data, at)[0], data, at + struct.calcsize(form))
-    kind, mask = ("map", 0x0F) if first < 0x90 else ("array", 0x0F) if first < 0xA0 else ("str", 0x1F)
-    assert first < 0xC0, f"byte {first:#x} begins no value"
-    return _sized(kind, first & mask, data, at)
-
-
-def _sized(kind: str, n: int, data: bytes, at: int) -> tuple[Any, int]:
-    if kind in ("str", "bin"):
-        raw = data[at:at + n]
-        assert len(raw) == n, "cut short"
-        return raw.decode() if kind == "str" else base64.b64encode(raw).decode(), at + n
-    items = []
-    for _ in range(n * (2 if kind == "map" else 1)):
-        item, at = _value(data, at)
-        items.append(item)
-    return (dict(zip(items[::2], items[1::2], strict=True)) if kind == "map" else items), at

@@ -200,7 +200,9 @@ static void put_string_list(struct buf *b, const char *const *items, size_t n)
 
 static void put_config(struct buf *b, const struct js_config *c)
 {
-    buf_printf(b, "{\"name\":\"%s\",\"subjects\":", c->name);
+    buf_put_lit(b, "{\"name\":");
+    buf_put_json(b, c->name, strlen(c->name));
+    buf_put_lit(b, ",\"subjects\":");
     put_string_list(b, c->subjects, c->n_subjects);
     buf_printf(b,
                ",\"retention\":\"limits\",\"storage\":\"file\",\"max_consumers\":-1,\"max_msgs\":%lld,\"max_bytes\":%lld,"
@@ -208,8 +210,13 @@ static void put_config(struct buf *b, const struct js_config *c)
                (long long)or_unlimited(c->max_msgs), (long long)or_unlimited(c->max_bytes), (long long)c->max_age_ns,
                (long long)or_unlimited(c->max_msgs_per_subject), (long long)or_unlimited(c->max_value),
                c->replicas ? c->replicas : 1, c->no_ack ? "true" : "false");
-    if (c->republish_src)
-        buf_printf(b, ",\"republish\":{\"src\":\"%s\",\"dest\":\"%s\"}", c->republish_src, c->republish_dest);
+    if (c->republish_src) {
+        buf_put_lit(b, ",\"republish\":{\"src\":");
+        buf_put_json(b, c->republish_src, strlen(c->republish_src));
+        buf_put_lit(b, ",\"dest\":");
+        buf_put_json(b, c->republish_dest, strlen(c->republish_dest));
+        buf_putc(b, '}');
+    }
     buf_puts(b, c->is_kv ? ",\"discard\":\"new\",\"allow_rollup_hdrs\":true,\"deny_delete\":true,\"allow_direct\":false}"
                          : ",\"discard\":\"old\",\"allow_direct\":false}");
 }

@@ -245,12 +245,22 @@ static int find_self(char **ret_path)
     return *ret_path ? CLI_DONE : cli_fail(CLI_FAILED, COMMAND, "out of memory");
 }
 
+/* In a build folder beside muster; installed, a server's program is in sbin. */
+static int find_musterd(const char *self, char **ret_path)
+{
+    size_t folder = (size_t)(strrchr(self, '/') - self); /* absolute */
+
+    if (keep_if_program(self, folder, "musterd", ret_path) || keep_if_program(self, folder, "../sbin/musterd", ret_path))
+        return CLI_DONE;
+    return cli_fail(CLI_FAILED, COMMAND, "musterd is neither beside %s nor in ../sbin", self);
+}
+
 int dev_site_find_programs(struct dev_site *site)
 {
     int code = find_self(&site->self);
 
     if (code == CLI_DONE)
-        code = find_beside(site->self, "musterd", &site->musterd);
+        code = find_musterd(site->self, &site->musterd);
     if (code == CLI_DONE)
         code = find_server("nats-server", "nats-server", &site->nats_server);
     if (code == CLI_DONE)

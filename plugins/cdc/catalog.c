@@ -58,13 +58,13 @@ static void retry_catalog(void *self, int64_t now_ns)
     pump_resume(self, PUMP_WAIT_CATALOG);
 }
 
+/* The stream stands still meanwhile, which must not pass for health. */
 static void retry_later(struct cdc *c, const char *why)
 {
     uint64_t timer;
 
-    c->proven = false; /* what comes next says how it is */
-    c->since_ns = c->timer->now(c->host);
-    c->host->health(c->host, MUSTER_HEALTH_DOWN, "catalog", "muster.tables or the catalog cannot be read: %s; trying again", why);
+    c->proven = false;
+    c->host->health(c->host, MUSTER_HEALTH_DOWN, "catalog_unreadable", "what is needed to read a table cannot be looked up: %s", why);
     if (c->timer->once(c->host, CLOCK_S, retry_catalog, &timer) != 0)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory to look into the catalog again");
 }

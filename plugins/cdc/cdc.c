@@ -208,7 +208,7 @@ static void on_tick(void *self, int64_t now_ns)
 
     source_tick(c);
     say_waiting(c, now_ns);
-    if (c->phase == CDC_STREAM && now_ns - c->since_ns > proof_ns)
+    if (c->phase == CDC_STREAM && !(c->waits & PUMP_WAIT_CATALOG) && now_ns - c->since_ns > proof_ns)
         cdc_proven(c);
     if (c->source.step == SOURCE_COPYING)
         source_status(c, c->wal_end, c->confirmed);
@@ -353,6 +353,8 @@ static int check_names(const struct muster_host *host, const struct cdc_config *
     const struct muster_map *m = &config->tables;
     const char *taker = config->unroutable_tenant;
 
+    if (strspn(config->slot, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(config->slot)) /* PostgreSQL's rule */
+        return host->fail(host, MUSTER_EINVAL, "slot: \"%s\": expected a name of a-z, 0-9 and _", config->slot);
     if (taker && !name_is_public(taker, strlen(taker)))
         return host->fail(host, MUSTER_EINVAL, "unroutable.tenant: \"%s\": expected a tenant's name: 1 to 64 letters, digits, _ or -, and no _ first", taker);
     for (size_t i = 0; i < m->n; i++) {

@@ -1,19 +1,27 @@
 /*
- * The layout of the plugin ABI on 64-bit targets, pinned. A line here changes only together with MUSTER_ABI_MINOR (members
- * appended) or MUSTER_ABI_MAJOR, and with the tables in ABI.md.
+ * The layout of ABI 0.1, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
+ * so a failure here is never mended here: append the member instead, or raise the number of the ABI and pin the new layout.
+ *
+ * For 64-bit machines, where pointers, size_t and uint64_t have 8 bytes. tests/abi/header.py checks that no member is missing below.
  */
 #include <muster/plugin.h>
 
-#define SIZE(name, bytes) _Static_assert(sizeof(struct name) == (bytes), "size of struct " #name)
-#define AT(name, member, bytes) _Static_assert(offsetof(struct name, member) == (bytes), #name "." #member)
+_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 1, "another ABI: pin its layout");
+_Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "the numbers are those of 64-bit machines");
 
-_Static_assert(sizeof(void *) == 8, "the pinned layout is that of 64-bit targets");
-_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 1, "pin the layout of the new version here");
+#define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
+#define AT(type, member, at) _Static_assert(offsetof(struct type, member) == (at), #type "." #member)
 
 SIZE(muster_bytes, 16);
+AT(muster_bytes, data, 0);
 AT(muster_bytes, len, 8);
+
 SIZE(muster_header, 16);
+AT(muster_header, name, 0);
+AT(muster_header, value, 8);
+
 SIZE(muster_msg, 104);
+AT(muster_msg, size, 0);
 AT(muster_msg, encoding, 4);
 AT(muster_msg, tenant, 8);
 AT(muster_msg, agent, 16);
@@ -26,7 +34,11 @@ AT(muster_msg, request, 64);
 AT(muster_msg, payload, 72);
 AT(muster_msg, recv_ns, 88);
 AT(muster_msg, seq, 96);
+
 SIZE(muster_host, 96);
+AT(muster_host, size, 0);
+AT(muster_host, abi_major, 4);
+AT(muster_host, abi_minor, 6);
 AT(muster_host, impl, 8);
 AT(muster_host, log, 16);
 AT(muster_host, fail, 24);
@@ -34,77 +46,286 @@ AT(muster_host, post, 32);
 AT(muster_host, service, 40);
 AT(muster_host, health, 48);
 AT(muster_host, plugin, 56);
+AT(muster_host, instance, 64);
 AT(muster_host, lane, 72);
+AT(muster_host, n_lanes, 76);
+AT(muster_host, broker_id, 80);
 AT(muster_host, postgres_dsn, 88);
+
 SIZE(muster_subscription, 40);
+AT(muster_subscription, size, 0);
+AT(muster_subscription, overflow, 4);
 AT(muster_subscription, subject, 8);
+AT(muster_subscription, max_msgs, 16);
+AT(muster_subscription, queue, 20);
 AT(muster_subscription, max_bytes, 24);
 AT(muster_subscription, fn, 32);
+
 SIZE(muster_publication, 64);
+AT(muster_publication, size, 0);
+AT(muster_publication, n_headers, 4);
 AT(muster_publication, tenant, 8);
+AT(muster_publication, subject, 16);
+AT(muster_publication, headers, 24);
 AT(muster_publication, payload, 32);
+AT(muster_publication, done, 48);
 AT(muster_publication, arg, 56);
+
 SIZE(muster_bus, 72);
+AT(muster_bus, size, 0);
 AT(muster_bus, subscribe, 8);
+AT(muster_bus, unsubscribe, 16);
 AT(muster_bus, publish, 24);
 AT(muster_bus, request, 32);
 AT(muster_bus, reply, 40);
+AT(muster_bus, reply_error, 48);
+AT(muster_bus, hold, 56);
 AT(muster_bus, drop, 64);
+
 SIZE(muster_stream_info, 48);
+AT(muster_stream_info, size, 0);
+AT(muster_stream_info, reserved, 4);
+AT(muster_stream_info, first_seq, 8);
+AT(muster_stream_info, last_seq, 16);
+AT(muster_stream_info, n_msgs, 24);
+AT(muster_stream_info, n_bytes, 32);
+AT(muster_stream_info, created_wall_ns, 40);
+
 SIZE(muster_stream_options, 40);
+AT(muster_stream_options, size, 0);
+AT(muster_stream_options, replicas, 4);
+AT(muster_stream_options, name, 8);
+AT(muster_stream_options, subjects, 16);
+AT(muster_stream_options, max_age_ns, 24);
+AT(muster_stream_options, max_bytes, 32);
+
 SIZE(muster_append, 72);
+AT(muster_append, size, 0);
+AT(muster_append, n_headers, 4);
+AT(muster_append, tenant, 8);
+AT(muster_append, subject, 16);
+AT(muster_append, headers, 24);
+AT(muster_append, payload, 32);
 AT(muster_append, expected_seq, 48);
+AT(muster_append, acked, 56);
 AT(muster_append, arg, 64);
+
 SIZE(muster_stream, 48);
+AT(muster_stream, size, 0);
+AT(muster_stream, open, 8);
+AT(muster_stream, close, 16);
+AT(muster_stream, info, 24);
+AT(muster_stream, last, 32);
 AT(muster_stream, append, 40);
+
 SIZE(muster_kv, 24);
+AT(muster_kv, size, 0);
+AT(muster_kv, get, 8);
 AT(muster_kv, put, 16);
+
 SIZE(muster_timer, 48);
+AT(muster_timer, size, 0);
+AT(muster_timer, reserved, 4);
+AT(muster_timer, every, 8);
+AT(muster_timer, once, 16);
+AT(muster_timer, stop, 24);
+AT(muster_timer, now, 32);
 AT(muster_timer, wall_now, 40);
+
 SIZE(muster_io, 32);
+AT(muster_io, size, 0);
+AT(muster_io, reserved, 4);
+AT(muster_io, watch, 8);
+AT(muster_io, change, 16);
 AT(muster_io, unwatch, 24);
+
 SIZE(muster_tenant_limits, 24);
+AT(muster_tenant_limits, size, 0);
+AT(muster_tenant_limits, encoding, 4);
+AT(muster_tenant_limits, requests_per_s, 8);
+AT(muster_tenant_limits, burst, 16);
+
 SIZE(muster_table, 48);
+AT(muster_table, size, 0);
+AT(muster_table, subject_key, 4);
+AT(muster_table, schema, 8);
+AT(muster_table, table, 16);
+AT(muster_table, tenant_column, 24);
+AT(muster_table, tenant, 32);
+AT(muster_table, owner_column, 40);
+
 SIZE(muster_tenants, 56);
+AT(muster_tenants, size, 0);
+AT(muster_tenants, reserved, 4);
+AT(muster_tenants, name, 8);
+AT(muster_tenants, limits, 16);
+AT(muster_tenants, find, 24);
+AT(muster_tenants, each, 32);
+AT(muster_tenants, refresh, 40);
 AT(muster_tenants, tables, 48);
+
 SIZE(muster_config, 16);
+AT(muster_config, size, 0);
+AT(muster_config, reserved, 4);
+AT(muster_config, position, 8);
+
 SIZE(muster_metrics, 40);
+AT(muster_metrics, size, 0);
+AT(muster_metrics, reserved, 4);
+AT(muster_metrics, make, 8);
+AT(muster_metrics, add, 16);
+AT(muster_metrics, set, 24);
 AT(muster_metrics, observe, 32);
+
 SIZE(muster_sql_result, 40);
+AT(muster_sql_result, size, 0);
+AT(muster_sql_result, code, 4);
+AT(muster_sql_result, error, 8);
+AT(muster_sql_result, sqlstate, 16);
+AT(muster_sql_result, n_rows, 24);
+AT(muster_sql_result, n_columns, 28);
 AT(muster_sql_result, get, 32);
+
 SIZE(muster_sql, 24);
+AT(muster_sql, size, 0);
+AT(muster_sql, reserved, 4);
+AT(muster_sql, prepare, 8);
 AT(muster_sql, exec, 16);
+
 SIZE(muster_codec, 184);
+AT(muster_codec, size, 0);
+AT(muster_codec, reserved, 4);
+AT(muster_codec, decode, 8);
+AT(muster_codec, free_doc, 16);
+AT(muster_codec, type, 24);
+AT(muster_codec, count, 32);
+AT(muster_codec, at, 40);
+AT(muster_codec, key, 48);
+AT(muster_codec, get, 56);
+AT(muster_codec, as_int, 64);
+AT(muster_codec, as_float, 72);
+AT(muster_codec, as_str, 80);
+AT(muster_codec, writer_new, 88);
+AT(muster_codec, writer_free, 96);
+AT(muster_codec, put_map, 104);
+AT(muster_codec, put_array, 112);
+AT(muster_codec, put_str, 120);
+AT(muster_codec, put_bin, 128);
+AT(muster_codec, put_int, 136);
+AT(muster_codec, put_float, 144);
+AT(muster_codec, put_bool, 152);
+AT(muster_codec, put_null, 160);
+AT(muster_codec, put_value, 168);
 AT(muster_codec, bytes, 176);
+
 SIZE(muster_list, 16);
+AT(muster_list, items, 0);
+AT(muster_list, n, 8);
+
 SIZE(muster_map, 24);
+AT(muster_map, keys, 0);
+AT(muster_map, entries, 8);
+AT(muster_map, n, 16);
+
 SIZE(muster_option, 88);
+AT(muster_option, key, 0);
+AT(muster_option, help, 8);
+AT(muster_option, def, 16);
+AT(muster_option, type, 24);
+AT(muster_option, flags, 28);
 AT(muster_option, offset, 32);
 AT(muster_option, min, 40);
+AT(muster_option, max, 48);
 AT(muster_option, choices, 56);
+AT(muster_option, fields, 64);
+AT(muster_option, n_fields, 72);
+AT(muster_option, reserved, 76);
 AT(muster_option, entry_size, 80);
+
 SIZE(muster_service, 32);
+AT(muster_service, size, 0);
+AT(muster_service, reserved, 4);
+AT(muster_service, name, 8);
+AT(muster_service, verbs, 16);
 AT(muster_service, schema, 24);
+
 SIZE(muster_plugin, 136);
+AT(muster_plugin, size, 0);
 AT(muster_plugin, abi_major, 4);
+AT(muster_plugin, abi_minor, 6);
 AT(muster_plugin, name, 8);
+AT(muster_plugin, version, 16);
+AT(muster_plugin, source_id, 24);
 AT(muster_plugin, capabilities, 32);
 AT(muster_plugin, options, 40);
+AT(muster_plugin, n_options, 48);
+AT(muster_plugin, option_size, 52);
 AT(muster_plugin, config_size, 56);
 AT(muster_plugin, services, 64);
+AT(muster_plugin, n_services, 72);
+AT(muster_plugin, service_size, 76);
 AT(muster_plugin, create, 80);
+AT(muster_plugin, start, 88);
+AT(muster_plugin, drain, 96);
 AT(muster_plugin, destroy, 104);
+AT(muster_plugin, on_writable, 112);
+AT(muster_plugin, on_link, 120);
 AT(muster_plugin, on_tables, 128);
 
-/* The values are part of the contract as well. */
-_Static_assert(MUSTER_EINVAL == -1 && MUSTER_ENOMEM == -2 && MUSTER_EAGAIN == -3 && MUSTER_EACCES == -4 && MUSTER_ETIME == -5 &&
-                   MUSTER_EABI == -6 && MUSTER_ESTALE == -7 && MUSTER_ENOTFOUND == -8 && MUSTER_EEXIST == -9 && MUSTER_ELINK == -10,
-               "error codes");
-_Static_assert(MUSTER_JSON == 1 && MUSTER_MSGPACK == 2, "encodings");
-_Static_assert(MUSTER_T_BOOL == 0 && MUSTER_T_MAP == 8, "types of options");
-_Static_assert(MUSTER_HEALTH_OK == 0 && MUSTER_HEALTH_DOWN == 3, "states");
+#define VALUE(name, value) _Static_assert((name) == (value), #name)
+VALUE(MUSTER_EINVAL, -1);
+VALUE(MUSTER_ENOMEM, -2);
+VALUE(MUSTER_EAGAIN, -3);
+VALUE(MUSTER_EACCES, -4);
+VALUE(MUSTER_ETIME, -5);
+VALUE(MUSTER_EABI, -6);
+VALUE(MUSTER_ESTALE, -7);
+VALUE(MUSTER_ENOTFOUND, -8);
+VALUE(MUSTER_EEXIST, -9);
+VALUE(MUSTER_ELINK, -10);
+VALUE(MUSTER_LOG_ERROR, 0);
+VALUE(MUSTER_LOG_WARN, 1);
+VALUE(MUSTER_LOG_INFO, 2);
+VALUE(MUSTER_LOG_DEBUG, 3);
+VALUE(MUSTER_JSON, 1);
+VALUE(MUSTER_MSGPACK, 2);
+VALUE(MUSTER_HEALTH_OK, 0);
+VALUE(MUSTER_HEALTH_STANDBY, 1);
+VALUE(MUSTER_HEALTH_DEGRADED, 2);
+VALUE(MUSTER_HEALTH_DOWN, 3);
+VALUE(MUSTER_OVERFLOW_REJECT, 0);
+VALUE(MUSTER_OVERFLOW_DROP_NEW, 1);
+VALUE(MUSTER_OVERFLOW_DROP_OLD, 2);
+VALUE(MUSTER_READABLE, 1);
+VALUE(MUSTER_WRITABLE, 2);
+VALUE(MUSTER_COUNTER, 0);
+VALUE(MUSTER_GAUGE, 1);
+VALUE(MUSTER_HISTOGRAM, 2);
+VALUE(MUSTER_SQL_READ, 0);
+VALUE(MUSTER_SQL_WRITE, 1);
+VALUE(MUSTER_NULL, 0);
+VALUE(MUSTER_BOOL, 1);
+VALUE(MUSTER_INT, 2);
+VALUE(MUSTER_FLOAT, 3);
+VALUE(MUSTER_STR, 4);
+VALUE(MUSTER_BIN, 5);
+VALUE(MUSTER_ARRAY, 6);
+VALUE(MUSTER_MAP, 7);
+VALUE(MUSTER_T_BOOL, 0);
+VALUE(MUSTER_T_INT, 1);
+VALUE(MUSTER_T_FLOAT, 2);
+VALUE(MUSTER_T_ENUM, 3);
+VALUE(MUSTER_T_DURATION_NS, 4);
+VALUE(MUSTER_T_BYTES, 5);
+VALUE(MUSTER_T_STRING, 6);
+VALUE(MUSTER_T_LIST, 7);
+VALUE(MUSTER_T_MAP, 8);
+VALUE(MUSTER_O_REQUIRED, 1);
+VALUE(MUSTER_O_SECRET, 2);
+VALUE(MUSTER_O_RELOADABLE, 4);
 
+/* A translation unit must have something in it. */
 int main(void)
 {
-    return 0; /* compiling it is the test */
+    return 0;
 }

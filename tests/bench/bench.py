@@ -1,4 +1,4 @@
-"""tests/bench/run: the broker against bare programs, in alternating runs, as medians and ratios. See the README of this folder's run."""
+"""The broker against bare programs, in alternating runs, as medians and ratios. Called by tests/bench/run."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def one_workload(report: Report, rig: Rig, name: str, size: int, rows: int, roun
         runs[MUSTER].append(rig.muster(table, rows))
         runs[PLAIN].append(rig.pipe(table, republish=False))
     rig.drop_slot(table)
-    report.say(f"\ncdc, {name} ({rows:,} rows, bodies of {body} bytes)")
+    report.say(f"\ncdc, {name} ({rows:,} rows, bodies of {body} bytes, load {os.getloadavg()[0]:.1f})")
     report.say(f"  {'':26}{'rows/s':>30}   CPU us/row: own  walsender  nats")
     for who, results in runs.items():
         rates = [r.rate for r in results]
@@ -131,12 +131,13 @@ def measure_latency(rig: Rig, source: str, table: str, rate: int, count: int) ->
 
 
 class LiveMuster:
+    """A broker that streams what is written from now on."""
+
     def __init__(self, rig: Rig, table: str) -> None:
         rig.runs += 1
         self.rig, self.source = rig, f"r{rig.runs}"
-        rig.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (self.source,))
         self.broker = rig.broker(self.source)
-        self.broker.start()
+        self.broker.start()  # makes the slot
 
     def close(self) -> None:
         self.rig.stop(self.broker)
@@ -145,6 +146,8 @@ class LiveMuster:
 
 
 class LivePipe:
+    """The same as a bare reader and publisher that sends every message at once."""
+
     def __init__(self, rig: Rig, table: str) -> None:
         rig.runs += 1
         self.rig, self.source = rig, f"r{rig.runs}"
@@ -169,7 +172,8 @@ def latency(report: Report, rig: Rig, rounds: int) -> None:
     live = LiveMuster(rig, table)
     ceiling = median(measure_latency(rig, live.source, table, 0, 20000)["rate"] for _ in range(3))
     live.close()
-    report.say(f"\nlatency, commit's return to message in hand (ceiling of 2 writers, server, broker and NATS on this machine: {ceiling:,.0f} tx/s)")
+    report.say(f"\nlatency, commit's return to message in hand (ceiling of 2 writers, PostgreSQL, broker and NATS here: {ceiling:,.0f} tx/s;"
+               f" load {os.getloadavg()[0]:.1f})")
     report.keep("latency/ceiling", ceiling)
     for rate, p50_target, p99_target in ((1000, 500, 3000), (int(ceiling / 2), None, 5000)):
         found: dict[str, list[dict[str, float]]] = {"bare pipe": [], "muster": []}
@@ -187,6 +191,9 @@ def latency(report: Report, rig: Rig, rounds: int) -> None:
                 if p50_target:
                     judged += f", p50 <= {p50_target / 1000:g} ms: {verdict(median(p50), p50_target, below=True)}"
             report.say(f"    {who:12} p50 {spread(p50):>22} us   p99 {spread(p99):>26} us   max {median(worst):8,.0f} us{judged}")
+        ratios = [a["p50_us"] / b["p50_us"] for a, b in zip(found["muster"], found["bare pipe"])]
+        tails = [a["p99_us"] / b["p99_us"] for a, b in zip(found["muster"], found["bare pipe"])]
+        report.say(f"    muster / bare pipe: p50 {spread(ratios, '{:.2f}')}, p99 {spread(tails, '{:.2f}')}")
         report.keep(f"latency/{rate}", found)
 
 

@@ -120,6 +120,6 @@ void body_insert(struct body *b, const uint8_t *insert)
     to = PUT(puts_to(PUT(to, "{\"schema\":\"public\",\"table\":\""), b->table), "\",\"op\":\"insert\"");
     to = PUT(put(to, b->txn, b->txn_len), "\"key\":");
     to = PUT(put_first(to, cells, 2), ",\"new\":");
-    to = PUT(put_first(to, cells, N_COLUMNS), ",\"old\":null}");
+    to = PUT(put_first(to, cells, N_COLUMNS), ",\"old\":null,\"unchanged\":[],\"omitted\":[]}");
     b->len = (size_t)(to - b->text);
 }

@@ -2,7 +2,6 @@
 #include "common.h"
 
 #include <errno.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -28,27 +27,31 @@ void fail(const char *fmt, ...)
 
 void args_parse(struct args *a, int argc, char **argv)
 {
-    static const struct option names[] = {
-        {"dsn", 1, NULL, 'd'},    {"slot", 1, NULL, 's'},   {"publication", 1, NULL, 'p'}, {"url", 1, NULL, 'u'},
-        {"creds", 1, NULL, 'k'},  {"source", 1, NULL, 'o'}, {"plugin", 1, NULL, 'l'},      {"table", 1, NULL, 't'},
-        {"rate", 1, NULL, 'r'},   {"count", 1, NULL, 'n'},  {"live", 0, NULL, 'v'},        {NULL, 0, NULL, 0}};
-    int c;
+    const struct {
+        const char *name;
+        const char **text; /* or */
+        uint64_t *number;
+    } known[] = {{"--dsn", &a->dsn, NULL},       {"--slot", &a->slot, NULL},     {"--publication", &a->publication, NULL},
+                 {"--url", &a->url, NULL},       {"--creds", &a->creds, NULL},   {"--source", &a->source, NULL},
+                 {"--plugin", &a->plugin, NULL}, {"--table", &a->table, NULL},   {"--rate", NULL, &a->rate},
+                 {"--count", NULL, &a->count}};
+    const size_t n = sizeof known / sizeof *known;
 
-    while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        switch (c) {
-        case 'd': a->dsn = optarg; break;
-        case 's': a->slot = optarg; break;
-        case 'p': a->publication = optarg; break;
-        case 'u': a->url = optarg; break;
-        case 'k': a->creds = optarg; break;
-        case 'o': a->source = optarg; break;
-        case 'l': a->plugin = optarg; break;
-        case 't': a->table = optarg; break;
-        case 'r': a->rate = strtoull(optarg, NULL, 10); break;
-        case 'n': a->count = strtoull(optarg, NULL, 10); break;
-        case 'v': a->live = true; break;
-        default: exit(2);
+    for (int i = 1; i < argc; i++) {
+        size_t k = 0;
+
+        if (strcmp(argv[i], "--live") == 0) {
+            a->live = true;
+            continue;
         }
+        while (k < n && strcmp(known[k].name, argv[i]) != 0)
+            k++;
+        if (k == n || ++i == argc)
+            fail("%s: unknown, or without its value", argv[i - (k < n)]);
+        if (known[k].text)
+            *known[k].text = argv[i];
+        else
+            *known[k].number = strtoull(argv[i], NULL, 10);
     }
 }
 

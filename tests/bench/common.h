@@ -24,7 +24,7 @@ struct args {
     bool live;            /* every message is sent at once, and there is no marker */
 };
 
-/* Parse --name value pairs; a name that is not known ends the program with status 2. */
+/* Parse --name value pairs; a name that is not known ends the program. */
 void args_parse(struct args *a, int argc, char **argv);
 void fail(const char *fmt, ...) __attribute__((format(printf, 1, 2), noreturn));
 

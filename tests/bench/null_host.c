@@ -27,6 +27,8 @@ struct task {
     muster_stream_msg_fn msg;
     muster_stream_ack_fn ack;
     muster_kv_fn kv;
+    muster_done_fn done;
+    muster_sql_fn sql;
     void *arg;
     uint64_t seq;
     int code;
@@ -66,8 +68,12 @@ static void run_task(const struct task *t)
         t->msg(t->arg, MUSTER_ENOTFOUND, NULL);
     else if (t->ack)
         t->ack(t->arg, 0, t->seq);
-    else
+    else if (t->kv)
         t->kv(t->arg, t->code, (struct muster_bytes){0}, t->seq);
+    else if (t->done)
+        t->done(t->arg, 0);
+    else
+        t->sql(t->arg, &(struct muster_sql_result){.size = sizeof(struct muster_sql_result), .error = "", .sqlstate = ""});
 }
 
 static bool run_tasks(void)
@@ -203,7 +209,8 @@ static int kv_put(const struct muster_host *host, const char *key, struct muster
 static int publish(const struct muster_host *host, const struct muster_publication *pub)
 {
     (void)host;
-    (void)pub; /* the gap that a copied slot is; nobody listens */
+    if (pub->done) /* the gap that a copied slot is; nobody listens */
+        later(&(struct task){.done = pub->done, .arg = pub->arg});
     return 0;
 }
 
@@ -353,6 +360,20 @@ static int prepare(const struct muster_host *host, const char *name, int kind, c
     return 0;
 }
 
+/* No statement finds a row: the table has no settings of its own, and its types are built in. */
+static int exec(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
+                uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg)
+{
+    (void)host;
+    (void)stmt;
+    (void)tenant;
+    (void)order_key;
+    (void)n_params;
+    (void)params;
+    later(&(struct task){.sql = fn, .arg = arg});
+    return 0;
+}
+
 /* ---- life -------------------------------------------------------------------------------------------------------------------------- */
 
 static const struct muster_stream stream_table = {
@@ -371,7 +392,7 @@ static const struct muster_tenants tenants_table = {.size = sizeof tenants_table
                                                     .tables = tenant_tables};
 static const struct muster_metrics metrics_table = {
     .size = sizeof metrics_table, .make = make_metric, .add = add_metric, .set = add_metric, .observe = observe_metric};
-static const struct muster_sql sql_table = {.size = sizeof sql_table, .prepare = prepare};
+static const struct muster_sql sql_table = {.size = sizeof sql_table, .prepare = prepare, .exec = exec};
 static const struct muster_codec codec_table = {.size = sizeof codec_table};
 
 static int service(const struct muster_host *host, const char *id, const void **ret_table)
@@ -416,18 +437,37 @@ static void loop(void)
     }
 }
 
+static int sender_of(const struct args *args)
+{
+    const char *values[] = {args->slot};
+    PGconn *conn = PQconnectdb(args->dsn);
+    PGresult *r = PQexecParams(conn, "SELECT active_pid FROM pg_replication_slots WHERE slot_name = $1", 1, NULL, values, NULL, NULL, 0);
+    int pid = PQntuples(r) == 1 ? atoi(PQgetvalue(r, 0, 0)) : 0;
+
+    PQclear(r);
+    PQfinish(conn);
+    return pid;
+}
+
+static void add_tenants(void)
+{
+    char name[16];
+
+    for (int i = 0; i < 16; i++) {
+        (void)snprintf(name, sizeof name, "t%d", i);
+        add_tenant(name);
+    }
+    add_tenant("marker");
+}
+
 int main(int argc, char **argv)
 {
-    static const char sender_sql[] = "SELECT coalesce(max(active_pid), 0) FROM pg_replication_slots WHERE slot_name = '%s'";
     struct args args = {0};
     struct muster_host host = {.size = sizeof host, .abi_major = MUSTER_ABI_MAJOR, .abi_minor = MUSTER_ABI_MINOR, .log = host_log,
                                .fail = host_fail, .post = host_post, .service = service, .health = host_health, .plugin = "cdc",
                                .n_lanes = 1, .broker_id = "bench"};
     struct cdc_config config = {.tenant_column = "tenant_id", .window_msgs = 8192, .window_bytes = 16 << 20};
     const struct muster_plugin *plugin;
-    char text[256];
-    PGconn *conn;
-    PGresult *r;
     void *self;
 
     args_parse(&args, argc, argv);
@@ -435,23 +475,13 @@ int main(int argc, char **argv)
     host.instance = args.source;
     config.slot = args.slot;
     config.publication = args.publication;
-    for (int i = 0; i < 16; i++) {
-        (void)snprintf(text, sizeof text, "t%d", i);
-        add_tenant(text);
-    }
-    add_tenant("marker");
+    add_tenants();
     plugin = load(args.plugin);
     if (plugin->create(&host, &config, &self) || plugin->start(self))
         fail("the plugin did not start");
     plugin->on_link(self, 1);
     loop();
-
-    conn = PQconnectdb(args.dsn);
-    (void)snprintf(text, sizeof text, sender_sql, args.slot);
-    r = PQexec(conn, text);
-    report(host_state.rows, host_state.end_ns, PQntuples(r) == 1 ? atoi(PQgetvalue(r, 0, 0)) : 0);
-    PQclear(r);
-    PQfinish(conn);
+    report(host_state.rows, host_state.end_ns, sender_of(&args));
     plugin->destroy(self);
     return 0;
 }

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
 import subprocess
-import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from client import Client
-from harness import BUILD, Musterd, Site, installed, wait_until
+from harness import BUILD, Musterd, Site, wait_until
 
 TENANTS = [f"t{i}" for i in range(8)] + ["marker"]
 PATIENCE = 300  # seconds for one run
@@ -226,7 +225,6 @@ def _unix(text: str) -> float:
 
 
 def _decode(text: str) -> str:
-    import base64
     return base64.b64decode(text).decode()
 
 

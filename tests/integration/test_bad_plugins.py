@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from agent import Agent
-from harness import Musterd, Site, wait_until
+from harness import LONG, Musterd, Site, wait_until
 from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, installation, own_broker, plugin
 
 Start = Callable[..., Musterd]
@@ -193,9 +192,10 @@ def test_a_broker_with_a_hanging_plugin_ends_all_the_same(broker: Start, agents:
 
 
 INSERT = "INSERT INTO public.notes VALUES ('acme', %s)"
+BLOCK = 100
 
 
-def latencies(site: Site, watcher: Agent, heard: Any, n: int) -> list[float]:
+def latencies(site: Site, heard: Any, n: int) -> list[float]:
     """Seconds from before the commit until the change was heard, one row at a time."""
     found = []
     with site.postgres.connect(autocommit=True) as link:
@@ -211,22 +211,26 @@ def latencies(site: Site, watcher: Agent, heard: Any, n: int) -> list[float]:
 
 @pytest.mark.parametrize("how", ["hang", "flood"])
 def test_cdc_goes_on_beside_a_bad_lane(broker: Start, agents: Agents, site: Site, how: str) -> None:
-    """Rows are heard while another lane hangs or is flooded. How much slower is measured by tests/bench; here a factor of three would
-    mean that the two wait for each other, and whoever waits for a hanging lane waits for ever."""
+    """Rows are heard as soon while another lane hangs or is flooded. Blocks with and without the trouble alternate, so that a busy machine
+    slows both. The long run holds the ratio of the medians to 1.1, the short one to what no noise explains."""
     server = broker(echo("bad"), cdc=True)
     server.start()
     watcher, loud = agents("acme", "watcher"), agents("zeta", "loud")
     heard = watcher.client.subscribe("mst.acme.cdc.>")
-    latencies(site, watcher, heard, 20)  # connections and caches warm
-    alone = latencies(site, watcher, heard, 100)
-    if how == "hang":
-        loud.tell("lab", "hang")
-        wait_until(lambda: stalled(server, "echo.bad"), 10, "muster_lane_stalled")
-    else:
-        for _ in range(3000):
-            loud.tell("lab", "slow", {"ms": 2})
-    beside = latencies(site, watcher, heard, 100)
-    assert statistics.median(beside) < 3 * statistics.median(alone) + 0.005, (statistics.median(alone), statistics.median(beside))
+    latencies(site, heard, 20)  # connections and caches warm
+    alone, beside = [], []
+    for _ in range(10 if LONG else 2):
+        wait_until(lambda: loud.ask("echo", "say", {"text": "x"}, timeout=30).body, 30, "the lane to be idle")
+        alone += latencies(site, heard, BLOCK)
+        if how == "hang":
+            loud.tell("lab", "slow", {"ms": 6000})  # asleep: a lane that also burns a core is the scheduler's matter
+            wait_until(lambda: stalled(server, "echo.bad"), 10, "muster_lane_stalled")
+        else:
+            for _ in range(1500):
+                loud.tell("lab", "slow", {"ms": 3})
+        beside += latencies(site, heard, BLOCK)
+    ratio = statistics.median(beside) / statistics.median(alone)
+    assert ratio < (1.1 if LONG else 3), f"{ratio:.2f}: {statistics.median(beside) * 1e3:.2f} ms, alone {statistics.median(alone) * 1e3:.2f} ms"
 
 
 # ---- flooding -------------------------------------------------------------------------------------------------------------------

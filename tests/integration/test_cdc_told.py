@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL's side told apart: told once, seen in /readyz and metrics, tried again at leisure, healed without a restart."""
+"""Faults of PostgreSQL's side told apart: told once, seen in /readyz and metrics, tried again at leisure, healed by themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shared() -> Generator[Rig, None, None]:
 @pytest.fixture
 def scene(shared: Rig, request: pytest.FixtureRequest) -> Generator[Scene, None, None]:
     """One whose names come from the test's."""
-    scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_"))
+    scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_").lower())
     yield scene
     scene.end()
 
@@ -126,6 +126,15 @@ def test_slot_of_another_plugin(scene: Scene) -> None:
     assert scene.flows().seq == 1
 
 
+def test_slot_that_can_have_no_such_name(scene: Scene) -> None:
+    """What can never work stops the start."""
+    broker = scene.further(slot="Main-Slot")
+    broker.start(ready=False)
+    wait_until(lambda: not broker.alive, 10, "the broker to end")
+    assert broker.process and broker.process.wait() == 1
+    assert "Main-Slot" in broker.log() and "a-z" in broker.log(), broker.log()
+
+
 def test_slot_of_another_database(scene: Scene) -> None:
     with scene.rig.site.postgres.connect(dbname="postgres", autocommit=True) as connection:
         connection.execute(f"SELECT pg_create_logical_replication_slot('{scene.slot}', 'pgoutput')")
@@ -207,6 +216,23 @@ def test_role_without_replication(scene: Scene) -> None:
         scene.rig.sql("ALTER ROLE muster_broker REPLICATION")
     scene.wait_code("ok", 10)
     assert scene.flows().seq == first.seq + 1
+
+
+def test_catalog_that_may_not_be_read(scene: Scene) -> None:
+    """Rows wait until it is known whose they are."""
+    scene.broker.start()
+    first = scene.flows()
+    scene.rig.sql("REVOKE SELECT ON muster.tables FROM muster_broker", "ALTER TABLE orders ADD extra int")
+    try:
+        row = scene.row()
+        said = scene.wait_code("catalog_unreadable")
+        assert "permission denied" in said["text"]
+        scene.check_leisure("catalog_unreadable")
+    finally:
+        scene.rig.sql("GRANT SELECT ON muster.tables TO muster_broker")
+    assert scene.hear(row).seq == first.seq + 1
+    scene.wait_code("ok", 10)
+    scene.rig.sql("ALTER TABLE orders DROP extra")
 
 
 @pytest.mark.parametrize(("database", "code"), [("nosuch", "postgres_away"), ("postgres", "postgres_away")])

@@ -1,4 +1,4 @@
-"""Faults of NATS's side told apart: told once, seen in /readyz and metrics, tried again at leisure, healed without a restart."""
+"""Faults of NATS's side told apart: told once, seen in /readyz and metrics, tried again at leisure, healed by themselves."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def shared() -> Generator[Rig, None, None]:
 @pytest.fixture
 def scene(shared: Rig, request: pytest.FixtureRequest) -> Generator[Scene, None, None]:
     """One whose names come from the test's."""
-    scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_"))
+    scene = Scene(shared, re.sub(r"\W", "_", request.node.name.removeprefix("test_"))[:40].rstrip("_").lower())
     yield scene
     scene.end()
 

@@ -88,7 +88,7 @@ def test_a_body_is_held_against_its_definition(a1: Agent, body: dict[str, Any], 
     (b'{"a": 1, "a": 2}', "twice"),
     (b'{"a": ' * 33 + b"1" + b"}" * 33, "32"),
     (b'{"a": [' + b"1," * 4096 + b"1]}", "4,096"),
-    (b'{"a": "' + b"x" * 1000000 + b'"}', "1,000,000"),
+    (b'{"a": "' + b"x" * 1000000 + b'"}', "1000000"),
     (b'{"a": 1', "end"),
     (b"\x81\xa1a", "end"),
 ], ids=["array", "words", "twice", "deep", "long", "large", "cut", "packed"])
@@ -258,7 +258,8 @@ def test_a_fenced_stream(a1: Agent, agents: Agents, insider: Client) -> None:
     wait_until(lambda: republished.messages, 5, "what was stored, heard")
     assert [m.data for m in republished.messages] == [b'{"n": 1}']
     assert a1.ask("lab", "reopen", {"subjects": "echo.*"}).body["code"] == EEXIST
-    for bad in ({"name": "a b"}, {"name": ""}, {"subjects": 'x"y'}, {"subjects": "a..b"}):
+    assert a1.ask("lab", "reopen", {"name": "QUOTED", "subjects": 'a"b.\\.>'}).body["code"] == 0
+    for bad in ({"name": "a b"}, {"name": ""}, {"subjects": "a..b"}):
         assert a1.ask("lab", "reopen", bad).body["code"] == EINVAL, bad
 
 

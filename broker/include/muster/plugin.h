@@ -112,8 +112,8 @@ struct muster_host {
     int (*fail)(const struct muster_host *host, int code, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
     /* Run fn(arg) on the lane, in order of posting, never inside this call; the one way from a thread of the plugin's own to its
-     * lane. MUSTER_EAGAIN when too many posts wait. Stop posting in drain(): what is posted once destroy() is due may run after
-     * it, or never. [any] */
+     * lane. MUSTER_EAGAIN when too many posts wait. Stop posting in drain(): what is posted once destroy() is due is not
+     * run any more. [any] */
     int (*post)(const struct muster_host *host, void (*fn)(void *arg), void *arg);
 
     /* Find a service table by its versioned name, e.g. MUSTER_BUS. The table lives as long as host does. MUSTER_EABI when this
@@ -250,7 +250,7 @@ struct muster_stream {
      * options say. The handle is good until close(), whatever fn gets. [lane] */
     int (*open)(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
                 void *arg, uint64_t *ret_stream);
-    void (*close)(const struct muster_host *host, uint64_t stream); /* callbacks still due run all the same. [lane] */
+    void (*close)(const struct muster_host *host, uint64_t stream); /* callbacks still due come with MUSTER_ELINK. [lane] */
     int (*info)(const struct muster_host *host, uint64_t stream, muster_stream_info_fn fn, void *arg); /* [lane] */
     /* Read the last message: of all (tenant NULL; subject is not looked at), or under R._in.<tenant>.<subject>, which may hold
      * wildcards. [lane] */
@@ -318,7 +318,7 @@ struct muster_table {
     const char *schema, *table;
     const char *tenant_column, *tenant, *owner_column; /* NULL when not set */
 };
-typedef void (*muster_table_fn)(void *arg, const struct muster_table *table);
+typedef void (*muster_table_fn)(void *arg, const struct muster_table *table); /* [lane] */
 struct muster_tenants {
     uint32_t size;
     uint32_t reserved;
@@ -374,7 +374,7 @@ struct muster_sql_result {
     /* NULL for SQL NULL; borrowed. [lane] */
     const char *(*get)(const struct muster_sql_result *result, uint32_t row, uint32_t column);
 };
-typedef void (*muster_sql_fn)(void *arg, const struct muster_sql_result *result);
+typedef void (*muster_sql_fn)(void *arg, const struct muster_sql_result *result); /* [lane] */
 struct muster_sql {
     uint32_t size;
     uint32_t reserved;
