@@ -24,7 +24,7 @@
 static const int64_t drain_ns = 10 * CLOCK_S;
 
 static const char help[] =
-    "usage: musterd -c FILE [--check | --print-config]\n"
+    "usage: musterd [-c FILE] [--check | --print-config]\n"
     "\n"
     "The Muster broker: carries row changes and events from PostgreSQL to the tenants' NATS subjects and serves agents' requests.\n"
     "\n"
@@ -125,6 +125,8 @@ static int run(const struct config *config, const char *file)
     crash_install();
     block_signals(&set);
     log_setup(config->broker.log_json, config->broker.log_level);
+    if (!config->n_plugins)
+        log_warn("config", "%s: no plugins are configured: there is nothing to do", file ? file : "no configuration file");
     if (broker_new(config, &broker) != 0)
         return 1;
     code = broker_start(broker) ? 1 : 0;

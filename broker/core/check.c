@@ -1,8 +1,11 @@
 /* `musterd --check`; see check.h. */
 #include "core/check.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "config/config.h"
 #include "core/loader.h"
@@ -28,9 +31,26 @@ static int check_plugin(const struct config *config, const struct config_plugin 
     return code;
 }
 
+/* A file that is named must be there to be read. */
+static int check_file(const char *key, const char *path)
+{
+    if (!path || access(path, R_OK) == 0)
+        return 0;
+    fprintf(stderr, "%s: %s: %s\n", key, path, strerror(errno));
+    return 1;
+}
+
+static int check_files(const struct config *c)
+{
+    return check_file("nats.creds", c->nats.creds) | check_file("nats.system_creds", c->nats.system_creds) |
+           check_file("nats.password_file", c->nats.password_file) |
+           check_file("nats.system_password_file", c->nats.system_password_file) | check_file("nats.tls.ca", c->nats.tls_ca) |
+           check_file("nats.tls.cert", c->nats.tls_cert) | check_file("nats.tls.key", c->nats.tls_key);
+}
+
 int check_config(const struct config *config)
 {
-    int code = 0;
+    int code = check_files(config);
 
     for (size_t i = 0; i < config->n_plugins; i++)
         code |= check_plugin(config, &config->plugins[i]);

@@ -99,16 +99,12 @@ static void say(const char *fmt, va_list ap)
     (void)fputc('\n', stderr);
 }
 
+/* Faults come by health(); the rest is of no interest here. */
 static void host_log(const struct muster_host *host, int level, const char *fmt, ...)
 {
-    va_list ap;
-
     (void)host;
-    if (level > MUSTER_LOG_WARN)
-        return;
-    va_start(ap, fmt);
-    say(fmt, ap);
-    va_end(ap);
+    (void)level;
+    (void)fmt;
 }
 
 static int host_fail(const struct muster_host *host, int code, const char *fmt, ...)
