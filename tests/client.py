@@ -104,7 +104,7 @@ class Client:
 
     def streams(self) -> dict[str, Any]:
         """The state of every stream, by name."""
-        return {info.config.name: info.state for info in self._run(self._nc.jetstream(timeout=20).streams_info())}
+        return {str(info.config.name): info.state for info in self._run(self._nc.jetstream(timeout=20).streams_info())}
 
     def purge(self, stream: str) -> None:
         self._run(self._nc.jetstream(timeout=20).purge_stream(stream))

@@ -390,6 +390,16 @@ static int add_instance(struct broker *b, const struct muster_plugin *plugin, co
     return err;
 }
 
+static void tell_not_loaded(struct broker *b, const struct config_plugin *how, const char *why)
+{
+    struct health_component *component;
+
+    if (health_add(b->health, HEALTH_PLUGIN, how->instance, how->required, &component) == 0)
+        health_set(component, MUSTER_HEALTH_DOWN, "not_loaded", "%s", why);
+    else
+        log_error("loader", "plugins.%s: %s", how->instance, why);
+}
+
 /* A plugin that is not required may be missing; what it said stays in /readyz. */
 static int load_plugin(struct broker *b, const struct config_plugin *how)
 {
@@ -398,7 +408,7 @@ static int load_plugin(struct broker *b, const struct config_plugin *how)
     int err = loader_load(how, &plugin, why);
 
     if (err) {
-        log_error("loader", "plugins.%s: %s", how->instance, why);
+        tell_not_loaded(b, how, why);
         return err;
     }
     for (uint32_t lane = 0; !err && lane < (uint32_t)how->lanes; lane++)

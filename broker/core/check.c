@@ -9,19 +9,26 @@
 
 #include "config/config.h"
 #include "core/loader.h"
+#include "core/services.h"
 
-static int check_plugin(const struct config *config, const struct config_plugin *how)
+static int refuse(const struct config_plugin *how, const char *why)
+{
+    fprintf(stderr, "plugins.%s: %s\n", how->instance, why);
+    return 1;
+}
+
+static int check_plugin(const struct config *config, const struct config_plugin *how, struct services *services)
 {
     const struct muster_plugin *plugin;
-    char why[LOADER_WHY_SIZE];
+    char why[LOADER_WHY_SIZE], service_why[SERVICES_WHY_SIZE];
     struct config_error err;
     void *values;
-    int code = loader_load(how, &plugin, why);
+    int code = 0;
 
-    if (code) {
-        fprintf(stderr, "plugins.%s: %s\n", how->instance, why);
-        return 1;
-    }
+    if (loader_load(how, &plugin, why) != 0)
+        return refuse(how, why);
+    if (services_add(services, plugin, service_why) != 0)
+        code = refuse(how, service_why);
     values = calloc(1, plugin->config_size + 1);
     if (!values || config_bind(config, how, plugin, values, &err) != 0) {
         fprintf(stderr, "%s\n", values ? err.text : "no memory");
@@ -50,10 +57,14 @@ static int check_files(const struct config *c)
 
 int check_config(const struct config *config)
 {
+    struct services *services;
     int code = check_files(config);
 
+    if (services_new(NULL, &services) != 0)
+        return 1;
     for (size_t i = 0; i < config->n_plugins; i++)
-        code |= check_plugin(config, &config->plugins[i]);
+        code |= check_plugin(config, &config->plugins[i], services);
+    services_free(services);
     if (!code)
         printf("%s: ok\n", config->file ? config->file : "environment");
     return code;

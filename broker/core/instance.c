@@ -83,8 +83,8 @@ static int add_services(struct instance *in)
     int err = services_add(broker_services(in->broker), in->plugin, why);
 
     if (err)
-        log_error(in->area, "plugin %s %s (%s): %s", in->plugin->name, in->plugin->version,
-                  loader_path(in->how, path, sizeof path), why);
+        health_set(in->health, MUSTER_HEALTH_DOWN, "bad_service", "plugin %s %s (%s): %s", in->plugin->name, in->plugin->version,
+                   loader_path(in->how, path, sizeof path), why);
     return err;
 }
 
@@ -98,7 +98,7 @@ static int bind_config(struct instance *in)
         return MUSTER_ENOMEM;
     code = config_bind(broker_config(in->broker), in->how, in->plugin, in->config, &err);
     if (code)
-        log_error(in->area, "%s", err.text);
+        health_set(in->health, MUSTER_HEALTH_DOWN, "bad_config", "%s", err.text);
     return code;
 }
 

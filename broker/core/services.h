@@ -22,6 +22,7 @@ struct wire_error;
 
 enum { SERVICES_WHY_SIZE = 512 };
 
+/* broker may be NULL for who only checks with services_add(). */
 int services_new(struct broker *broker, struct services **ret_services);
 void services_free(struct services *s);
 /* Take the services of a plugin's descriptor; again for each further instance of it. MUSTER_EINVAL: a name, a verb or the definition

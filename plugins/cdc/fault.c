@@ -20,6 +20,7 @@ static const struct {
     {"3D000", "", {"database_missing", MUSTER_HEALTH_DOWN, "check postgres.dsn"}},
     {"57P", "", {"postgres_away", MUSTER_HEALTH_DOWN, ""}},
     {"", "is active for PID", {"slot_active", MUSTER_HEALTH_STANDBY, ""}},
+    {"", "permission denied to start WAL sender", {"no_replication_privilege", MUSTER_HEALTH_DOWN, "ALTER ROLE … REPLICATION"}},
     {"", "must be superuser or replication role", {"no_replication_privilege", MUSTER_HEALTH_DOWN, "ALTER ROLE … REPLICATION"}},
     {"", "password authentication failed", {"authentication", MUSTER_HEALTH_DOWN, "check postgres.dsn"}},
     {"", "no pg_hba.conf entry", {"authentication", MUSTER_HEALTH_DOWN, "a replication link needs a line for the database"}},

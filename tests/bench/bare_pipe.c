@@ -49,6 +49,7 @@ static void pipe_open(struct pipe *p, const struct args *a)
     natsOptions_Destroy(opts);
     must(jsOptions_Init(&how), "options");
     how.PublishAsync.MaxPending = 8192;
+    how.PublishAsync.StallWait = 60000; /* a busy machine may stall a publisher for longer than the library's 200 ms */
     how.PublishAsync.ErrHandler = on_refused;
     must(natsConnection_JetStream(&p->js, p->nc, &how), "JetStream");
 }

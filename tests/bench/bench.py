@@ -89,7 +89,8 @@ def one_workload(report: Report, rig: Rig, name: str, size: int, rows: int, roun
     rig.fill(table, rows, size)
     body = same_bytes(rig, table, rows)
     runs: dict[str, list[Result]] = {READER: [], NULL: [], PIPE: [], PLAIN: [], MUSTER: []}
-    for _ in range(rounds):
+    for done in range(rounds):
+        print(f"cdc, {name}: {done} of {rounds} rounds done", file=sys.stderr)
         runs[READER].append(rig.reader(table))
         runs[NULL].append(rig.null(table))
         runs[PIPE].append(rig.pipe(table))

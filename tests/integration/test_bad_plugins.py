@@ -76,6 +76,15 @@ def test_a_file_that_does_not_fit_is_refused(broker: Start, name: str) -> None:
     assert all(words in line for words in REFUSED[name]), line
 
 
+def test_a_file_that_is_not_required_may_be_refused(broker: Start, agents: Agents) -> None:
+    server = broker(*(plugin(name, name, required=False) for name in REFUSED), echo())
+    server.start()
+    for name, words in REFUSED.items():
+        assert f"{PLUGINS}/{name}.so" in server.get("/readyz")[1] and all(word in server.get("/readyz")[1] for word in words)
+    assert agents("acme", "a1").ask("echo", "say", {"text": "x"}).body["text"] == "x"
+    assert server.stop() == 0
+
+
 def test_a_service_has_one_plugin(broker: Start) -> None:
     server = broker(echo(), plugin("taken", "taken"))
     server.start(ready=False)

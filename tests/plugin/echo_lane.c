@@ -141,7 +141,7 @@ static void on_once(void *self, int64_t now_ns)
 
 static int do_tick(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
-    uint64_t id, stopped;
+    uint64_t id, stopped = 0;
     int err = e->timers->once(e->host, arg_int(e, args, "ms", 1) * ms, on_once, &id);
 
     if (!err)
