@@ -138,7 +138,7 @@ static bool is_secret_key(const char *key)
 static void print_scalar(struct buf *out, const struct config_node *node, bool secret)
 {
     buf_putc(out, ' ');
-    if (secret)
+    if (secret && !(node->plain && node_is_null(node))) /* nothing is no secret, and must stay nothing */
         print_quoted(out, "…");
     else if (node->plain && (is_word(node->text) || node_is_null(node)))
         buf_puts(out,

@@ -37,6 +37,8 @@ def broker(request: pytest.FixtureRequest, site: Site) -> Generator[Start, None,
         server.kill()
         if request.node.report_call.failed:
             print(server.log()[-6000:])
+        for complaint in ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "broken invariant"):
+            assert complaint not in server.log(), server.log()[-6000:]
 
 
 @pytest.fixture
