@@ -23,7 +23,8 @@ const char *bus_msg_reply(const struct bus_msg *msg)
 
 struct muster_bytes bus_msg_data(const struct bus_msg *msg)
 {
-    return (struct muster_bytes){natsMsg_GetData(nats(msg)), (size_t)natsMsg_GetDataLength(nats(msg))};
+    return (struct muster_bytes){natsMsg_GetData(nats(msg)),
+                                 (size_t)natsMsg_GetDataLength(nats(msg))};
 }
 
 const char *bus_msg_header(const struct bus_msg *msg, const char *name)

@@ -15,7 +15,14 @@
 #include "tenant/tenant.h"
 #include "wire/error.h"
 
-enum { TURN_MESSAGES = 64, QUANTUM = 16384, LANE_MSGS = 65536, TENANT_MSGS = 8192, HELD_MSGS = 16384, RETRY_MS = 20 };
+enum {
+    TURN_MESSAGES = 64,
+    QUANTUM = 16384,
+    LANE_MSGS = 65536,
+    TENANT_MSGS = 8192,
+    HELD_MSGS = 16384,
+    RETRY_MS = 20
+};
 static const size_t lane_bytes = 128u << 20, tenant_bytes = 16u << 20, held_bytes = 64u << 20;
 static const int64_t retry_for_ns = 30 * CLOCK_S;
 
@@ -35,7 +42,7 @@ struct inbox {
     struct metric *dropped, *dropped_by_tenant, *failed;
     uv_timer_t retry; /* runs while some queue waits */
     atomic_size_t n_held, n_held_bytes;
-    pthread_mutex_t lock; /* guards all below, and the counts of subs */
+    pthread_mutex_t lock;  /* guards all below, and the counts of subs */
     struct queue **queues; /* by tenant index */
     size_t n_queues;
     struct queue *ring, **ring_tail;
@@ -89,7 +96,8 @@ static struct queue *queue_of(struct inbox *b, uint32_t index)
 
 static void count(struct inbox *b, struct queue *q, const struct delivery *d, int by)
 {
-    size_t n = by > 0 ? d->n_bytes : (size_t)0 - d->n_bytes; /* unsigned arithmetic wraps to the right sum */
+    size_t n = by > 0 ? d->n_bytes
+                      : (size_t)0 - d->n_bytes; /* unsigned arithmetic wraps to the right sum */
 
     q->n_msgs += (uint32_t)by;
     q->n_bytes += n;
@@ -123,7 +131,8 @@ static const char *full_by(const struct inbox *b, const struct queue *q, const s
     if (d->sub->n_msgs >= d->sub->max_msgs || d->sub->n_bytes + d->n_bytes > d->sub->max_bytes)
         return "subscription";
     if (q->n_msgs >= (uint64_t)limit_or(d->tenant, TENANT_QUEUED_MESSAGES, TENANT_MSGS) ||
-        q->n_bytes + d->n_bytes > (size_t)limit_or(d->tenant, TENANT_QUEUED_BYTES, (int64_t)tenant_bytes))
+        q->n_bytes + d->n_bytes >
+            (size_t)limit_or(d->tenant, TENANT_QUEUED_BYTES, (int64_t)tenant_bytes))
         return "tenant";
     if (b->n_msgs >= LANE_MSGS || b->n_bytes + d->n_bytes > lane_bytes)
         return "lane";
@@ -172,7 +181,8 @@ static void append(struct inbox *b, struct queue *q, struct delivery *d)
 }
 
 /* Make room by the policy of the subscription: what goes is chained to *ret_old. NULL: d has room; else the bound it hit. */
-static const char *make_room(struct inbox *b, struct queue *q, const struct delivery *d, struct delivery **ret_old)
+static const char *make_room(struct inbox *b, struct queue *q, const struct delivery *d,
+                             struct delivery **ret_old)
 {
     const char *full = full_by(b, q, d);
     bool drop_old = d->sub->overflow == MUSTER_OVERFLOW_DROP_OLD && d->n_bytes <= d->sub->max_bytes;
@@ -229,7 +239,9 @@ static void drop_chain(struct inbox *b, struct delivery *old)
         struct delivery *next = old->next;
 
         count_drop(b, old, "old");
-        b->how.refuse(old, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may, and newer requests come first; try again");
+        b->how.refuse(
+            old, ERROR_RESOURCE_EXHAUSTED,
+            "this service has more waiting than it may, and newer requests come first; try again");
         delivery_unref(old);
         old = next;
     }
@@ -299,7 +311,8 @@ void inbox_count_failure(struct inbox *b)
 
 int inbox_hold(struct inbox *b, const struct delivery *d)
 {
-    size_t n = atomic_fetch_add(&b->n_held, 1), n_bytes = atomic_fetch_add(&b->n_held_bytes, d->n_bytes);
+    size_t n = atomic_fetch_add(&b->n_held, 1),
+           n_bytes = atomic_fetch_add(&b->n_held_bytes, d->n_bytes);
 
     if (n < HELD_MSGS && n_bytes + d->n_bytes <= held_bytes)
         return 0;
@@ -332,11 +345,12 @@ static bool turn(void *arg)
 
 static int make_metrics(struct inbox *b)
 {
-    struct metric_spec dropped = {.type = MUSTER_COUNTER,
-                                  .name = "muster_dropped_total",
-                                  .help = "Messages dropped before a plugin, by the bound that was reached.",
-                                  .label = "reason",
-                                  .constants = {{"plugin", b->how.plugin}, {"instance", b->how.instance}}};
+    struct metric_spec dropped = {
+        .type = MUSTER_COUNTER,
+        .name = "muster_dropped_total",
+        .help = "Messages dropped before a plugin, by the bound that was reached.",
+        .label = "reason",
+        .constants = {{"plugin", b->how.plugin}, {"instance", b->how.instance}}};
     struct metric_spec by_tenant = dropped, failed = dropped;
     int err = metrics_make(b->how.metrics, &dropped, &b->dropped);
 

@@ -46,7 +46,8 @@ struct services {
     atomic_int n_open;             /* questions on their way to the core lane */
 };
 
-static int why_not(char why[SERVICES_WHY_SIZE], int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static int why_not(char why[SERVICES_WHY_SIZE], int code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 static int why_not(char why[SERVICES_WHY_SIZE], int code, const char *fmt, ...)
 {
@@ -84,7 +85,8 @@ static void endpoint_free(struct endpoint *e)
     free(e);
 }
 
-static int add_endpoint(struct services *s, const struct muster_plugin *plugin, const char *service, struct text verb)
+static int add_endpoint(struct services *s, const struct muster_plugin *plugin, const char *service,
+                        struct text verb)
 {
     struct endpoint *e = calloc(1, sizeof *e);
     char key[MAX_KEY];
@@ -115,8 +117,8 @@ static bool next_word(const char **list, struct text *ret_word)
     return len > 0;
 }
 
-static int add_verbs(struct services *s, const struct muster_plugin *plugin, const struct muster_service *service,
-                     char why[SERVICES_WHY_SIZE])
+static int add_verbs(struct services *s, const struct muster_plugin *plugin,
+                     const struct muster_service *service, char why[SERVICES_WHY_SIZE])
 {
     const char *list = service->verbs;
     struct text verb;
@@ -125,10 +127,12 @@ static int add_verbs(struct services *s, const struct muster_plugin *plugin, con
         int err;
 
         if (!name_is_public(verb.s, verb.len))
-            return why_not(why, MUSTER_EINVAL, "service %s: verb \"%.*s\": expected 1 to 64 letters, digits, _ or -", service->name,
-                           (int)(verb.len < 80 ? verb.len : 80), verb.s);
+            return why_not(why, MUSTER_EINVAL,
+                           "service %s: verb \"%.*s\": expected 1 to 64 letters, digits, _ or -",
+                           service->name, (int)(verb.len < 80 ? verb.len : 80), verb.s);
         if (services_find(s, text_of(service->name), verb))
-            return why_not(why, MUSTER_EINVAL, "service %s: verb %.*s is there twice", service->name, (int)verb.len, verb.s);
+            return why_not(why, MUSTER_EINVAL, "service %s: verb %.*s is there twice",
+                           service->name, (int)verb.len, verb.s);
         err = add_endpoint(s, plugin, service->name, verb);
         if (err)
             return why_not(why, err, "service %s: no memory", service->name);
@@ -137,7 +141,8 @@ static int add_verbs(struct services *s, const struct muster_plugin *plugin, con
 }
 
 /* Keep the schema, and give each verb of it its definition. */
-static int take_schema(struct services *s, const struct muster_service *service, struct schema *schema, char why[SERVICES_WHY_SIZE])
+static int take_schema(struct services *s, const struct muster_service *service,
+                       struct schema *schema, char why[SERVICES_WHY_SIZE])
 {
     struct definition *d = calloc(1, sizeof *d);
 
@@ -148,31 +153,36 @@ static int take_schema(struct services *s, const struct muster_service *service,
     *d = (struct definition){s->definitions, schema};
     s->definitions = d;
     if (strcmp(schema->service, service->name) != 0)
-        return why_not(why, MUSTER_EINVAL, "service %s: its definition is of service %s", service->name, schema->service);
+        return why_not(why, MUSTER_EINVAL, "service %s: its definition is of service %s",
+                       service->name, schema->service);
     for (size_t i = 0; i < schema->verbs.n; i++) {
         const struct schema_entry *entry = &schema->verbs.items[i];
         struct endpoint *e = services_find(s, text_of(service->name), text_of(entry->name));
 
         if (!e)
-            return why_not(why, MUSTER_EINVAL, "service %s: its definition has verb %s, expected one of \"%s\"", service->name,
-                           entry->name, service->verbs);
+            return why_not(why, MUSTER_EINVAL,
+                           "service %s: its definition has verb %s, expected one of \"%s\"",
+                           service->name, entry->name, service->verbs);
         e->definition = entry;
     }
     return 0;
 }
 
-static int check_defined(const struct services *s, const struct muster_service *service, char why[SERVICES_WHY_SIZE])
+static int check_defined(const struct services *s, const struct muster_service *service,
+                         char why[SERVICES_WHY_SIZE])
 {
     const char *list = service->verbs;
     struct text verb;
 
     while (next_word(&list, &verb))
         if (!services_find(s, text_of(service->name), verb)->definition)
-            return why_not(why, MUSTER_EINVAL, "service %s: its definition lacks verb %.*s", service->name, (int)verb.len, verb.s);
+            return why_not(why, MUSTER_EINVAL, "service %s: its definition lacks verb %.*s",
+                           service->name, (int)verb.len, verb.s);
     return 0;
 }
 
-static int add_schema(struct services *s, const struct muster_service *service, char why[SERVICES_WHY_SIZE])
+static int add_schema(struct services *s, const struct muster_service *service,
+                      char why[SERVICES_WHY_SIZE])
 {
     struct wire_error error;
     struct schema *schema;
@@ -193,27 +203,31 @@ static const struct muster_plugin *owner_of(const struct services *s, const char
     return NULL;
 }
 
-static int add_service(struct services *s, const struct muster_plugin *plugin, const struct muster_service *service,
-                       char why[SERVICES_WHY_SIZE])
+static int add_service(struct services *s, const struct muster_plugin *plugin,
+                       const struct muster_service *service, char why[SERVICES_WHY_SIZE])
 {
     const struct muster_plugin *owner;
     int err;
 
-    if (!MUSTER_HAS(service, schema) || !service->name || !name_is_public(service->name, strlen(service->name)) || !service->verbs)
-        return why_not(why, MUSTER_EINVAL, "service \"%.80s\": expected a name of letters, digits, _ or -, and verbs",
+    if (!MUSTER_HAS(service, schema) || !service->name ||
+        !name_is_public(service->name, strlen(service->name)) || !service->verbs)
+        return why_not(why, MUSTER_EINVAL,
+                       "service \"%.80s\": expected a name of letters, digits, _ or -, and verbs",
                        MUSTER_HAS(service, name) && service->name ? service->name : "");
     owner = owner_of(s, service->name);
     if (owner == plugin)
         return 0; /* a further instance */
     if (owner)
-        return why_not(why, MUSTER_EEXIST, "service %s is answered by plugin %s already", service->name, owner->name);
+        return why_not(why, MUSTER_EEXIST, "service %s is answered by plugin %s already",
+                       service->name, owner->name);
     err = add_verbs(s, plugin, service, why);
     if (!err && service->schema)
         err = add_schema(s, service, why);
     return err;
 }
 
-int services_add(struct services *s, const struct muster_plugin *plugin, char why[SERVICES_WHY_SIZE])
+int services_add(struct services *s, const struct muster_plugin *plugin,
+                 char why[SERVICES_WHY_SIZE])
 {
     const char *at = (const char *)plugin->services;
     int err = 0;
@@ -254,7 +268,8 @@ void endpoint_count(struct endpoint *e, int64_t ns, int number, const char *text
 /* ---- $SRV ----------------------------------------------------------------------------------------------------------------------- */
 
 static const char *const question_names[] = {"PING", "INFO", "STATS"};
-static const char *const answer_types[] = {"io.nats.micro.v1.ping_response", "io.nats.micro.v1.info_response",
+static const char *const answer_types[] = {"io.nats.micro.v1.ping_response",
+                                           "io.nats.micro.v1.info_response",
                                            "io.nats.micro.v1.stats_response"};
 
 /* A question on its way to the core lane. */
@@ -283,7 +298,8 @@ static void put_name(struct muster_writer *w, const struct services *s, const st
 
     (void)snprintf(text, sizeof text, "%s-%s", e->service, e->verb);
     put_pair(w, "name", text);
-    (void)snprintf(text, sizeof text, "%s.*.rpc.*.%s.%s", broker_root(s->broker), e->service, e->verb);
+    (void)snprintf(text, sizeof text, "%s.*.rpc.*.%s.%s", broker_root(s->broker), e->service,
+                   e->verb);
     put_pair(w, "subject", text);
     put_pair(w, "queue_group", "muster");
 }
@@ -359,7 +375,8 @@ static void answer(struct lane_item *item)
     if (writer_finish(&w, NULL) == 0) {
         struct bus_out out = {.subject = q->reply, .payload = {body.data, body.len}, .fence = -1};
 
-        (void)bus_send(broker_bus(q->services->broker), BUS_LIVE, &out); /* who gets no answer asks again */
+        (void)bus_send(broker_bus(q->services->broker), BUS_LIVE,
+                       &out); /* who gets no answer asks again */
     }
     buf_done(&body);
     atomic_fetch_sub(&q->services->n_open, 1);
@@ -377,16 +394,19 @@ static bool may_answer(const struct services *s, const char *reply)
     char inside[64];
 
     (void)snprintf(inside, sizeof inside, "%s._in.", broker_root(s->broker));
-    return reply && *reply != '$' && strlen(reply) < MAX_SUBJECT && strncmp(reply, inside, strlen(inside)) != 0;
+    return reply && *reply != '$' && strlen(reply) < MAX_SUBJECT &&
+           strncmp(reply, inside, strlen(inside)) != 0;
 }
 
 static void ask(struct services *s, int kind, struct bus_msg *msg)
 {
     const char *reply = bus_msg_reply(msg);
-    struct question *q = may_answer(s, reply) && atomic_load(&s->n_open) < MAX_QUESTIONS ? malloc(sizeof *q) : NULL;
+    struct question *q =
+        may_answer(s, reply) && atomic_load(&s->n_open) < MAX_QUESTIONS ? malloc(sizeof *q) : NULL;
 
     if (q) {
-        *q = (struct question){.item = {.run = answer, .drop = drop_question}, .services = s, .kind = kind};
+        *q = (struct question){
+            .item = {.run = answer, .drop = drop_question}, .services = s, .kind = kind};
         (void)snprintf(q->reply, sizeof q->reply, "%s", reply);
         atomic_fetch_add(&s->n_open, 1);
         lane_push(broker_lane(s->broker), &q->item);
@@ -415,7 +435,8 @@ static int listen_to(struct services *s, int kind, int form)
     char subject[MAX_SUBJECT];
     struct bus_sub how = {.subject = subject, .fn = functions[kind], .arg = s};
 
-    (void)snprintf(subject, sizeof subject, "$SRV.%s%s%s%s", question_names[kind], form > 0 ? ".muster" : "", form > 1 ? "." : "",
+    (void)snprintf(subject, sizeof subject, "$SRV.%s%s%s%s", question_names[kind],
+                   form > 0 ? ".muster" : "", form > 1 ? "." : "",
                    form > 1 ? broker_id(s->broker) : "");
     return bus_subscribe(broker_bus(s->broker), &how, &s->subs[kind][form]);
 }

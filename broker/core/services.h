@@ -27,7 +27,8 @@ int services_new(struct broker *broker, struct services **ret_services);
 void services_free(struct services *s);
 /* Take the services of a plugin's descriptor; again for each further instance of it. MUSTER_EINVAL: a name, a verb or the definition
  * is wrong. MUSTER_EEXIST: another plugin answers that service already. */
-int services_add(struct services *s, const struct muster_plugin *plugin, char why[SERVICES_WHY_SIZE]);
+int services_add(struct services *s, const struct muster_plugin *plugin,
+                 char why[SERVICES_WHY_SIZE]);
 /* Answer $SRV from now on; stop answering. */
 int services_start(struct services *s);
 void services_stop(struct services *s);

@@ -148,7 +148,11 @@ static void check_code(struct answer *a, int code)
 static void on_echo(void *arg, struct bus_msg *msg)
 {
     struct muster_header header = {"X-Check", "yes"};
-    struct bus_out out = {.subject = bus_msg_reply(msg), .headers = &header, .n_headers = 1, .payload = bus_msg_data(msg), .fence = -1};
+    struct bus_out out = {.subject = bus_msg_reply(msg),
+                          .headers = &header,
+                          .n_headers = 1,
+                          .payload = bus_msg_data(msg),
+                          .fence = -1};
 
     (void)arg;
     if (out.subject)
@@ -174,7 +178,9 @@ static uint64_t subscribe(const char *subject, bus_msg_fn fn)
 {
     uint64_t id;
 
-    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = subject, .fn = fn, .gone = on_gone}, &id) == 0, "%s", subject);
+    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = subject, .fn = fn, .gone = on_gone},
+                        &id) == 0,
+          "%s", subject);
     return id;
 }
 
@@ -190,7 +196,8 @@ static void check_requests(void)
     ask("check.nobody", "", second, &nobody);
     ask("check.silent", "", soon, &late);
     check_code(&ok, 0);
-    CHECK(strcmp(ok.text, "hello") == 0 && strcmp(ok.header, "yes") == 0, "%s %s", ok.text, ok.header);
+    CHECK(strcmp(ok.text, "hello") == 0 && strcmp(ok.header, "yes") == 0, "%s %s", ok.text,
+          ok.header);
     check_code(&nobody, MUSTER_ENOTFOUND);
     check_code(&late, MUSTER_ETIME);
     CHECK(clock_now_ns() - began >= 200 * CLOCK_MS, "the deadline came early");
@@ -209,11 +216,13 @@ static void check_many(void)
         AWAIT(!bus_is_starved(bus, BUS_LIVE));
         ask("check.echo", text, (struct bus_call){.timeout_ns = 20 * CLOCK_S}, &answers[i]);
         if (i % (OUTBOX / 4) == 0)
-            AWAIT(atomic_load(&answers[i].n)); /* the outbox is small, and carries the answers too */
+            AWAIT(
+                atomic_load(&answers[i].n)); /* the outbox is small, and carries the answers too */
     }
     for (int i = 0; i < N; i++) {
         check_code(&answers[i], 0);
-        CHECK(atoi(answers[i].text) == i && answers[i].n == 1, "%d got %s, %d times", i, answers[i].text, answers[i].n);
+        CHECK(atoi(answers[i].text) == i && answers[i].n == 1, "%d got %s, %d times", i,
+              answers[i].text, answers[i].n);
     }
 }
 
@@ -231,7 +240,8 @@ static int look_at_all(void *arg)
 {
     (void)arg;
     for (int i = 0; i < 3; i++)
-        CHECK(cancelled[i].n == 1 && cancelled[i].code == MUSTER_ELINK, "not completed by bus_cancel()");
+        CHECK(cancelled[i].n == 1 && cancelled[i].code == MUSTER_ELINK,
+              "not completed by bus_cancel()");
     return 0;
 }
 
@@ -241,8 +251,10 @@ static void check_cancel(void)
 
     (void)subscribe("check.silent", on_silent);
     for (int i = 0; i < 3; i++)
-        ask("check.silent", "", (struct bus_call){.owner = &owner, .timeout_ns = 10 * CLOCK_S}, &cancelled[i]);
-    ask("check.silent", "", (struct bus_call){.owner = &other, .timeout_ns = 500 * CLOCK_MS}, &kept);
+        ask("check.silent", "", (struct bus_call){.owner = &owner, .timeout_ns = 10 * CLOCK_S},
+            &cancelled[i]);
+    ask("check.silent", "", (struct bus_call){.owner = &other, .timeout_ns = 500 * CLOCK_MS},
+        &kept);
     AWAIT(atomic_load(&n_heard) == 4);
     (void)lane_call(lane, cancel_all, &owner);
     (void)lane_call(lane, look_at_all, NULL); /* the completions were queued before this */
@@ -301,7 +313,10 @@ static void check_link(void)
     struct answer open = {0};
     uint64_t id;
 
-    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "check.before", .fn = on_count, .arg = &before}, &id) == 0, "before");
+    CHECK(bus_subscribe(
+              bus, &(struct bus_sub){.subject = "check.before", .fn = on_count, .arg = &before},
+              &id) == 0,
+          "before");
     (void)subscribe("check.silent", on_silent);
     send_text("check.before", "x");
     AWAIT(atomic_load(&before) == 1);
@@ -311,7 +326,11 @@ static void check_link(void)
     check_code(&open, MUSTER_ELINK); /* long before its deadline */
     CHECK(bus_send(bus, BUS_LIVE, &out) == MUSTER_ELINK, "sent into nothing");
     CHECK(bus_send(bus, BUS_BULK, &out) == MUSTER_ELINK, "sent into nothing");
-    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "check.meanwhile", .fn = on_count, .arg = &meanwhile}, &id) == 0, "away");
+    CHECK(bus_subscribe(
+              bus,
+              &(struct bus_sub){.subject = "check.meanwhile", .fn = on_count, .arg = &meanwhile},
+              &id) == 0,
+          "away");
     tell("start the server");
     AWAIT(atomic_load(&up[BUS_LIVE]) && atomic_load(&up[BUS_BULK]));
     send_text("check.before", "x");
@@ -330,16 +349,23 @@ static void check_full(void)
     int64_t full_since = 0;
     int n = 0;
 
-    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "check.full", .fn = on_count, .arg = &arrived}, &id) == 0, "full");
-    send_text("check.full", "x"); /* on the subscription's own link: when it comes, the other link's will come too */
+    CHECK(bus_subscribe(bus,
+                        &(struct bus_sub){.subject = "check.full", .fn = on_count, .arg = &arrived},
+                        &id) == 0,
+          "full");
+    send_text(
+        "check.full",
+        "x"); /* on the subscription's own link: when it comes, the other link's will come too */
     AWAIT(atomic_load(&arrived) == 1);
     tell("pause the server");
     (void)getchar();
-    while (!full_since || clock_now_ns() - full_since < 300 * CLOCK_MS) { /* the socket and the library take some first */
+    while (!full_since || clock_now_ns() - full_since <
+                              300 * CLOCK_MS) { /* the socket and the library take some first */
         int err = bus_send(bus, BUS_BULK, &out);
 
         bus_counters(bus, BUS_BULK, &counters);
-        CHECK(counters.waiting_msgs <= OUTBOX, "%llu wait", (unsigned long long)counters.waiting_msgs);
+        CHECK(counters.waiting_msgs <= OUTBOX, "%llu wait",
+              (unsigned long long)counters.waiting_msgs);
         CHECK(err == 0 || err == MUSTER_EAGAIN, "code %d", err);
         n += err == 0;
         CHECK(n < 100000, "the outbox has no bound");
@@ -363,9 +389,12 @@ static void check_bounds(void)
 {
     static char large[BUS_MAX_BYTES + 1];
     struct muster_header bad = {"X-Bad\r\nOther", "v"}, good = {"X-Check", "a\r\nInjected: b"};
-    struct bus_out too_large = {.subject = "check.x", .payload = {large, sizeof large}, .fence = -1};
-    struct bus_out bad_header = {.subject = "check.x", .headers = &bad, .n_headers = 1, .fence = -1};
-    struct bus_out odd_value = {.subject = "check.asked", .reply = "r", .headers = &good, .n_headers = 1, .fence = -1};
+    struct bus_out too_large = {
+        .subject = "check.x", .payload = {large, sizeof large}, .fence = -1};
+    struct bus_out bad_header = {
+        .subject = "check.x", .headers = &bad, .n_headers = 1, .fence = -1};
+    struct bus_out odd_value = {
+        .subject = "check.asked", .reply = "r", .headers = &good, .n_headers = 1, .fence = -1};
 
     CHECK(bus_send(bus, BUS_LIVE, &too_large) == MUSTER_EINVAL, "too large");
     CHECK(bus_send(bus, BUS_LIVE, &bad_header) == MUSTER_EINVAL, "header name");
@@ -441,7 +470,8 @@ static void on_msg(void *arg, int code, const struct js_msg *msg)
     if (msg) {
         r->seq = msg->seq;
         (void)snprintf(r->subject, sizeof r->subject, "%s", msg->subject);
-        (void)snprintf(r->data, sizeof r->data, "%.*s", (int)msg->data.len, (const char *)msg->data.data);
+        (void)snprintf(r->data, sizeof r->data, "%.*s", (int)msg->data.len,
+                       (const char *)msg->data.data);
         for (uint32_t i = 0; i < msg->n_headers; i++)
             if (strcmp(msg->headers[i].name, "Muster-Lsn") == 0)
                 (void)snprintf(r->header, sizeof r->header, "%s", msg->headers[i].value);
@@ -481,7 +511,11 @@ static struct result append(const char *subject, const char *text, int64_t fence
 {
     struct js_target t = target();
     struct muster_header header = {"Muster-Lsn", "0/1/0"};
-    struct bus_out out = {.subject = subject, .headers = &header, .n_headers = 1, .payload = {text, strlen(text)}, .fence = fence};
+    struct bus_out out = {.subject = subject,
+                          .headers = &header,
+                          .n_headers = 1,
+                          .payload = {text, strlen(text)},
+                          .fence = fence};
     struct result r = {0};
 
     CHECK(js_append(&t, BUS_BULK, &out, on_ack, &r) == 0, "%s", subject);
@@ -509,11 +543,13 @@ static struct result info_of(const char *stream, int code)
 static void check_ensure(void)
 {
     struct js_config config = config_of("CDC_main"), other = config;
-    static const char *const others[] = {"mst._in.*.cdc.other.>"}, *const overlapping[] = {"mst._in.*.cdc.main.public.>"};
+    static const char *const others[] = {"mst._in.*.cdc.other.>"},
+                             *const overlapping[] = {"mst._in.*.cdc.main.public.>"};
     struct result r = ensure(&config, 0);
     int64_t created = r.info.created_wall_ns;
 
-    CHECK(r.info.last_seq == 0 && llabs((long long)(clock_wall_ns() - created)) < 60 * CLOCK_S, "not new");
+    CHECK(r.info.last_seq == 0 && llabs((long long)(clock_wall_ns() - created)) < 60 * CLOCK_S,
+          "not new");
     CHECK(ensure(&config, 0).info.created_wall_ns == created, "made twice");
     config.max_age_ns = 7200 * CLOCK_S;
     config.max_msgs_per_subject = 10;
@@ -548,20 +584,30 @@ static void check_append(void)
     struct result r;
     uint64_t id;
 
-    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "mst.acme.cdc.>", .fn = on_count, .arg = &republished}, &id) == 0, "sub");
-    (void)ensure(&config, 0); /* asks on the same link: the server knows the subscription when it answers */
+    CHECK(bus_subscribe(
+              bus,
+              &(struct bus_sub){.subject = "mst.acme.cdc.>", .fn = on_count, .arg = &republished},
+              &id) == 0,
+          "sub");
+    (void)ensure(&config,
+                 0); /* asks on the same link: the server knows the subscription when it answers */
     CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "one", 0, 0).seq == 1, "first");
     CHECK(append("mst._in.zeta.cdc.main.public.orders.insert._", "two", 1, 0).seq == 2, "second");
-    CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "late", 1, MUSTER_ESTALE).seq == 2, "the fence tells where it is");
-    CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "early", 9, MUSTER_ESTALE).seq == 2, "the fence tells where it is");
-    CHECK(append("mst._in.acme.cdc.main.public.orders.delete._", "three", -1, 0).seq == 3, "unfenced");
+    CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "late", 1, MUSTER_ESTALE).seq == 2,
+          "the fence tells where it is");
+    CHECK(append("mst._in.acme.cdc.main.public.orders.insert._", "early", 9, MUSTER_ESTALE).seq ==
+              2,
+          "the fence tells where it is");
+    CHECK(append("mst._in.acme.cdc.main.public.orders.delete._", "three", -1, 0).seq == 3,
+          "unfenced");
     (void)append("mst._in.acme.evt.nobody", "x", -1, MUSTER_ENOTFOUND); /* no stream takes it */
     r = last("CDC_main", ">", 0);
     CHECK(r.seq == 3 && strcmp(r.data, "three") == 0, "%s", r.data);
     r = last("CDC_main", "mst._in.*.cdc.main.public.orders.insert._", 0);
     CHECK(r.seq == 2 && strcmp(r.data, "two") == 0, "%s", r.data);
     r = last("CDC_main", "mst._in.acme.cdc.main.*.*.insert._", 0);
-    CHECK(r.seq == 1 && strcmp(r.data, "one") == 0 && strcmp(r.header, "0/1/0") == 0, "%s %s", r.data, r.header);
+    CHECK(r.seq == 1 && strcmp(r.data, "one") == 0 && strcmp(r.header, "0/1/0") == 0, "%s %s",
+          r.data, r.header);
     CHECK(strcmp(r.subject, "mst._in.acme.cdc.main.public.orders.insert._") == 0, "%s", r.subject);
     (void)last("CDC_main", "mst._in.acme.cdc.main.other.>", MUSTER_ENOTFOUND);
     (void)last("CDC_none", ">", MUSTER_ENOTFOUND);
@@ -577,7 +623,9 @@ static void on_list(void *arg, int code, const struct js_listed *streams, size_t
     r->n_listed = n;
     for (size_t i = 0; i < n; i++)
         if (strcmp(streams[i].name, "S_7") == 0)
-            CHECK(streams[i].no_ack && streams[i].n_subjects == 1 && strcmp(streams[i].subjects[0], "s.7") == 0, "S_7");
+            CHECK(streams[i].no_ack && streams[i].n_subjects == 1 &&
+                      strcmp(streams[i].subjects[0], "s.7") == 0,
+                  "S_7");
     atomic_fetch_add(&r->n, 1);
 }
 
@@ -594,7 +642,10 @@ static void check_list(void)
 
         (void)snprintf(name, sizeof name, "S_%d", i);
         (void)snprintf(subject, sizeof subject, "s.%d", i);
-        (void)ensure(&(struct js_config){.name = name, .subjects = list, .n_subjects = 1, .no_ack = i % 2 == 1}, 0);
+        (void)ensure(
+            &(struct js_config){
+                .name = name, .subjects = list, .n_subjects = 1, .no_ack = i % 2 == 1},
+            0);
     }
     CHECK(js_list(&t, on_list, &r) == 0, "list");
     CHECK(wait_for(&r, 0)->n_listed == N, "%zu listed", r.n_listed);
@@ -614,10 +665,12 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } checks[] = {{"requests", check_requests},   {"many", check_many},     {"cancel", check_cancel},
-                  {"forged", check_forged},       {"link", check_link},     {"full", check_full},
-                  {"bounds", check_bounds},       {"unsubscribe", check_unsubscribe}, {"ensure", check_ensure},
-                  {"append", check_append},       {"list", check_list},     {"no_jetstream", check_no_jetstream}};
+    } checks[] = {{"requests", check_requests}, {"many", check_many},
+                  {"cancel", check_cancel},     {"forged", check_forged},
+                  {"link", check_link},         {"full", check_full},
+                  {"bounds", check_bounds},     {"unsubscribe", check_unsubscribe},
+                  {"ensure", check_ensure},     {"append", check_append},
+                  {"list", check_list},         {"no_jetstream", check_no_jetstream}};
 
     if (argc != 3)
         return 2;

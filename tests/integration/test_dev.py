@@ -119,7 +119,7 @@ def test_leftovers_are_ended_and_strangers_are_not(dev: Dev) -> None:
         (dev.site / "run" / "postgres.pid").write_text(f"{leftover.pid} {started(leftover.pid)}\n")
         (dev.site / "run" / "musterd.pid").write_text(f"{stranger.pid} {int(started(stranger.pid)) - 1}\n")
         dev.start()
-        assert leftover.wait(5) == -signal.SIGQUIT
+        assert leftover.wait(5) in (-signal.SIGQUIT, -signal.SIGKILL)  # a slow core dump is cut short
         assert stranger.poll() is None
         assert "ended what the last run left" in dev.log()
     finally:

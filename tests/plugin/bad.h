@@ -28,10 +28,13 @@ static void bad_destroy(void *self)
     MUSTER_EXPORT const struct muster_plugin *muster_plugin_entry_v0(void);                        \
     const struct muster_plugin *muster_plugin_entry_v0(void)                                       \
     {                                                                                              \
-        static const struct muster_plugin plugin = {                                               \
-            .name = "bad", .version = "4.5.6", .option_size = sizeof(struct muster_option),        \
-            .service_size = sizeof(struct muster_service), .create = bad_create,                   \
-            .destroy = bad_destroy, __VA_ARGS__};                                                  \
+        static const struct muster_plugin plugin = {.name = "bad",                                 \
+                                                    .version = "4.5.6",                            \
+                                                    .option_size = sizeof(struct muster_option),   \
+                                                    .service_size = sizeof(struct muster_service), \
+                                                    .create = bad_create,                          \
+                                                    .destroy = bad_destroy,                        \
+                                                    __VA_ARGS__};                                  \
         return &plugin;                                                                            \
     }                                                                                              \
     _Static_assert(MUSTER_ABI_MAJOR == 0, "muster_plugin_entry_v0 is major 0")

@@ -37,14 +37,18 @@ int echo_answer(struct echo *e, const struct muster_msg *msg, const struct pair 
     return err;
 }
 
-int64_t arg_int(const struct echo *e, const struct muster_value *args, const char *key, int64_t otherwise)
+int64_t arg_int(const struct echo *e, const struct muster_value *args, const char *key,
+                int64_t otherwise)
 {
     const struct muster_value *v = e->codec->get(args, key);
 
-    return v && (e->codec->type(v) == MUSTER_INT || e->codec->type(v) == MUSTER_BOOL) ? e->codec->as_int(v) : otherwise;
+    return v && (e->codec->type(v) == MUSTER_INT || e->codec->type(v) == MUSTER_BOOL)
+               ? e->codec->as_int(v)
+               : otherwise;
 }
 
-const char *arg_str(const struct echo *e, const struct muster_value *args, const char *key, const char *otherwise)
+const char *arg_str(const struct echo *e, const struct muster_value *args, const char *key,
+                    const char *otherwise)
 {
     const struct muster_value *v = e->codec->get(args, key);
 
@@ -64,7 +68,8 @@ struct job *job_new(struct echo *e, const struct muster_msg *msg)
         job->e = e;
         return job;
     }
-    (void)e->bus->reply_error(e->host, msg->request, "resource_exhausted", NULL, "cannot hold the message");
+    (void)e->bus->reply_error(e->host, msg->request, "resource_exhausted", NULL,
+                              "cannot hold the message");
     if (job && job->msg)
         e->bus->drop(e->host, job->msg);
     free(job);
@@ -106,9 +111,11 @@ static int on_say(void *self, const struct muster_msg *msg)
     e->metrics->add(e->host, e->m_said, msg->agent, 1);
     e->metrics->observe(e->host, e->m_took, e->timers->now(e->host) - msg->recv_ns);
     if (msg->request)
-        err = ANSWER(e, msg, {"text", arg_str(e, args, "text", ""), 0}, {"greeting", e->config->greeting, 0},
-                     {"agent", msg->agent, 0}, {"tenant", e->tenants->name(msg->tenant), 0}, {"said", NULL, e->n_said},
-                     {"lane", NULL, e->host->lane}, {"subject", msg->subject, 0}, {"verb", msg->verb, 0});
+        err = ANSWER(e, msg, {"text", arg_str(e, args, "text", ""), 0},
+                     {"greeting", e->config->greeting, 0}, {"agent", msg->agent, 0},
+                     {"tenant", e->tenants->name(msg->tenant), 0}, {"said", NULL, e->n_said},
+                     {"lane", NULL, e->host->lane}, {"subject", msg->subject, 0},
+                     {"verb", msg->verb, 0});
     e->codec->free_doc(args);
     return err;
 }
@@ -119,8 +126,8 @@ static int on_answered(void *self, const struct muster_msg *msg)
     struct echo *e = self;
     const char *ref = strrchr(msg->subject, '.');
 
-    (void)snprintf(e->last_text, sizeof e->last_text, "%s %.*s", ref ? ref + 1 : "", (int)msg->payload.len,
-                   (const char *)msg->payload.data);
+    (void)snprintf(e->last_text, sizeof e->last_text, "%s %.*s", ref ? ref + 1 : "",
+                   (int)msg->payload.len, (const char *)msg->payload.data);
     return 0;
 }
 
@@ -128,8 +135,9 @@ static int on_count(void *self, const struct muster_msg *msg)
 {
     struct echo *e = self;
 
-    return ANSWER(e, msg, {"beats", NULL, e->n_beats}, {"heard", NULL, e->n_heard}, {"ticks", NULL, e->n_ticks},
-                  {"writable", NULL, e->n_writable}, {"up", NULL, e->n_up}, {"down", NULL, e->n_down}, {"tables", NULL, e->n_tables},
+    return ANSWER(e, msg, {"beats", NULL, e->n_beats}, {"heard", NULL, e->n_heard},
+                  {"ticks", NULL, e->n_ticks}, {"writable", NULL, e->n_writable},
+                  {"up", NULL, e->n_up}, {"down", NULL, e->n_down}, {"tables", NULL, e->n_tables},
                   {"last_agent", e->last_agent, 0}, {"last_text", e->last_text, 0});
 }
 
@@ -175,7 +183,8 @@ static int on_heard(void *self, const struct muster_msg *msg)
 
     e->n_heard++;
     (void)snprintf(e->last_agent, sizeof e->last_agent, "%s", msg->agent ? msg->agent : "");
-    (void)snprintf(e->last_text, sizeof e->last_text, "%.*s", (int)msg->payload.len, (const char *)msg->payload.data);
+    (void)snprintf(e->last_text, sizeof e->last_text, "%.*s", (int)msg->payload.len,
+                   (const char *)msg->payload.data);
     return 0;
 }
 
@@ -186,11 +195,16 @@ static int find_services(struct echo *e)
     const struct {
         const char *id;
         const void **table;
-    } wanted[] = {{MUSTER_BUS, (const void **)&e->bus},         {MUSTER_STREAM, (const void **)&e->streams},
-                  {MUSTER_KV, (const void **)&e->kv},           {MUSTER_TIMER, (const void **)&e->timers},
-                  {MUSTER_IO, (const void **)&e->io},           {MUSTER_TENANT, (const void **)&e->tenants},
-                  {MUSTER_CONFIG, (const void **)&e->positions}, {MUSTER_METRICS, (const void **)&e->metrics},
-                  {MUSTER_CODEC, (const void **)&e->codec},     {MUSTER_SQL, (const void **)&e->sql}};
+    } wanted[] = {{MUSTER_BUS, (const void **)&e->bus},
+                  {MUSTER_STREAM, (const void **)&e->streams},
+                  {MUSTER_KV, (const void **)&e->kv},
+                  {MUSTER_TIMER, (const void **)&e->timers},
+                  {MUSTER_IO, (const void **)&e->io},
+                  {MUSTER_TENANT, (const void **)&e->tenants},
+                  {MUSTER_CONFIG, (const void **)&e->positions},
+                  {MUSTER_METRICS, (const void **)&e->metrics},
+                  {MUSTER_CODEC, (const void **)&e->codec},
+                  {MUSTER_SQL, (const void **)&e->sql}};
 
     for (size_t i = 0; i < sizeof wanted / sizeof *wanted; i++) {
         int err = e->host->service(e->host, wanted[i].id, wanted[i].table);
@@ -203,22 +217,27 @@ static int find_services(struct echo *e)
 
 static int make_metrics(struct echo *e)
 {
-    int err = e->metrics->make(e->host, MUSTER_COUNTER, "said_total", "Texts said, by agent.", "agent", &e->m_said);
+    int err = e->metrics->make(e->host, MUSTER_COUNTER, "said_total", "Texts said, by agent.",
+                               "agent", &e->m_said);
 
     if (!err)
-        err = e->metrics->make(e->host, MUSTER_GAUGE, "open", "What verb measure says.", NULL, &e->m_open);
+        err = e->metrics->make(e->host, MUSTER_GAUGE, "open", "What verb measure says.", NULL,
+                               &e->m_open);
     if (!err)
-        err = e->metrics->make(e->host, MUSTER_HISTOGRAM, "took_seconds", "From arrival to the answer.", NULL, &e->m_took);
+        err = e->metrics->make(e->host, MUSTER_HISTOGRAM, "took_seconds",
+                               "From arrival to the answer.", NULL, &e->m_took);
     return err;
 }
 
 static int prepare(struct echo *e)
 {
-    int err = e->sql->prepare(e->host, "read", MUSTER_SQL_READ, "SELECT $1, current_setting('app.current_tenant'), $2::text",
+    int err = e->sql->prepare(e->host, "read", MUSTER_SQL_READ,
+                              "SELECT $1, current_setting('app.current_tenant'), $2::text",
                               &e->read_stmt);
 
     if (!err)
-        err = e->sql->prepare(e->host, "write", MUSTER_SQL_WRITE, "SELECT public.echo_note($1, $2)", &e->write_stmt);
+        err = e->sql->prepare(e->host, "write", MUSTER_SQL_WRITE, "SELECT public.echo_note($1, $2)",
+                              &e->write_stmt);
     return err;
 }
 
@@ -259,7 +278,8 @@ static int echo_create(const struct muster_host *host, const void *config, void 
     if (!err && host->service(host, "muster.nothing/9", &table) != MUSTER_EABI)
         err = host->fail(host, MUSTER_EINVAL, "a service that there is not was found");
     if (!err && e->config->misbehave == MISBEHAVE_CREATE)
-        err = host->fail(host, MUSTER_EINVAL, "misbehaves in create, greeting at %s", e->positions->position(host, "greeting"));
+        err = host->fail(host, MUSTER_EINVAL, "misbehaves in create, greeting at %s",
+                         e->positions->position(host, "greeting"));
     if (!err && e->config->misbehave == MISBEHAVE_CRASH)
         abort();
     if (!err && e->config->misbehave == MISBEHAVE_EARLY)
@@ -276,13 +296,38 @@ static int echo_start(void *self)
 {
     struct echo *e = self;
     const struct muster_subscription subs[] = {
-        {.subject = "rpc.*.echo.say", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_say},
-        {.subject = "rpc.*.echo.count", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_count},
-        {.subject = "rpc.*.lab.*", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 2000, .queue = 1, .fn = on_lab},
-        {.subject = "rpc.*.echo.say.*", .overflow = MUSTER_OVERFLOW_REJECT, .max_msgs = 1000, .queue = 1, .fn = on_answered},
-        {.subject = "rpc.*.pulse.beat", .overflow = MUSTER_OVERFLOW_DROP_OLD, .max_msgs = 1000, .fn = on_beat},
-        {.subject = "all.*.shout", .overflow = MUSTER_OVERFLOW_DROP_NEW, .max_msgs = 1000, .fn = on_heard},
-        {.subject = "evt.echo.>", .overflow = MUSTER_OVERFLOW_DROP_NEW, .max_msgs = 1000, .fn = on_heard},
+        {.subject = "rpc.*.echo.say",
+         .overflow = MUSTER_OVERFLOW_REJECT,
+         .max_msgs = 1000,
+         .queue = 1,
+         .fn = on_say},
+        {.subject = "rpc.*.echo.count",
+         .overflow = MUSTER_OVERFLOW_REJECT,
+         .max_msgs = 1000,
+         .queue = 1,
+         .fn = on_count},
+        {.subject = "rpc.*.lab.*",
+         .overflow = MUSTER_OVERFLOW_REJECT,
+         .max_msgs = 2000,
+         .queue = 1,
+         .fn = on_lab},
+        {.subject = "rpc.*.echo.say.*",
+         .overflow = MUSTER_OVERFLOW_REJECT,
+         .max_msgs = 1000,
+         .queue = 1,
+         .fn = on_answered},
+        {.subject = "rpc.*.pulse.beat",
+         .overflow = MUSTER_OVERFLOW_DROP_OLD,
+         .max_msgs = 1000,
+         .fn = on_beat},
+        {.subject = "all.*.shout",
+         .overflow = MUSTER_OVERFLOW_DROP_NEW,
+         .max_msgs = 1000,
+         .fn = on_heard},
+        {.subject = "evt.echo.>",
+         .overflow = MUSTER_OVERFLOW_DROP_NEW,
+         .max_msgs = 1000,
+         .fn = on_heard},
     };
     uint64_t id;
     int err = 0;
@@ -307,7 +352,8 @@ static void echo_drain(void *self, int64_t deadline_ns)
 {
     struct echo *e = self;
 
-    e->host->log(e->host, MUSTER_LOG_INFO, "drains for %s", deadline_ns > e->timers->now(e->host) ? "a while" : "no time");
+    e->host->log(e->host, MUSTER_LOG_INFO, "drains for %s",
+                 deadline_ns > e->timers->now(e->host) ? "a while" : "no time");
 }
 
 static void echo_on_writable(void *self)
@@ -345,22 +391,36 @@ static const struct muster_option options[] = {
      .def = "no",
      .choices = "no|create|start|crash|hang|early|destroy",
      .offset = offsetof(struct echo_config, misbehave)},
-    {.key = "sql", .help = "Use the database.", .type = MUSTER_T_BOOL, .def = "false", .offset = offsetof(struct echo_config, sql)},
+    {.key = "sql",
+     .help = "Use the database.",
+     .type = MUSTER_T_BOOL,
+     .def = "false",
+     .offset = offsetof(struct echo_config, sql)},
 };
 
-static const char definition[] =
-    "{\"service\":\"echo\",\"doc\":\"Says what it hears.\",\"verbs\":{"
-    "\"say\":{\"doc\":\"One text.\",\"request\":{\"text\":\"str 1..100 - What to say.\",\"times?\":\"int 1..10 - How often.\","
-    "\"tags?\":\"name[] 0..3 - Labels.\",\"how?\":\"loud|soft - How.\"},\"reply\":\"any{} - What was said.\"},"
-    "\"count\":{\"doc\":\"Counts.\",\"reply\":\"any{} - Numbers.\"}}}";
+static const char definition[] = "{\"service\":\"echo\",\"doc\":\"Says what it hears.\",\"verbs\":{"
+                                 "\"say\":{\"doc\":\"One text.\",\"request\":{\"text\":\"str "
+                                 "1..100 - What to say.\",\"times?\":\"int 1..10 - How often.\","
+                                 "\"tags?\":\"name[] 0..3 - Labels.\",\"how?\":\"loud|soft - "
+                                 "How.\"},\"reply\":\"any{} - What was said.\"},"
+                                 "\"count\":{\"doc\":\"Counts.\",\"reply\":\"any{} - Numbers.\"}}}";
 
 static const struct muster_service services[] = {
-    {.size = sizeof(struct muster_service), .name = "echo", .verbs = "say count", .schema = definition},
-    {.size = sizeof(struct muster_service), .name = "lab", .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE},
+    {.size = sizeof(struct muster_service),
+     .name = "echo",
+     .verbs = "say count",
+     .schema = definition},
+    {.size = sizeof(struct muster_service),
+     .name = "lab",
+     .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE},
     {.size = sizeof(struct muster_service), .name = "pulse", .verbs = "beat"},
 };
 
-MUSTER_PLUGIN(.name = "echo", .version = "1.2.3", .source_id = "test", .capabilities = "cross_tenant stream sql", .options = options,
-              .n_options = sizeof options / sizeof *options, .config_size = sizeof(struct echo_config), .services = services,
-              .n_services = sizeof services / sizeof *services, .create = echo_create, .start = echo_start, .drain = echo_drain,
-              .destroy = echo_destroy, .on_writable = echo_on_writable, .on_link = echo_on_link, .on_tables = echo_on_tables);
+MUSTER_PLUGIN(.name = "echo", .version = "1.2.3", .source_id = "test",
+              .capabilities = "cross_tenant stream sql", .options = options,
+              .n_options = sizeof options / sizeof *options,
+              .config_size = sizeof(struct echo_config), .services = services,
+              .n_services = sizeof services / sizeof *services, .create = echo_create,
+              .start = echo_start, .drain = echo_drain, .destroy = echo_destroy,
+              .on_writable = echo_on_writable, .on_link = echo_on_link,
+              .on_tables = echo_on_tables);

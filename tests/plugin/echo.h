@@ -11,14 +11,20 @@
 #include <pthread.h>
 #include <stdint.h>
 
-enum { ECHO_HELD_MAX = 1024 };
-
 struct echo_config {
     const char *greeting;
     int32_t misbehave; /* MISBEHAVE_* */
     int32_t sql;       /* prepare statements: needs postgres.dsn */
 };
-enum { MISBEHAVE_NO, MISBEHAVE_CREATE, MISBEHAVE_START, MISBEHAVE_CRASH, MISBEHAVE_HANG, MISBEHAVE_EARLY, MISBEHAVE_DESTROY };
+enum {
+    MISBEHAVE_NO,
+    MISBEHAVE_CREATE,
+    MISBEHAVE_START,
+    MISBEHAVE_CRASH,
+    MISBEHAVE_HANG,
+    MISBEHAVE_EARLY,
+    MISBEHAVE_DESTROY
+};
 
 struct echo;
 
@@ -61,14 +67,19 @@ struct echo {
 };
 
 /* What a verb does with a message. Its result is the callback's. */
-typedef int (*verb_fn)(struct echo *e, const struct muster_msg *msg, const struct muster_value *args);
+typedef int (*verb_fn)(struct echo *e, const struct muster_msg *msg,
+                       const struct muster_value *args);
 struct verb {
     const char *name;
     verb_fn fn;
 };
-extern const struct verb echo_verbs_lane[], echo_verbs_out[], echo_verbs_store[]; /* each ends with a NULL name */
-#define ECHO_VERBS_LANE "silent fail error hold slow hang crash again twice large held lane last pipe tick post wrong_thread late_health"
-#define ECHO_VERBS_OUT "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
+extern const struct verb echo_verbs_lane[], echo_verbs_out[],
+    echo_verbs_store[]; /* each ends with a NULL name */
+#define ECHO_VERBS_LANE                                                                            \
+    "silent fail error hold slow hang crash again twice large held lane last pipe tick post "      \
+    "wrong_thread late_health"
+#define ECHO_VERBS_OUT                                                                             \
+    "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
 #define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen read write"
 
 /* One pair of an answer; s NULL: the number. */
@@ -77,18 +88,22 @@ struct pair {
     int64_t i;
 };
 int echo_answer(struct echo *e, const struct muster_msg *msg, const struct pair *pairs, size_t n);
-#define ANSWER(e, msg, ...)                                                                                          \
-    echo_answer((e), (msg), (const struct pair[]){__VA_ARGS__}, sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
+#define ANSWER(e, msg, ...)                                                                        \
+    echo_answer((e), (msg), (const struct pair[]){__VA_ARGS__},                                    \
+                sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
 
 /* Arguments of a request; absent or of another type: what is given as otherwise. */
-int64_t arg_int(const struct echo *e, const struct muster_value *args, const char *key, int64_t otherwise);
-const char *arg_str(const struct echo *e, const struct muster_value *args, const char *key, const char *otherwise);
+int64_t arg_int(const struct echo *e, const struct muster_value *args, const char *key,
+                int64_t otherwise);
+const char *arg_str(const struct echo *e, const struct muster_value *args, const char *key,
+                    const char *otherwise);
 struct muster_bytes bytes_of(const char *s);
 
 /* Hold the message. NULL: it could not be held, and was answered. */
 struct job *job_new(struct echo *e, const struct muster_msg *msg);
-#define JOB_ANSWER(job, ...)                                                                                         \
-    job_answer((job), (const struct pair[]){__VA_ARGS__}, sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
+#define JOB_ANSWER(job, ...)                                                                       \
+    job_answer((job), (const struct pair[]){__VA_ARGS__},                                          \
+               sizeof(const struct pair[]){__VA_ARGS__} / sizeof(struct pair))
 /* Answer, and the job is gone. */
 void job_answer(struct job *job, const struct pair *pairs, size_t n);
 /* Where a call of the host that was to finish the job failed at once. */

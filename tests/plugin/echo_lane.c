@@ -27,7 +27,8 @@ static int do_fail(struct echo *e, const struct muster_msg *msg, const struct mu
 
 static int do_error(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
-    int err = e->bus->reply_error(e->host, msg->request, arg_str(e, args, "code", "aborted"), arg_str(e, args, "field", NULL),
+    int err = e->bus->reply_error(e->host, msg->request, arg_str(e, args, "code", "aborted"),
+                                  arg_str(e, args, "field", NULL),
                                   arg_str(e, args, "message", "as asked"));
 
     return err == MUSTER_EINVAL ? ANSWER(e, msg, {"code", NULL, err}) : err;
@@ -81,8 +82,9 @@ static int do_again(struct echo *e, const struct muster_msg *msg, const struct m
 static int do_lane(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
     (void)args;
-    return ANSWER(e, msg, {"lane", NULL, e->host->lane}, {"n_lanes", NULL, e->host->n_lanes}, {"plugin", e->host->plugin, 0},
-                  {"instance", e->host->instance, 0}, {"broker", e->host->broker_id, 0},
+    return ANSWER(e, msg, {"lane", NULL, e->host->lane}, {"n_lanes", NULL, e->host->n_lanes},
+                  {"plugin", e->host->plugin, 0}, {"instance", e->host->instance, 0},
+                  {"broker", e->host->broker_id, 0},
                   {"dsn", e->host->postgres_dsn ? "given" : "none", 0});
 }
 
@@ -149,7 +151,8 @@ static int do_tick(struct echo *e, const struct muster_msg *msg, const struct mu
     if (!err)
         e->timers->stop(e->host, stopped);
     e->timers->stop(e->host, stopped); /* of one that is gone: no effect */
-    return ANSWER(e, msg, {"code", NULL, err}, {"never", NULL, e->timers->every(e->host, 0, on_once, &id)},
+    return ANSWER(e, msg, {"code", NULL, err},
+                  {"never", NULL, e->timers->every(e->host, 0, on_once, &id)},
                   {"wall", NULL, e->timers->wall_now(e->host)});
 }
 
@@ -233,14 +236,16 @@ static int do_post(struct echo *e, const struct muster_msg *msg, const struct mu
 static void *subscribe_elsewhere(void *arg)
 {
     struct job *job = arg;
-    struct muster_subscription sub = {.size = sizeof sub, .subject = "x", .max_msgs = 1, .max_bytes = 1};
+    struct muster_subscription sub = {
+        .size = sizeof sub, .subject = "x", .max_msgs = 1, .max_bytes = 1};
     uint64_t id;
 
     job->n = job->e->bus->subscribe(job->e->host, &sub, &id);
     return NULL;
 }
 
-static int do_wrong_thread(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+static int do_wrong_thread(struct echo *e, const struct muster_msg *msg,
+                           const struct muster_value *args)
 {
     struct job *job = job_new(e, msg);
 
@@ -253,10 +258,11 @@ static int do_wrong_thread(struct echo *e, const struct muster_msg *msg, const s
     return 0;
 }
 
-static int do_late_health(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+static int do_late_health(struct echo *e, const struct muster_msg *msg,
+                          const struct muster_value *args)
 {
-    e->host->health(e->host, (int)arg_int(e, args, "state", MUSTER_HEALTH_OK), arg_str(e, args, "code", "ok"), "%s",
-                    arg_str(e, args, "text", "as asked"));
+    e->host->health(e->host, (int)arg_int(e, args, "state", MUSTER_HEALTH_OK),
+                    arg_str(e, args, "code", "ok"), "%s", arg_str(e, args, "text", "as asked"));
     return ANSWER(e, msg, {"code", NULL, 0});
 }
 
@@ -285,7 +291,8 @@ static int do_crash(struct echo *e, const struct muster_msg *msg, const struct m
 {
     const char *how = arg_str(e, args, "how", "segv");
     volatile char start = 0;
-    volatile int *nowhere = (volatile int *)(uintptr_t)64; /* NULL would be the sanitizer's, not the signal's */
+    volatile int *nowhere =
+        (volatile int *)(uintptr_t)64; /* NULL would be the sanitizer's, not the signal's */
 
     (void)msg;
     if (strcmp(how, "abort") == 0)
@@ -299,10 +306,23 @@ static int do_crash(struct echo *e, const struct muster_msg *msg, const struct m
 }
 
 const struct verb echo_verbs_lane[] = {
-    {"silent", do_silent}, {"fail", do_fail},   {"error", do_error},   {"hold", do_hold},
-    {"slow", do_slow},     {"hang", do_hang},   {"crash", do_crash},   {"again", do_again},
-    {"twice", do_twice},   {"large", do_large}, {"held", do_held},     {"lane", do_lane},
-    {"last", do_last},     {"pipe", do_pipe},   {"tick", do_tick},     {"post", do_post},
-    {"wrong_thread", do_wrong_thread},          {"late_health", do_late_health},
+    {"silent", do_silent},
+    {"fail", do_fail},
+    {"error", do_error},
+    {"hold", do_hold},
+    {"slow", do_slow},
+    {"hang", do_hang},
+    {"crash", do_crash},
+    {"again", do_again},
+    {"twice", do_twice},
+    {"large", do_large},
+    {"held", do_held},
+    {"lane", do_lane},
+    {"last", do_last},
+    {"pipe", do_pipe},
+    {"tick", do_tick},
+    {"post", do_post},
+    {"wrong_thread", do_wrong_thread},
+    {"late_health", do_late_health},
     {NULL, NULL},
 };

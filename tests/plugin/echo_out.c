@@ -9,7 +9,8 @@ static const int64_t ms = 1000000;
 
 /* ---- the bus ------------------------------------------------------------------------------------------------------------ */
 
-static struct muster_publication publication(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+static struct muster_publication publication(struct echo *e, const struct muster_msg *msg,
+                                             const struct muster_value *args)
 {
     return (struct muster_publication){.size = sizeof(struct muster_publication),
                                        .tenant = msg->tenant,
@@ -23,7 +24,8 @@ static void on_answer(void *arg, int code, const struct muster_msg *answer)
     char text[100] = "";
 
     if (answer)
-        (void)snprintf(text, sizeof text, "%.*s", (int)answer->payload.len, (const char *)answer->payload.data);
+        (void)snprintf(text, sizeof text, "%.*s", (int)answer->payload.len,
+                       (const char *)answer->payload.data);
     JOB_ANSWER(job, {"code", NULL, code}, {"text", text, 0});
 }
 
@@ -101,7 +103,8 @@ void flood_on(struct echo *e)
     if (err == MUSTER_EAGAIN)
         return; /* on_writable follows */
     e->flooding = NULL;
-    JOB_ANSWER(job, {"sent", NULL, job->sent}, {"refused", NULL, job->refused}, {"code", NULL, err});
+    JOB_ANSWER(job, {"sent", NULL, job->sent}, {"refused", NULL, job->refused},
+               {"code", NULL, err});
 }
 
 static int do_event(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
@@ -120,24 +123,27 @@ static int on_extra(void *self, const struct muster_msg *msg)
 {
     struct echo *e = self;
 
-    (void)snprintf(e->last_text, sizeof e->last_text, "%s %.*s", msg->subject, (int)msg->payload.len, (const char *)msg->payload.data);
+    (void)snprintf(e->last_text, sizeof e->last_text, "%s %.*s", msg->subject,
+                   (int)msg->payload.len, (const char *)msg->payload.data);
     e->n_heard++;
     return 0;
 }
 
 static int do_listen(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
-    struct muster_subscription sub = {.size = sizeof sub,
-                                      .subject = arg_str(e, args, "subject", ""),
-                                      .overflow = (uint32_t)arg_int(e, args, "overflow", MUSTER_OVERFLOW_DROP_NEW),
-                                      .max_msgs = (uint32_t)arg_int(e, args, "max_msgs", 100),
-                                      .max_bytes = 1 << 20,
-                                      .fn = on_extra};
+    struct muster_subscription sub = {
+        .size = sizeof sub,
+        .subject = arg_str(e, args, "subject", ""),
+        .overflow = (uint32_t)arg_int(e, args, "overflow", MUSTER_OVERFLOW_DROP_NEW),
+        .max_msgs = (uint32_t)arg_int(e, args, "max_msgs", 100),
+        .max_bytes = 1 << 20,
+        .fn = on_extra};
 
     return ANSWER(e, msg, {"code", NULL, e->bus->subscribe(e->host, &sub, &e->extra)});
 }
 
-static int do_unlisten(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+static int do_unlisten(struct echo *e, const struct muster_msg *msg,
+                       const struct muster_value *args)
 {
     (void)args;
     e->bus->unsubscribe(e->host, e->extra);
@@ -164,7 +170,8 @@ static void add_name(void *arg, const struct muster_tenant *tenant)
     struct list *list = arg;
     size_t len = strlen(list->names);
 
-    (void)snprintf(list->names + len, sizeof list->names - len, "%s ", list->e->tenants->name(tenant));
+    (void)snprintf(list->names + len, sizeof list->names - len, "%s ",
+                   list->e->tenants->name(tenant));
 }
 
 static void add_table(void *arg, const struct muster_table *table)
@@ -184,7 +191,8 @@ static int do_tenants(struct echo *e, const struct muster_msg *msg, const struct
 
     if (!err)
         err = e->tenants->tables(e->host, add_table, &list, &serial);
-    return ANSWER(e, msg, {"code", NULL, err}, {"names", list.names, 0}, {"found", found ? e->tenants->name(found) : "", 0},
+    return ANSWER(e, msg, {"code", NULL, err}, {"names", list.names, 0},
+                  {"found", found ? e->tenants->name(found) : "", 0},
                   {"tables", NULL, list.n_tables}, {"serial", NULL, (int64_t)serial});
 }
 
@@ -194,7 +202,8 @@ static int do_limits(struct echo *e, const struct muster_msg *msg, const struct 
     int err = e->tenants->limits(e->host, msg->tenant, &limits);
 
     (void)args;
-    return ANSWER(e, msg, {"code", NULL, err}, {"requests_per_s", NULL, limits.requests_per_s}, {"encoding", NULL, limits.encoding},
+    return ANSWER(e, msg, {"code", NULL, err}, {"requests_per_s", NULL, limits.requests_per_s},
+                  {"encoding", NULL, limits.encoding},
                   {"short", NULL, e->tenants->limits(e->host, msg->tenant, &none)});
 }
 
@@ -210,17 +219,20 @@ static int do_refresh(struct echo *e, const struct muster_msg *msg, const struct
     const char *name = arg_str(e, args, "name", "");
     struct job *job = job_new(e, msg);
 
-    return job ? job_failed(job, e->tenants->refresh(e->host, name, strlen(name), on_found, job)) : 0;
+    return job ? job_failed(job, e->tenants->refresh(e->host, name, strlen(name), on_found, job))
+               : 0;
 }
 
 /* ---- settings and metrics ----------------------------------------------------------------------------------------------- */
 
 static int do_where(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
-    const char *given = e->positions->position(e->host, "greeting"), *not_given = e->positions->position(e->host, "sql");
+    const char *given = e->positions->position(e->host, "greeting"),
+               *not_given = e->positions->position(e->host, "sql");
 
     (void)args;
-    return ANSWER(e, msg, {"greeting", given ? given : "", 0}, {"sql", not_given ? not_given : "", 0});
+    return ANSWER(e, msg, {"greeting", given ? given : "", 0},
+                  {"sql", not_given ? not_given : "", 0});
 }
 
 /* The last two do not fit their metrics: they are told, and nothing comes of them. */
@@ -233,12 +245,15 @@ static int do_measure(struct echo *e, const struct muster_msg *msg, const struct
     e->metrics->observe(e->host, e->m_took, 2 * ms);
     e->metrics->set(e->host, e->m_said, "x", 1);
     e->metrics->add(e->host, e->m_said, "x", -1);
-    return ANSWER(e, msg, {"bad_name", NULL, e->metrics->make(e->host, MUSTER_COUNTER, "no blanks", "x", NULL, &id)});
+    return ANSWER(
+        e, msg,
+        {"bad_name", NULL, e->metrics->make(e->host, MUSTER_COUNTER, "no blanks", "x", NULL, &id)});
 }
 
 /* ---- the codec ---------------------------------------------------------------------------------------------------------- */
 
-static void copy(const struct muster_codec *c, struct muster_writer *w, const struct muster_value *v)
+static void copy(const struct muster_codec *c, struct muster_writer *w,
+                 const struct muster_value *v)
 {
     const char *s;
     size_t len;
@@ -306,8 +321,11 @@ static int do_mirror(struct echo *e, const struct muster_msg *msg, const struct 
 }
 
 const struct verb echo_verbs_out[] = {
-    {"ask", do_ask},         {"publish", do_publish}, {"flood", do_flood},     {"event", do_event},
-    {"listen", do_listen},   {"unlisten", do_unlisten}, {"heard", do_heard},   {"tenants", do_tenants},
-    {"limits", do_limits},   {"refresh", do_refresh}, {"where", do_where},     {"measure", do_measure},
-    {"mirror", do_mirror},   {NULL, NULL},
+    {"ask", do_ask},       {"publish", do_publish},
+    {"flood", do_flood},   {"event", do_event},
+    {"listen", do_listen}, {"unlisten", do_unlisten},
+    {"heard", do_heard},   {"tenants", do_tenants},
+    {"limits", do_limits}, {"refresh", do_refresh},
+    {"where", do_where},   {"measure", do_measure},
+    {"mirror", do_mirror}, {NULL, NULL},
 };

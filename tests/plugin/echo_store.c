@@ -13,8 +13,10 @@ static void on_key(void *arg, int code, struct muster_bytes value, uint64_t revi
     struct job *job = arg;
     char text[100];
 
-    (void)snprintf(text, sizeof text, "%.*s", (int)value.len, value.data ? (const char *)value.data : "");
-    JOB_ANSWER(job, {"code", NULL, code}, {"value", text, 0}, {"revision", NULL, (int64_t)revision});
+    (void)snprintf(text, sizeof text, "%.*s", (int)value.len,
+                   value.data ? (const char *)value.data : "");
+    JOB_ANSWER(job, {"code", NULL, code}, {"value", text, 0},
+               {"revision", NULL, (int64_t)revision});
 }
 
 static int do_kv_get(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
@@ -32,7 +34,8 @@ static int do_kv_put(struct echo *e, const struct muster_msg *msg, const struct 
     struct job *job = job_new(e, msg);
 
     return job ? job_failed(job, e->kv->put(e->host, arg_str(e, args, "key", ""), value,
-                                            revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision, on_key, job))
+                                            revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision,
+                                            on_key, job))
                : 0;
 }
 
@@ -91,7 +94,8 @@ static int do_append(struct echo *e, const struct muster_msg *msg, const struct 
                                    .headers = headers,
                                    .n_headers = 1,
                                    .payload = bytes_of(arg_str(e, args, "text", "{}")),
-                                   .expected_seq = expected < 0 ? MUSTER_UNFENCED : (uint64_t)expected,
+                                   .expected_seq =
+                                       expected < 0 ? MUSTER_UNFENCED : (uint64_t)expected,
                                    .acked = on_appended};
     struct job *job = job_new(e, msg);
 
@@ -109,8 +113,10 @@ static void on_last(void *arg, int code, const struct muster_msg *last)
         if (strcmp(last->headers[i].name, "X-Echo") == 0)
             header = last->headers[i].value;
     if (last)
-        (void)snprintf(text, sizeof text, "%.*s", (int)last->payload.len, (const char *)last->payload.data);
-    JOB_ANSWER(job, {"code", NULL, code}, {"text", text, 0}, {"seq", NULL, last ? (int64_t)last->seq : 0},
+        (void)snprintf(text, sizeof text, "%.*s", (int)last->payload.len,
+                       (const char *)last->payload.data);
+    JOB_ANSWER(job, {"code", NULL, code}, {"text", text, 0},
+               {"seq", NULL, last ? (int64_t)last->seq : 0},
                {"subject", last ? last->subject : "", 0}, {"header", header, 0},
                {"tenant", last && last->tenant ? job->e->tenants->name(last->tenant) : "", 0});
 }
@@ -120,7 +126,9 @@ static int do_last_of(struct echo *e, const struct muster_msg *msg, const struct
     const char *subject = arg_str(e, args, "subject", NULL);
     struct job *job = job_new(e, msg);
 
-    return job ? job_failed(job, e->streams->last(e->host, e->stream, subject ? msg->tenant : NULL, subject, on_last, job)) : 0;
+    return job ? job_failed(job, e->streams->last(e->host, e->stream, subject ? msg->tenant : NULL,
+                                                  subject, on_last, job))
+               : 0;
 }
 
 /* ---- the database ------------------------------------------------------------------------------------------------------- */
@@ -129,19 +137,24 @@ static void on_row(void *arg, const struct muster_sql_result *r)
 {
     struct job *job = arg;
     bool row = !r->code && r->n_rows == 1;
-    const char *first = row ? r->get(r, 0, 0) : NULL, *second = row && r->n_columns > 1 ? r->get(r, 0, 1) : NULL;
+    const char *first = row ? r->get(r, 0, 0) : NULL,
+               *second = row && r->n_columns > 1 ? r->get(r, 0, 1) : NULL;
 
-    JOB_ANSWER(job, {"code", NULL, r->code}, {"first", first ? first : "", 0}, {"second", second ? second : "", 0},
-               {"third", row && r->n_columns > 2 && !r->get(r, 0, 2) ? "null" : "", 0}, {"error", r->error, 0},
-               {"sqlstate", r->sqlstate, 0});
+    JOB_ANSWER(job, {"code", NULL, r->code}, {"first", first ? first : "", 0},
+               {"second", second ? second : "", 0},
+               {"third", row && r->n_columns > 2 && !r->get(r, 0, 2) ? "null" : "", 0},
+               {"error", r->error, 0}, {"sqlstate", r->sqlstate, 0});
 }
 
-static int run(struct echo *e, const struct muster_msg *msg, const struct muster_value *args, uint64_t stmt)
+static int run(struct echo *e, const struct muster_msg *msg, const struct muster_value *args,
+               uint64_t stmt)
 {
     const struct muster_bytes params[] = {bytes_of(arg_str(e, args, "text", "")), {NULL, 0}};
     struct job *job = job_new(e, msg);
 
-    return job ? job_failed(job, e->sql->exec(e->host, stmt, msg->tenant, msg->agent, 2, params, on_row, job)) : 0;
+    return job ? job_failed(job, e->sql->exec(e->host, stmt, msg->tenant, msg->agent, 2, params,
+                                              on_row, job))
+               : 0;
 }
 
 static int do_read(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
@@ -155,6 +168,7 @@ static int do_write(struct echo *e, const struct muster_msg *msg, const struct m
 }
 
 const struct verb echo_verbs_store[] = {
-    {"kv_put", do_kv_put}, {"kv_get", do_kv_get}, {"append", do_append}, {"last_of", do_last_of}, {"info", do_info},
-    {"reopen", do_reopen}, {"read", do_read},     {"write", do_write},   {NULL, NULL},
+    {"kv_put", do_kv_put},   {"kv_get", do_kv_get}, {"append", do_append},
+    {"last_of", do_last_of}, {"info", do_info},     {"reopen", do_reopen},
+    {"read", do_read},       {"write", do_write},   {NULL, NULL},
 };

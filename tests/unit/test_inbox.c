@@ -32,7 +32,7 @@ struct fixture {
         uint64_t request; /* the tests number messages by it */
     } delivered[MAX_DELIVERED];
     size_t n_delivered;
-    int n_again; /* give back that many times */
+    int n_again;                   /* give back that many times */
     uint64_t refused[MAX_REFUSED]; /* the first of them */
     int refused_with[MAX_REFUSED];
     size_t n_refused;
@@ -71,7 +71,8 @@ static struct sub *sub_new(uint32_t overflow, uint32_t max_msgs, size_t max_byte
     struct sub *s = calloc(1, sizeof *s);
 
     assert_non_null(s);
-    *s = (struct sub){.refs = 1, .overflow = overflow, .max_msgs = max_msgs, .max_bytes = max_bytes};
+    *s =
+        (struct sub){.refs = 1, .overflow = overflow, .max_msgs = max_msgs, .max_bytes = max_bytes};
     return s;
 }
 
@@ -79,12 +80,17 @@ static int setup(void **state)
 {
     const struct tenant_row rows[] = {
         {.name = "acme", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}},
-        {.name = "zeta", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, 5, 3 * SMALL, -1}},
+        {.name = "zeta",
+         .name_len = 4,
+         .encoding = MUSTER_JSON,
+         .limits = {-1, -1, 5, 3 * SMALL, -1}},
     };
     struct fixture *f = calloc(1, sizeof *f);
-    struct inbox_options options = {.plugin = "echo", .instance = "main", .deliver = deliver, .refuse = refuse, .arg = f};
+    struct inbox_options options = {
+        .plugin = "echo", .instance = "main", .deliver = deliver, .refuse = refuse, .arg = f};
 
-    if (!f || tenants_new(&f->tenants) || tenants_set(f->tenants, rows, 2) || lane_new("inbox", &f->lane))
+    if (!f || tenants_new(&f->tenants) || tenants_set(f->tenants, rows, 2) ||
+        lane_new("inbox", &f->lane))
         return -1;
     f->metrics = metrics_new();
     f->acme = tenants_find(f->tenants, "acme", 4);
@@ -109,7 +115,8 @@ static int teardown(void **state)
     return 0;
 }
 
-static struct delivery *delivery_new(struct sub *sub, const struct muster_tenant *tenant, size_t n_bytes, uint64_t request)
+static struct delivery *delivery_new(struct sub *sub, const struct muster_tenant *tenant,
+                                     size_t n_bytes, uint64_t request)
 {
     struct delivery *d = calloc(1, sizeof *d);
 
@@ -125,7 +132,8 @@ static struct delivery *delivery_new(struct sub *sub, const struct muster_tenant
     return d;
 }
 
-static int push_to(struct fixture *f, struct sub *sub, const struct muster_tenant *tenant, size_t n_bytes, uint64_t request)
+static int push_to(struct fixture *f, struct sub *sub, const struct muster_tenant *tenant,
+                   size_t n_bytes, uint64_t request)
 {
     struct delivery *d = delivery_new(sub, tenant, n_bytes, request);
     int err = inbox_push(f->inbox, d);
@@ -135,7 +143,8 @@ static int push_to(struct fixture *f, struct sub *sub, const struct muster_tenan
     return err;
 }
 
-static int push(struct fixture *f, const struct muster_tenant *tenant, size_t n_bytes, uint64_t request)
+static int push(struct fixture *f, const struct muster_tenant *tenant, size_t n_bytes,
+                uint64_t request)
 {
     return push_to(f, f->sub, tenant, n_bytes, request);
 }
@@ -174,7 +183,8 @@ static void test_large_messages_get_no_larger_share(void **state)
 {
     struct fixture *f = *state;
     struct sub *sub = sub_new(MUSTER_OVERFLOW_REJECT, 1u << 20, 1u << 30);
-    const struct tenant_row more = {.name = "beta", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
+    const struct tenant_row more = {
+        .name = "beta", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
     const struct muster_tenant *beta;
     size_t bytes[2] = {0, 0};
 
@@ -186,7 +196,8 @@ static void test_large_messages_get_no_larger_share(void **state)
         assert_int_equal(push_to(f, sub, beta, SMALL, 0), 0);
     run(f);
     for (size_t i = 0; i < f->n_delivered && bytes[1] < 4000 * SMALL; i++)
-        bytes[f->delivered[i].tenant == beta] += f->delivered[i].tenant == beta ? SMALL : 100 * SMALL;
+        bytes[f->delivered[i].tenant == beta] +=
+            f->delivered[i].tenant == beta ? SMALL : 100 * SMALL;
     assert_true(bytes[0] > 3500 * SMALL && bytes[0] < 4500 * SMALL);
     sub_unref(sub);
 }
@@ -194,7 +205,8 @@ static void test_large_messages_get_no_larger_share(void **state)
 static void test_bounds_of_a_subscription(void **state)
 {
     struct fixture *f = *state;
-    struct sub *few = sub_new(MUSTER_OVERFLOW_REJECT, 3, 1u << 20), *small = sub_new(MUSTER_OVERFLOW_DROP_NEW, 100, 2 * SMALL);
+    struct sub *few = sub_new(MUSTER_OVERFLOW_REJECT, 3, 1u << 20),
+               *small = sub_new(MUSTER_OVERFLOW_DROP_NEW, 100, 2 * SMALL);
 
     for (uint64_t i = 1; i <= 5; i++)
         assert_int_equal(push_to(f, few, f->acme, SMALL, i), i <= 3 ? 0 : MUSTER_EAGAIN);
@@ -234,7 +246,8 @@ static void test_the_bound_of_the_lane(void **state)
     assert_int_equal(n, 16); /* the default of a tenant: 16 MiB */
     for (int i = 0; i < 20; i++) {
         char name[] = "t0";
-        struct tenant_row row = {.name = name, .name_len = 2, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
+        struct tenant_row row = {
+            .name = name, .name_len = 2, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
 
         name[1] = (char)('a' + i);
         assert_int_equal(tenants_put(f->tenants, &row), 0);
@@ -249,11 +262,14 @@ static void test_the_oldest_goes_and_who_waits_is_told(void **state)
     struct fixture *f = *state;
     struct sub *beats = sub_new(MUSTER_OVERFLOW_DROP_OLD, 3, 10 * SMALL);
 
-    assert_int_equal(push(f, f->acme, SMALL, 100), 0); /* another subscription's stands before them */
+    assert_int_equal(push(f, f->acme, SMALL, 100),
+                     0); /* another subscription's stands before them */
     for (uint64_t i = 1; i <= 5; i++)
         assert_int_equal(push_to(f, beats, f->acme, SMALL, i), 0);
-    assert_int_equal(push_to(f, beats, f->acme, 10 * SMALL, 6), 0); /* three small ones go for a large one */
-    assert_int_equal(push_to(f, beats, f->acme, 11 * SMALL, 7), MUSTER_EAGAIN); /* never fits: nothing goes for it */
+    assert_int_equal(push_to(f, beats, f->acme, 10 * SMALL, 6),
+                     0); /* three small ones go for a large one */
+    assert_int_equal(push_to(f, beats, f->acme, 11 * SMALL, 7),
+                     MUSTER_EAGAIN); /* never fits: nothing goes for it */
     assert_int_equal(f->n_refused, 5);
     for (size_t i = 0; i < f->n_refused; i++)
         assert_int_equal(f->refused_with[i], ERROR_RESOURCE_EXHAUSTED);

@@ -61,7 +61,8 @@ static void push(struct log *log, int thread, int n)
 
     if (!note)
         abort();
-    *note = (struct note){{.run = run_note, .drop = drop_note}, .log = log, .thread = thread, .n = n};
+    *note =
+        (struct note){{.run = run_note, .drop = drop_note}, .log = log, .thread = thread, .n = n};
     lane_push(log->lane, &note->item);
 }
 
@@ -157,7 +158,8 @@ struct hang {
 
 static int hang(void *arg)
 {
-    static const struct lane_crumb who = {.plugin = "echo", .version = "1.2.3", .source_id = "", .instance = "main"};
+    static const struct lane_crumb who = {
+        .plugin = "echo", .version = "1.2.3", .source_id = "", .instance = "main"};
     struct hang *h = arg;
     int result;
 
@@ -178,7 +180,8 @@ static void test_a_call_gives_up_and_its_end_does_no_harm(void **state)
 
     (void)state;
     assert_int_equal(lane_start(h.lane), 0);
-    assert_int_equal(lane_call_until(h.lane, hang, &h, clock_now_ns() + 20 * CLOCK_MS), MUSTER_ETIME);
+    assert_int_equal(lane_call_until(h.lane, hang, &h, clock_now_ns() + 20 * CLOCK_MS),
+                     MUSTER_ETIME);
     assert_int_equal(lane_call_until(h.lane, say_where, h.lane, clock_now_ns() - 1), MUSTER_ETIME);
     atomic_store(&h.go_on, true);
     assert_int_equal(lane_call_until(h.lane, hang, &h, INT64_MAX), 5);

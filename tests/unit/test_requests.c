@@ -52,7 +52,8 @@ static void test_a_late_answer_never_meets_a_new_request(void **state)
 
 static void test_handles_that_never_were(void **state)
 {
-    static const uint64_t handles[] = {0, 1, UINT32_MAX, UINT64_MAX, (uint64_t)1 << 32, (uint64_t)9 << 32 | 1};
+    static const uint64_t handles[] = {
+        0, 1, UINT32_MAX, UINT64_MAX, (uint64_t)1 << 32, (uint64_t)9 << 32 | 1};
     struct requests *r = requests_new();
     struct request request;
 

@@ -21,7 +21,8 @@ static void add(struct trie *t, const char *pattern)
     assert_int_equal(trie_add(t, pattern, (void *)(uintptr_t)pattern), 0);
 }
 
-static void assert_matches(const struct trie *t, const char *subject, const char *const *expected, size_t n)
+static void assert_matches(const struct trie *t, const char *subject, const char *const *expected,
+                           size_t n)
 {
     void *out[MAX];
 
@@ -101,9 +102,9 @@ static void test_removing_leaves_the_others(void **state)
         add(t, "a.b.c");
         add(t, "*.b");
         add(t, "a.*.>");
-        trie_remove(t, "a.b.c", (void *)(uintptr_t)"a.b.c");
-        trie_remove(t, "*.b", (void *)(uintptr_t)"*.b");
-        trie_remove(t, "a.*.>", (void *)(uintptr_t)"a.*.>");
+        trie_remove(t, "a.b.c", (void *)(uintptr_t) "a.b.c");
+        trie_remove(t, "*.b", (void *)(uintptr_t) "*.b");
+        trie_remove(t, "a.*.>", (void *)(uintptr_t) "a.*.>");
         trie_remove(t, "never.was", t);
         trie_remove(t, "a.b", t); /* the pattern is there, with another value */
         assert_matches(t, "a.b", kept, 3);
@@ -158,8 +159,11 @@ static void test_against_a_list(void **state)
         for (int k = 0; k < N; k++) { /* "a.b.a" by hand */
             const char *p = patterns[k];
 
-            expected += there[k] && (!strcmp(p, ">") || ((p[0] == 'a' || p[0] == '*') &&
-                        (!strcmp(p + 1, ".>") || ((p[2] == 'b' || p[2] == '*') && (p[4] == 'a' || p[4] == '*' || p[4] == '>')))));
+            expected += there[k] &&
+                        (!strcmp(p, ">") ||
+                         ((p[0] == 'a' || p[0] == '*') &&
+                          (!strcmp(p + 1, ".>") || ((p[2] == 'b' || p[2] == '*') &&
+                                                    (p[4] == 'a' || p[4] == '*' || p[4] == '>')))));
         }
         assert_int_equal(trie_match(t, "a.b.a", out, N), expected);
     }
