@@ -56,20 +56,20 @@ static bool has_stream(const struct doctor *d, const struct doctor_cdc *c)
 
 /* Its tables are looked at elsewhere; that it is there matters for events too, whose one is empty:
  * a slot that meets log from before its publication was made never gets past it. */
-static void check_publication(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c)
+static void check_publication(struct doctor *d, struct sql_admin *admin, const char *name)
 {
     struct sql_rows *rows =
-        doctor_query(d, admin, "SELECT FROM pg_publication WHERE pubname = $1", 1, &c->publication);
+        doctor_query(d, admin, "SELECT FROM pg_publication WHERE pubname = $1", 1, &name);
     char what[DOCTOR_WHAT_SIZE];
 
     if (!rows)
         return;
-    (void)snprintf(what, sizeof what, "publication %.63s", c->publication);
+    (void)snprintf(what, sizeof what, "publication %.63s", name);
     if (sql_rows_count(rows) == 0)
         doctor_say(d, DOCTOR_BROKEN, what, "publication_missing",
                    "there is no publication %s in this database: run `muster migrate`, then "
                    "`muster publish TABLE`",
-                   c->publication);
+                   name);
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "it is there");
     sql_rows_free(rows);
@@ -164,9 +164,11 @@ void doctor_slots(struct doctor *d, struct sql_admin *admin)
     bool unlimited = false;
 
     for (size_t i = 0; i < d->n_cdc; i++) {
-        check_publication(d, admin, &d->cdc[i]);
+        check_publication(d, admin, d->cdc[i].publication);
         check_slot(d, admin, &d->cdc[i], &unlimited);
     }
+    if (d->n_cdc)
+        check_publication(d, admin, "muster_registry"); /* read beside every other */
     if (unlimited)
         doctor_say(d, DOCTOR_HINT, "postgres max_slot_wal_keep_size", NULL,
                    "unlimited: a slot that nobody reads fills the server's disk; set a size that "

@@ -2,8 +2,9 @@
  * Looks into the database for what pgoutput does not tell: how a table is routed, the types behind a user's types, the primary
  * key under REPLICA IDENTITY FULL.
  *
- * The pump waits meanwhile, once a description of a table. The answer is of now, not of when the row was written; a type or key
- * that has changed since then was announced by a new description, which asks again.
+ * The pump waits meanwhile, once a description of a table. The answer is of now, not of when the row was written: not older, because
+ * it is asked for only when the database shows the row's transaction; and where it is younger, a type or key that has changed since
+ * then was announced by a new description, which asks again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,6 +14,7 @@
 #include "cdc/cdc.h"
 
 enum { MAX_OIDS = 64 };
+static const int64_t invisible_min_ns = 5 * CLOCK_MS, invisible_max_ns = 500 * CLOCK_MS, invisible_told_ns = 2 * CLOCK_S;
 
 static const char types_sql[] = "SELECT t.oid, CASE WHEN t.typcategory = 'A' THEN t.typelem ELSE 0 END, t.typbasetype, t.typdelim, n.nspname, t.typname"
                                 " FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
@@ -25,6 +27,11 @@ static const char table_sql[] = "SELECT tenant, tenant_column, subject_key FROM 
 
 static const char gone_sql[] = "SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
 
+/* The log has 32 bits of a transaction's number; the snapshot's end, which is near, gives the rest. */
+static const char visible_sql[] =
+    "SELECT pg_visible_in_snapshot((xmax - ((xmax - $1::bigint + 2147483648) & 4294967295) + 2147483648)::text::xid8, snapshot)"
+    " FROM (SELECT s AS snapshot, pg_snapshot_xmax(s)::text::bigint AS xmax FROM pg_current_snapshot() s) AS now";
+
 int catalog_prepare(struct cdc *c)
 {
     int err = c->sql->prepare(c->host, "cdc_types", MUSTER_SQL_READ, types_sql, &c->stmt_types);
@@ -33,7 +40,9 @@ int catalog_prepare(struct cdc *c)
         err = c->sql->prepare(c->host, "cdc_key", MUSTER_SQL_READ, key_sql, &c->stmt_key);
     if (!err)
         err = c->sql->prepare(c->host, "cdc_table", MUSTER_SQL_READ, table_sql, &c->stmt_table);
-    return err ? err : c->sql->prepare(c->host, "cdc_gone", MUSTER_SQL_READ, gone_sql, &c->stmt_gone);
+    if (!err)
+        err = c->sql->prepare(c->host, "cdc_gone", MUSTER_SQL_READ, gone_sql, &c->stmt_gone);
+    return err ? err : c->sql->prepare(c->host, "cdc_visible", MUSTER_SQL_READ, visible_sql, &c->stmt_visible);
 }
 
 static void put_oids(struct buf *b, const uint32_t *oids, size_t n)
@@ -137,7 +146,7 @@ static void on_key(void *arg, const struct muster_sql_result *r)
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
-/* Ask about rel. The pump waits already: a fault here must find nothing set that outlives it. */
+/* Ask about rel, or about no table. The pump waits already: a fault here must find nothing set that outlives it. */
 static void ask(struct cdc *c, struct relation *rel, uint64_t stmt, const struct muster_bytes *params, muster_sql_fn fn)
 {
     uint32_t n = stmt == c->stmt_gone ? 3 : stmt == c->stmt_table ? 2 : 1;
@@ -146,6 +155,7 @@ static void ask(struct cdc *c, struct relation *rel, uint64_t stmt, const struct
 
     if (ask)
         ask->about = rel;
+    c->metrics->add(c->host, c->m.questions, NULL, 1);
     err = ask ? c->sql->exec(c->host, stmt, NULL, NULL, n, params, fn, ask) : MUSTER_ENOMEM;
     if (!err)
         return;
@@ -181,6 +191,51 @@ static void ask_key(struct cdc *c, struct relation *rel)
     ask(c, rel, c->stmt_key, &(struct muster_bytes){oid, (size_t)len}, on_key);
 }
 
+/* A backend that has written its commit may be held up before others see it: by the scheduler, or for as long as a synchronous
+ * standby is away. */
+static void wait_to_see(struct cdc *c)
+{
+    int64_t waited_ns = c->timer->now(c->host) - c->invisible_ns;
+    int64_t again_ns = waited_ns / 4 < invisible_min_ns ? invisible_min_ns : waited_ns / 4;
+    uint64_t timer;
+
+    if (waited_ns > invisible_told_ns && c->proven) {
+        c->proven = false;
+        c->host->health(c->host, MUSTER_HEALTH_DEGRADED, "not_visible",
+                        "transaction %u is committed, but PostgreSQL does not show it yet: a standby of synchronous_standby_names "
+                        "may be away", c->begin.xid);
+    }
+    if (c->timer->once(c->host, again_ns > invisible_max_ns ? invisible_max_ns : again_ns, retry_catalog, &timer) != 0)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory to look into the catalog again");
+}
+
+static void on_visible(void *arg, const struct muster_sql_result *r)
+{
+    struct cdc *c = cdc_ask_take(arg);
+
+    if (!c || lookup_failed(c, r))
+        return;
+    c->visible = *r->get(r, 0, 0) == 't';
+    if (c->visible)
+        pump_resume(c, PUMP_WAIT_CATALOG);
+    else
+        wait_to_see(c);
+}
+
+int catalog_sees(struct cdc *c)
+{
+    char xid[16];
+    int len = snprintf(xid, sizeof xid, "%u", c->begin.xid);
+
+    if (c->visible)
+        return 0;
+    if (!c->invisible_ns)
+        c->invisible_ns = c->timer->now(c->host);
+    pump_wait(c, PUMP_WAIT_CATALOG);
+    ask(c, NULL, c->stmt_visible, &(struct muster_bytes){xid, (size_t)len}, on_visible);
+    return MUSTER_EAGAIN;
+}
+
 int catalog_settle(struct cdc *c, struct relation *rel, struct route *r)
 {
     uint32_t oids[MAX_OIDS];
@@ -191,6 +246,8 @@ int catalog_settle(struct cdc *c, struct relation *rel, struct route *r)
         r->ready = true;
         return 0;
     }
+    if (catalog_sees(c) != 0)
+        return MUSTER_EAGAIN;
     pump_wait(c, PUMP_WAIT_CATALOG);
     if (!r->known)
         ask_table(c, rel);

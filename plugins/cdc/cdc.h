@@ -22,6 +22,7 @@
 
 #include "base/buf.h"
 #include "base/map.h"
+#include "base/name.h"
 #include "cdc/change.h"
 #include "cdc/channel.h"
 #include "cdc/route.h"
@@ -38,6 +39,9 @@ struct cdc_config {
 
 enum { ORIGIN_ANY, ORIGIN_NONE };
 
+/* The publication of muster.tenants and muster.tables, read beside the configured one. */
+#define CDC_REGISTRY "muster_registry"
+
 enum cdc_phase {
     CDC_WAIT,     /* for the retry timer, NATS or the registry */
     CDC_SOURCE,   /* the replication link is being made */
@@ -52,6 +56,13 @@ struct draft {
     struct muster_header headers[4];
 };
 
+/* How far a truncate is: the tables before `table` are done, and of that one the tenants up to `tenant`, in the order of names. By
+ * name, because tenants may come and go before it goes on. */
+struct truncate_at {
+    uint32_t table;
+    char tenant[NAME_MAX_LEN + 1];
+};
+
 /* What the record in the bucket says; position.c. */
 struct cdc_record {
     uint64_t epoch;
@@ -64,7 +75,7 @@ struct cdc_record {
 };
 
 struct cdc_metrics {
-    uint64_t published, skipped, unroutable, refused, restarts, gaps, lag, window, commit_to_ack;
+    uint64_t published, skipped, unroutable, refused, questions, restarts, gaps, lag, window, commit_to_ack;
 };
 
 struct cdc {
@@ -103,6 +114,7 @@ struct cdc {
     bool have_record, record_busy;
     uint64_t record_revision;
     uint64_t check_acked;
+    char tail_subject[512], tail_tenant[NAME_MAX_LEN + 1]; /* of the stream's last message at the take-over; "": none, gone */
     struct gap *gap; /* about to be told; owned */
     uint64_t stmt_reader;
     uint64_t confirmed; /* what the last status said; never above record.confirm */
@@ -118,10 +130,14 @@ struct cdc {
     bool posted;  /* the pump is to run again */
     struct pgoutput_begin begin;
     bool in_txn, foreign;
+    bool visible;         /* the database shows the present transaction: what is looked up is not older */
+    int64_t invisible_ns; /* since when it does not; 0: not asked yet */
+    uint32_t tenants_relation, tables_relation; /* ids of the registry's tables; 0: not described yet */
+    struct truncate_at truncate;
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
     uint64_t wal_end;       /* the server's, as far as it told */
     unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
-    uint64_t stmt_types, stmt_key, stmt_table, stmt_gone;
+    uint64_t stmt_types, stmt_key, stmt_table, stmt_gone, stmt_visible;
     struct out out; /* writes the bodies */
     struct draft drafts[2];  /* one is written while the sink may hold the other */
     uint32_t draft;          /* the one that is free */
@@ -197,6 +213,9 @@ int deliver_truncate(struct cdc *c);
 
 /* catalog.c */
 int catalog_prepare(struct cdc *c);
+/* Before a question about a row: a commit stands in the log before the database shows it. 0: what is asked now is not older than
+ * the present transaction. MUSTER_EAGAIN: the pump waits. */
+int catalog_sees(struct cdc *c);
 /* Make the route of a table ready before its first row: settings, types, key. MUSTER_EAGAIN: the pump waits. */
 int catalog_settle(struct cdc *c, struct relation *rel, struct route *r);
 /* Look at the refused tables again: one may be mapped by now, or published no more, also when no row of it comes. */
@@ -207,7 +226,7 @@ enum {
     PUMP_WAIT_WINDOW = 1,   /* the window or the outbox is full */
     PUMP_WAIT_CHANNEL = 2,  /* a channel's last position is asked for */
     PUMP_WAIT_TENANT = 4,   /* a tenant is asked for */
-    PUMP_WAIT_CATALOG = 8,  /* types or a primary key are asked for */
+    PUMP_WAIT_CATALOG = 8,  /* settings, types or a primary key are asked for, or the transaction is not visible yet */
     PUMP_WAIT_ACK = 16,     /* bursts enough are under way; what comes meanwhile makes the next one */
 };
 void pump_reset(struct cdc *c);

@@ -1,4 +1,5 @@
 /* Inserts, updates, deletes and truncates: whose they are, and their bodies. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -168,12 +169,26 @@ static int prepare(struct cdc *c, uint32_t relation, struct row *ret_row)
     return err;
 }
 
+/* True when the change is of the registry, and nobody's row. */
+static bool registry_changed(struct cdc *c, uint32_t relation)
+{
+    if (relation == c->tenants_relation)
+        routes_tenants_changed(c);
+    else if (relation == c->tables_relation)
+        routes_tables_changed(c);
+    else
+        return false;
+    return true;
+}
+
 int deliver_row(struct cdc *c)
 {
     struct muster_bytes old = {0};
     struct row row;
     int err, old_state;
 
+    if (registry_changed(c, c->msg.row.relation))
+        return 0;
     if (nothing_to_do(c)) {
         if (!c->events)
             c->metrics->add(c->host, c->m.skipped, NULL, 1);
@@ -192,29 +207,35 @@ int deliver_row(struct cdc *c)
 
 /* ---- truncate ---------------------------------------------------------------------------------------------------------------- */
 
-/* The parts of a truncate are its tables in order, each for its tenants by name; `at` counts them as they come. */
+/* The parts of a truncate are its tables in order, each for its tenants by name. */
 struct truncate {
     struct cdc *c;
     struct row row;
-    uint32_t at;
     int err;
 };
 
 static void truncate_for(void *arg, const struct muster_tenant *tenant)
 {
     struct truncate *t = arg;
+    struct truncate_at *at = &t->c->truncate;
+    const char *name = t->c->tenants->name(tenant);
 
-    if (t->err || t->at++ < t->c->part)
+    if (t->err || strcmp(name, at->tenant) <= 0)
         return;
     t->err = deliver_to(t->c, &t->row, tenant, 'T');
+    if (!t->err)
+        (void)snprintf(at->tenant, sizeof at->tenant, "%s", name);
 }
 
 static int truncate_table(struct truncate *t, uint32_t relation)
 {
     const struct muster_tenant *tenant = NULL;
     struct cdc *c = t->c;
-    int err = prepare(c, relation, &t->row);
+    int err;
 
+    if (relation == c->tenants_relation || relation == c->tables_relation)
+        return 0;
+    err = prepare(c, relation, &t->row);
     if (err || t->row.route->refused)
         return err;
     t->row.change = (struct change){.rel = t->row.rel, .txn = &c->txn, .op = 'T'};
@@ -233,14 +254,49 @@ static int truncate_table(struct truncate *t, uint32_t relation)
     }
 }
 
-int deliver_truncate(struct cdc *c)
+/* The stream's last message is a part of this truncate: go on behind it. Its tenant may be gone: then its table is told again, because
+ * a truncate heard twice does less harm than one that was not heard. */
+static int resume_truncate(struct cdc *c)
+{
+    c->part = c->sink.tail.part + 1;
+    for (uint32_t i = 0; i < c->msg.truncate.n; i++) {
+        struct relation *rel = relations_get(&c->relations, pgoutput_truncated(&c->msg, i));
+        const struct route *r = rel ? route_of(c, rel) : NULL;
+        size_t len = r ? strlen(r->channel) : 0;
+
+        if (!r)
+            return MUSTER_ENOMEM;
+        if (strncmp(c->tail_subject, r->channel, len) != 0 || c->tail_subject[len] != '.')
+            continue;
+        c->truncate.table = i;
+        memcpy(c->truncate.tenant, c->tail_tenant, sizeof c->tail_tenant);
+        return 0;
+    }
+    return 0;
+}
+
+static int truncate_tables(struct cdc *c)
 {
     struct truncate t = {.c = c};
     int err = 0;
 
-    if (nothing_to_do(c))
-        return 0;
-    for (uint32_t i = 0; !err && i < c->msg.truncate.n; i++)
+    if (c->part == 0)
+        c->truncate = (struct truncate_at){0};
+    if (c->part == 0 && sink_has(c, (struct position){c->begin.final_lsn, c->ordinal, 0}))
+        err = resume_truncate(c);
+    for (uint32_t i = c->truncate.table; !err && i < c->msg.truncate.n; i++) {
+        if (i != c->truncate.table)
+            c->truncate = (struct truncate_at){.table = i};
         err = truncate_table(&t, pgoutput_truncated(&c->msg, i));
+    }
+    return err;
+}
+
+int deliver_truncate(struct cdc *c)
+{
+    int err = nothing_to_do(c) ? 0 : truncate_tables(c);
+
+    for (uint32_t i = 0; !err && i < c->msg.truncate.n; i++) /* last: what it does must not be done with each try */
+        (void)registry_changed(c, pgoutput_truncated(&c->msg, i));
     return err;
 }

@@ -163,6 +163,8 @@ static void on_tail(void *arg, int code, const struct muster_msg *msg)
                   (unsigned long long)msg->seq, header(msg, "Muster-Lsn"));
         return;
     }
+    (void)snprintf(c->tail_subject, sizeof c->tail_subject, "%s", msg ? msg->subject : "");
+    (void)snprintf(c->tail_tenant, sizeof c->tail_tenant, "%s", msg && msg->tenant ? c->tenants->name(msg->tenant) : "");
     /* The positions of another cluster mean nothing here. */
     if (msg && strtoull(header(msg, "Muster-Epoch"), NULL, 10) < c->record.cluster_epoch)
         tail = (struct position){0};

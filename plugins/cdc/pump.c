@@ -24,6 +24,8 @@ void pump_reset(struct cdc *c)
     c->ordinal = c->part = 0;
     c->waits = 0;
     c->wal_end = 0;
+    c->tenants_relation = c->tables_relation = 0;
+    routes_tenants_changed(c); /* what the log said meanwhile was not heard */
     relations_done(&c->relations);
 }
 
@@ -65,7 +67,8 @@ static int on_begin(struct cdc *c)
 {
     c->begin = c->msg.begin;
     c->in_txn = true;
-    c->foreign = false;
+    c->foreign = c->visible = false;
+    c->invisible_ns = 0;
     c->ordinal = 0;
     return change_txn_set(&c->txn, &c->begin) ? broken(c, "an impossible commit time") : 0;
 }
@@ -77,12 +80,26 @@ static int on_commit(struct cdc *c)
     return 0;
 }
 
+/* The registry's own tables, which CDC_REGISTRY publishes to us. */
+static void note_registry(struct cdc *c, const struct relation *rel)
+{
+    if (strcmp(relation_name(rel, rel->schema), "muster") != 0)
+        return;
+    if (strcmp(relation_name(rel, rel->table), "tenants") == 0)
+        c->tenants_relation = rel->id;
+    else if (strcmp(relation_name(rel, rel->table), "tables") == 0)
+        c->tables_relation = rel->id;
+}
+
 static int on_relation(struct cdc *c)
 {
     struct relation *rel;
     int err = relations_put(&c->relations, &c->types, &c->msg, &rel);
 
-    return err ? broken(c, "a table too many") : 0;
+    if (err)
+        return broken(c, "a table too many");
+    note_registry(c, rel);
+    return 0;
 }
 
 /* Rows and messages: `done` is called again until it no longer waits; then they count, published or not. */

@@ -12,23 +12,21 @@
 static const int64_t unroutable_period_ns = 60 * CLOCK_S;
 enum { MAX_UNKNOWN = 4096 };
 
-/* A name that the database did not know when it had committed everything up to as_of. */
-struct unknown_tenant {
-    uint64_t as_of;
-};
-
-static void clear_unknown(struct routes *routes)
-{
-    void *value;
-
-    for (size_t at = 0; map_next(&routes->unknown, &at, NULL, &value);)
-        free(value);
-    map_done(&routes->unknown);
-}
+static char unknown_mark; /* what the names in routes.unknown lead to */
 
 void routes_done(struct routes *routes)
 {
-    clear_unknown(routes);
+    map_done(&routes->unknown);
+}
+
+void routes_tenants_changed(struct cdc *c)
+{
+    map_done(&c->routes.unknown);
+}
+
+void routes_tables_changed(struct cdc *c)
+{
+    c->routes.version++;
 }
 
 /* ---- settings --------------------------------------------------------------------------------------------------------- */
@@ -44,12 +42,9 @@ int routes_load(struct cdc *c)
     uint64_t before = c->tables_serial;
     int err = c->tenants->tables(c->host, on_table, NULL, &c->tables_serial);
 
-    clear_unknown(&c->routes);
-    if (err || c->tables_serial == before)
-        return err;
-    c->routes.version++;
-    catalog_review(c);
-    return 0;
+    if (!err && c->tables_serial != before)
+        catalog_review(c);
+    return err;
 }
 
 /* What the configuration says of a table, else what muster.tables says. Who gets the rows is one setting: a column given here
@@ -164,18 +159,9 @@ struct route *route_of(struct cdc *c, struct relation *rel)
 
 static void remember_unknown(struct cdc *c, const char *name, size_t len)
 {
-    struct unknown_tenant *u = map_get(&c->routes.unknown, name, len);
-
-    if (!u) {
-        if (c->routes.unknown.n >= MAX_UNKNOWN)
-            clear_unknown(&c->routes);
-        u = calloc(1, sizeof *u);
-        if (!u || !map_put(&c->routes.unknown, name, len, u)) {
-            free(u);
-            return; /* asked again with the next row */
-        }
-    }
-    u->as_of = c->begin.final_lsn;
+    if (c->routes.unknown.n >= MAX_UNKNOWN)
+        map_done(&c->routes.unknown);
+    (void)map_put(&c->routes.unknown, name, len, &unknown_mark); /* without memory it is asked again with the next row */
 }
 
 struct tenant_ask {
@@ -210,6 +196,7 @@ static int ask_tenant(struct cdc *c, const char *name, size_t len)
         about->len = len;
         memcpy(about->name, name, len);
         ask->about = about;
+        c->metrics->add(c->host, c->m.questions, NULL, 1);
         err = c->tenants->refresh(c->host, name, len, on_found, ask);
     }
     if (err) {
@@ -221,10 +208,10 @@ static int ask_tenant(struct cdc *c, const char *name, size_t len)
 }
 
 /* A row is somebody's when the tenant was there when it was committed. What the registry does not know is asked of the database,
- * which then has seen all that was committed before the present transaction: that answer holds for it and for all before. */
+ * once it shows the row's own transaction. A name that it does not know either stays unknown until the log tells of a change of the
+ * tenants, or the registry knows it: rows of nobody cost no question each. */
 int route_tenant(struct cdc *c, const char *name, size_t len, const struct muster_tenant **ret_tenant)
 {
-    const struct unknown_tenant *u;
     const struct muster_tenant *tenant;
 
     if (!name_is_public(name, len))
@@ -234,9 +221,10 @@ int route_tenant(struct cdc *c, const char *name, size_t len, const struct muste
         *ret_tenant = tenant;
         return ROUTE_TENANT;
     }
-    u = map_get(&c->routes.unknown, name, len);
-    if (u && c->begin.final_lsn <= u->as_of)
+    if (map_get(&c->routes.unknown, name, len))
         return ROUTE_NOBODY;
+    if (catalog_sees(c) != 0)
+        return ROUTE_WAIT;
     pump_wait(c, PUMP_WAIT_TENANT);
     return ask_tenant(c, name, len);
 }

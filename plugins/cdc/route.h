@@ -22,7 +22,7 @@ struct route_setting {
 struct routes {
     uint32_t version;   /* raised when muster.tables has changed: routes are asked for anew */
     uint32_t n_refused; /* tables that are not delivered */
-    struct map unknown; /* names of tenants that were not there, to struct unknown_tenant, owned */
+    struct map unknown; /* names that the database did not know; true until the log says that tenants have changed */
 };
 
 /* How a relation is routed; hangs on relation.user. It is made from what muster.tables says when the first row comes that was
@@ -42,6 +42,9 @@ struct route {
 };
 
 void routes_done(struct routes *routes);
+/* The log says that muster.tenants, or muster.tables, has changed between the row before and the next. */
+void routes_tenants_changed(struct cdc *c);
+void routes_tables_changed(struct cdc *c);
 /* The registry has changed: look at everything anew. */
 int routes_load(struct cdc *c);
 /* The route of rel, not `ready` when it is new or old. NULL: no memory. */

@@ -16,13 +16,14 @@ static const int64_t pg_epoch_us = INT64_C(946684800000000); /* 2000-01-01 in Un
 static const char look_format[] =
     "SELECT s.system_identifier, current_setting('wal_level'), current_setting('server_version_num'),"
     " pg_encoding_to_char(d.encoding), coalesce(r.rolreplication OR r.rolsuper, false),"
-    " EXISTS (SELECT 1 FROM pg_publication WHERE pubname = %s),"
+    " (SELECT coalesce(min(p.name), '') FROM (VALUES (%s), ('" CDC_REGISTRY "')) p (name)"
+    "  WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = p.name)),"
     " l.slot_name IS NOT NULL, coalesce(l.plugin, ''), coalesce(l.database = current_database(), false), coalesce(l.active, false),"
     " coalesce(l.active_pid, 0), coalesce(l.confirmed_flush_lsn::text, ''), coalesce(l.wal_status, ''),"
     " pg_current_wal_flush_lsn()::text, left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)"
     " FROM pg_control_system() s, pg_database d, pg_roles r LEFT JOIN pg_replication_slots l ON l.slot_name = %s"
     " WHERE d.datname = current_database() AND r.rolname = current_user";
-enum { LOOK_SYSTEM, LOOK_WAL_LEVEL, LOOK_VERSION, LOOK_ENCODING, LOOK_MAY, LOOK_PUBLICATION, LOOK_SLOT, LOOK_PLUGIN, LOOK_HERE,
+enum { LOOK_SYSTEM, LOOK_WAL_LEVEL, LOOK_VERSION, LOOK_ENCODING, LOOK_MAY, LOOK_NO_PUBLICATION, LOOK_SLOT, LOOK_PLUGIN, LOOK_HERE,
        LOOK_ACTIVE, LOOK_PID, LOOK_CONFIRMED, LOOK_WAL_STATUS, LOOK_FLUSHED, LOOK_TIMELINE };
 
 static void on_socket(void *arg, uint32_t events);
@@ -135,9 +136,11 @@ static void start_replication(struct cdc *c)
 {
     char *slot = PQescapeIdentifier(c->source.conn, c->config->slot, strlen(c->config->slot));
     char *name = PQescapeIdentifier(c->source.conn, c->config->publication, strlen(c->config->publication));
-    char *list = name ? PQescapeLiteral(c->source.conn, name, strlen(name)) : NULL;
-    struct buf text = {0};
+    struct buf names = {0}, text = {0};
+    char *list;
 
+    buf_printf(&names, "%s," CDC_REGISTRY, name ? name : "");
+    list = names.data ? PQescapeLiteral(c->source.conn, names.data, names.len) : NULL;
     buf_printf(&text, "START_REPLICATION SLOT %s LOGICAL 0/0 (proto_version '1', publication_names %s, messages '%s'", slot ? slot : "",
                list ? list : "", c->events ? "true" : "false");
     /* PostgreSQL 16 leaves out what came from elsewhere by itself; before, the pump does. */
@@ -147,6 +150,7 @@ static void start_replication(struct cdc *c)
     PQfreemem(slot);
     PQfreemem(name);
     PQfreemem(list);
+    buf_done(&names);
     send_query(c, text.data ? text.data : "", SOURCE_STARTING);
     buf_done(&text);
 }
@@ -162,9 +166,9 @@ static bool is_unfit(struct cdc *c, const PGresult *r)
     else if (!value_is(r, LOOK_MAY, "t"))
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_replication_privilege", "role %s may not replicate: ALTER ROLE %s REPLICATION",
                   PQuser(c->source.conn), PQuser(c->source.conn));
-    else if (!value_is(r, LOOK_PUBLICATION, "t"))
+    else if (!value_is(r, LOOK_NO_PUBLICATION, ""))
         cdc_fault(c, MUSTER_HEALTH_DOWN, "publication_missing", "there is no publication %s in this database: run `muster migrate`, then "
-                                                                "`muster publish TABLE`", c->config->publication);
+                                                                "`muster publish TABLE`", PQgetvalue(r, 0, LOOK_NO_PUBLICATION));
     else if (value_is(r, LOOK_SLOT, "t") && (!value_is(r, LOOK_PLUGIN, "pgoutput") || !value_is(r, LOOK_HERE, "t")))
         cdc_fault(c, MUSTER_HEALTH_DOWN, "slot_foreign", "slot %s is another's (output plugin \"%s\"%s): choose another `slot`",
                   c->config->slot, PQgetvalue(r, 0, LOOK_PLUGIN), value_is(r, LOOK_HERE, "t") ? "" : ", another database");

@@ -423,7 +423,7 @@ def test_doctor_finds_nothing_broken_where_nothing_is(site: Site, broker: Muster
     told = {c["what"]: c["level"] for c in checks}
     for what in ("configuration", "plugin main", "plugin evt", f"nats 127.0.0.1:{site.nats.port}", "nats credentials", "jetstream",
                  "nats system credentials", "postgres", "postgres wal_level", "postgres role muster_broker", "clock", "migrations",
-                 "tenants", "publication muster", "publication muster_evt", "slot muster_main", "slot muster_evt", "tables of muster",
+                 "tenants", "publication muster", "publication muster_evt", "publication muster_registry", "slot muster_main", "slot muster_evt", "tables of muster",
                  "broker"):
         assert told.get(what) == "ok", f"{what}: {checks}"
     assert [c["what"] for c in checks if c["level"] != "ok"] == ["postgres max_slot_wal_keep_size"]

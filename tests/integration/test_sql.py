@@ -133,7 +133,7 @@ def test_roles_have_their_attributes(postgres: Postgres) -> None:
                     ("muster_engine", False, False, False), ("muster_owner", False, False, False)]
     assert postgres.query("SELECT pubname, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot,"
                           " pubowner::regrole::text FROM pg_publication ORDER BY 1") == [
-        ("muster", True, "muster_owner"), ("muster_evt", True, "muster_owner")]
+        ("muster", True, "muster_owner"), ("muster_evt", True, "muster_owner"), ("muster_registry", True, "muster_owner")]
 
 
 def messages(postgres: Postgres, slot: str) -> list[dict[str, Any]]:
