@@ -156,7 +156,7 @@ void config_hide(struct buf *out, const char *text)
         hide_url(out, url, scheme + 3);
     } else if (!keywords && at && memchr(text, ':', (size_t)(at - text))) {
         buf_put_lit(out, HIDDEN); /* a URL whose scheme was forgotten */
-        buf_puts(out, at);
+        hide_keywords(out, at);
     } else {
         hide_keywords(out, text);
     }

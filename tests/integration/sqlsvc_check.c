@@ -325,6 +325,34 @@ static unsigned int repeat_lost(struct sql *sql, uint64_t stmt, struct call *cal
     return lost;
 }
 
+static void ignore_tick(uv_timer_t *timer)
+{
+    (void)timer; /* only wakes the loop */
+}
+
+/* A few calls at a time until enough connections have been lost and come back, then all that are left. */
+static void feed(struct sql *sql, uint64_t stmt, struct call *calls, size_t n)
+{
+    struct sql_stats stats = {0};
+    int64_t next_ns = 0;
+    uv_timer_t tick;
+
+    uv_timer_init(&loop, &tick);
+    uv_timer_start(&tick, ignore_tick, 2, 2);
+    for (size_t i = 0; i < n; i++) {
+        if (i % 8 == 0 && stats.reconnects < 3) {
+            while (clock_now_ns() < next_ns)
+                uv_run(&loop, UV_RUN_ONCE);
+            next_ns = clock_now_ns() + 2 * CLOCK_MS;
+            sql_stats(sql, &stats);
+        }
+        submit(sql, stmt, &calls[i]);
+    }
+    settle();
+    uv_close((uv_handle_t *)&tick, NULL);
+    uv_run(&loop, UV_RUN_NOWAIT); /* the timer lives on this stack */
+}
+
 /* Terminate busy backends all the time while n calls run. */
 static void run_under_fire(struct sql *sql, uint64_t stmt, struct call *calls, size_t n)
 {
@@ -336,10 +364,8 @@ static void run_under_fire(struct sql *sql, uint64_t stmt, struct call *calls, s
 
     CHECK(listen_new(&options, &killer) == 0, "listen_new");
     uv_timer_init(&loop, &timer);
-    uv_timer_start(&timer, on_kill_timer, 50, 100);
-    for (size_t i = 0; i < n; i++)
-        submit(sql, stmt, &calls[i]);
-    settle();
+    uv_timer_start(&timer, on_kill_timer, 20, 20);
+    feed(sql, stmt, calls, n);
     uv_close((uv_handle_t *)&timer, NULL);
     listen_free(killer);
     uv_run(&loop, UV_RUN_NOWAIT); /* the timer lives on this stack */

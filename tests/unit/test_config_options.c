@@ -435,6 +435,7 @@ static void test_hidden(void **state)
         {"nats://token@h:1", "nats://…@h:1"},
         {"nats://u:p@h:1", "nats://u:…@h:1"},
         {"u:p@h", "…@h"},
+        {"u:p@h/d?password=pw", "…@h/d?password=…"},
         {"nats://a:pw@h,nats://b:pw@h", "nats://…"},
         {"url=nats://a:pw@h", "url=nats://a:…@h"},
         {"a password=x:y@h", "…@h"},
