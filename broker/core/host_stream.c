@@ -22,6 +22,7 @@ static const int64_t api_timeout_ns = 5 * CLOCK_S, ack_timeout_ns = 5 * CLOCK_S;
 struct host_stream {
     struct host_stream *next;
     uint64_t id;
+    uint32_t replicas;
     char name[NAME_MAX_LEN + 1];
     char all[MAX_SUBJECT]; /* the subject that matches every message of it */
 };
@@ -154,6 +155,7 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
         return err;
     }
     s->id = ++in->next_id;
+    s->replicas = options->replicas;
     (void)snprintf(s->name, sizeof s->name, "%s", options->name);
     (void)snprintf(s->all, sizeof s->all, "%s._in.*.%s", broker_root(in->broker), options->subjects);
     s->next = in->streams;
@@ -339,6 +341,17 @@ static void bucket_of(const struct instance *in, char out[96])
     (void)snprintf(out, 96, "muster_%s", in->plugin->name);
 }
 
+/* As many copies as of the instance's streams: what it keeps there is about them, and is worth as much. */
+static uint32_t bucket_replicas(const struct instance *in)
+{
+    uint32_t replicas = 1;
+
+    for (const struct host_stream *s = in->streams; s; s = s->next)
+        if (s->replicas > replicas)
+            replicas = s->replicas;
+    return replicas;
+}
+
 static void finish_kv(struct op *op, int code, struct muster_bytes value, uint64_t revision)
 {
     instance_enter(op->in, "kv", op->key);
@@ -427,7 +440,7 @@ static int kv_put(const struct muster_host *host, const char *key, struct muster
     char bucket[96], stream[128], subject[128];
     const char *subjects[] = {subject};
     struct js_config config = {
-        .name = stream, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .is_kv = true};
+        .name = stream, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .replicas = bucket_replicas(in), .is_kv = true};
     struct js_target t = target(in, in, api_timeout_ns);
     struct op *op;
     int err = MAY_BEGIN(in);

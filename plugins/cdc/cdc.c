@@ -221,6 +221,8 @@ static void on_head(void *self, int64_t now_ns)
     struct cdc *c = self;
 
     (void)now_ns;
+    if (!c->draining)
+        position_measure(c);
     if (c->phase != CDC_STREAM)
         return;
     channels_tell(c);
@@ -291,7 +293,7 @@ static int make_metrics(struct cdc *c)
          &c->m.questions},
         {MUSTER_COUNTER, "restarts_total", "Times that the instance began again from slot and stream.", NULL, &c->m.restarts},
         {MUSTER_COUNTER, "gaps_total", "Gaps told as evt.cdc.gap.", NULL, &c->m.gaps},
-        {MUSTER_GAUGE, "lag_bytes", "Log between the server's position and the confirmed one.", NULL, &c->m.lag},
+        {MUSTER_GAUGE, "lag_bytes", "Log that PostgreSQL keeps for the slot, asked every 5 s.", NULL, &c->m.lag},
         {MUSTER_GAUGE, "window_messages", "Messages sent and not yet acknowledged.", NULL, &c->m.window},
         {MUSTER_HISTOGRAM, "commit_to_ack_seconds", "From reading a commit to the acknowledgement of all before it.", NULL,
          &c->m.commit_to_ack},
@@ -399,6 +401,8 @@ static int cdc_create(const struct muster_host *host, const void *config, void *
         err = catalog_prepare(c);
     if (!err)
         err = gap_prepare(c);
+    if (!err)
+        err = position_prepare(c);
     if (err) {
         cdc_destroy(c);
         return err;

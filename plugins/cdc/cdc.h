@@ -137,7 +137,7 @@ struct cdc {
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
     uint64_t wal_end;       /* the server's, as far as it told */
     unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
-    uint64_t stmt_types, stmt_key, stmt_table, stmt_gone, stmt_visible;
+    uint64_t stmt_types, stmt_key, stmt_table, stmt_gone, stmt_visible, stmt_lag;
     struct out out; /* writes the bodies */
     struct draft drafts[2];  /* one is written while the sink may hold the other */
     uint32_t draft;          /* the one that is free */
@@ -178,6 +178,10 @@ struct fault fault_of(const char *sqlstate, const char *message);
 void position_begin(struct cdc *c);
 /* Every second and at the end: bring the record, then the server, up to what is acknowledged. */
 void position_confirm(struct cdc *c);
+int position_prepare(struct cdc *c);
+/* Every 5 s, also while nothing can be read: how much log the server keeps for the slot. It is asked, because the replication link
+ * says nothing while the pump waits. */
+void position_measure(struct cdc *c);
 /* Every 5 s: is the stream still what it was? A deleted one would show with the next change only. */
 void position_check(struct cdc *c);
 

@@ -355,6 +355,32 @@ static void on_checked(void *arg, int code, const struct muster_stream_info *inf
                   (unsigned long long)info->last_seq, (unsigned long long)c->check_acked);
 }
 
+/* ---- the lag -------------------------------------------------------------------------------------------------------------- */
+
+static const char lag_sql[] = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint"
+                              " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
+
+int position_prepare(struct cdc *c)
+{
+    return c->sql->prepare(c->host, "cdc_lag", MUSTER_SQL_READ, lag_sql, &c->stmt_lag);
+}
+
+static void on_lag(void *arg, const struct muster_sql_result *r)
+{
+    struct cdc *c = arg;
+    const char *bytes = r->code || !r->n_rows ? NULL : r->get(r, 0, 0);
+
+    if (bytes) /* while PostgreSQL is away the last one stands */
+        c->metrics->set(c->host, c->m.lag, NULL, strtoll(bytes, NULL, 10));
+}
+
+void position_measure(struct cdc *c)
+{
+    struct muster_bytes slot = {c->config->slot, strlen(c->config->slot)};
+
+    (void)c->sql->exec(c->host, c->stmt_lag, NULL, NULL, 1, &slot, on_lag, c); /* the next one tells */
+}
+
 void position_check(struct cdc *c)
 {
     struct cdc_ask *ask = cdc_ask_new(c);

@@ -144,7 +144,6 @@ static void on_keepalive(struct cdc *c, const struct pgoutput_frame *frame)
 {
     if (frame->end > c->wal_end)
         c->wal_end = frame->end;
-    c->metrics->set(c->host, c->m.lag, NULL, c->wal_end > c->confirmed ? (int64_t)(c->wal_end - c->confirmed) : 0);
     if (frame->reply_now)
         source_status(c, c->wal_end, c->confirmed);
 }

@@ -208,3 +208,21 @@ def wait_reloaded(scene: Scene) -> bool:
     nats = scene.rig.site.nats
     wait_until(lambda: "Reloaded" in nats.log() or "reload" in nats.log().lower(), 5, "the server to answer SIGHUP")
     return "not supported" not in nats.log()
+
+
+def test_the_log_that_piles_up_while_nats_is_away_shows() -> None:
+    """Nothing is read then, so nothing that is read can tell."""
+    with own_scene() as scene:
+        scene.broker.start()
+        scene.flows()
+        scene.rig.site.nats.stop()
+        scene.wait_code("nats_away")
+        scene.rig.sql("INSERT INTO orders (tenant_id, v) SELECT 'acme', repeat(md5(n::text), 30) FROM generate_series(1, 20000) n")
+
+        def lag() -> float:
+            return scene.broker.metric("muster_cdc_lag_bytes", 'instance="main"')
+
+        wait_until(lambda: lag() > 15_000_000, 12, "the lag to be told")
+        scene.rig.site.nats.start()
+        scene.flows(40)
+        wait_until(lambda: lag() < 1_000_000, 12, "the lag to be gone")

@@ -272,7 +272,7 @@ struct muster_kv {
      * MUSTER_ENOTFOUND: there is no such key. [lane] */
     int (*get)(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg);
     /* Write when the key's revision still is `revision` (0: the key must not exist; MUSTER_UNFENCED: whatever it is). fn gets the
-     * new revision, or MUSTER_ESTALE. At most 64 KiB. [lane] */
+     * new revision, or MUSTER_ESTALE. At most 64 KiB. The bucket has as many replicas as any stream that a writer has open. [lane] */
     int (*put)(const struct muster_host *host, const char *key, struct muster_bytes value, uint64_t revision,
                muster_kv_fn fn, void *arg);
 };
