@@ -16,7 +16,8 @@
 
 enum { OPEN = 256, PATIENCE_S = 30 };
 static const char reader_key[] = "events"; /* in the bucket: the slot of events */
-static const char reader_sql[] = "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL";
+static const char reader_sql[] = "SELECT 1 FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND confirmed_flush_lsn IS NOT NULL"
+                                 " AND wal_status <> 'lost'";
 
 struct gap {
     struct cdc *c;
