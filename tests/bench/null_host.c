@@ -56,6 +56,16 @@ static void later(const struct task *task)
     host_state.tasks[(host_state.head + host_state.n++) % MAX_TASKS] = *task;
 }
 
+static uint64_t visible_stmt;
+
+static const char *say_true(const struct muster_sql_result *result, uint32_t row, uint32_t column)
+{
+    (void)result;
+    (void)row;
+    (void)column;
+    return "t";
+}
+
 static void run_task(const struct task *t)
 {
     struct muster_stream_info info = {.size = sizeof info, .created_wall_ns = 1};
@@ -73,7 +83,8 @@ static void run_task(const struct task *t)
     else if (t->done)
         t->done(t->arg, 0);
     else
-        t->sql(t->arg, &(struct muster_sql_result){.size = sizeof(struct muster_sql_result), .error = "", .sqlstate = ""});
+        t->sql(t->arg, &(struct muster_sql_result){
+                           .size = sizeof(struct muster_sql_result), .error = "", .sqlstate = "", .n_rows = (uint32_t)t->code, .get = say_true});
 }
 
 static bool run_tasks(void)
@@ -348,25 +359,27 @@ static void observe_metric(const struct muster_host *host, uint64_t metric, int6
 
 static int prepare(const struct muster_host *host, const char *name, int kind, const char *statement, uint64_t *ret_stmt)
 {
+    static uint64_t n_stmts;
+
     (void)host;
-    (void)name;
     (void)kind;
     (void)statement;
-    *ret_stmt = 1;
+    *ret_stmt = ++n_stmts;
+    if (strcmp(name, "cdc_visible") == 0)
+        visible_stmt = n_stmts;
     return 0;
 }
 
-/* No statement finds a row: the table has no settings of its own, and its types are built in. */
+/* Every transaction is visible. No other statement finds a row: the table has no settings of its own, and its types are built in. */
 static int exec(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
                 uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg)
 {
     (void)host;
-    (void)stmt;
     (void)tenant;
     (void)order_key;
     (void)n_params;
     (void)params;
-    later(&(struct task){.sql = fn, .arg = arg});
+    later(&(struct task){.sql = fn, .code = stmt == visible_stmt, .arg = arg});
     return 0;
 }
 
