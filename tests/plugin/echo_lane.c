@@ -291,7 +291,7 @@ static int do_crash(struct echo *e, const struct muster_msg *msg, const struct m
 {
     const char *how = arg_str(e, args, "how", "segv");
     volatile char start = 0;
-    volatile int *nowhere =
+    volatile int *volatile nowhere =
         (volatile int *)(uintptr_t)64; /* NULL would be the sanitizer's, not the signal's */
 
     (void)msg;
