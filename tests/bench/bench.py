@@ -14,11 +14,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from agent import Agent
 from harness import BUILD, installed, wait_until
+from pluginrig import echo
 from rig import Result, Rig, cpu_us
 
 IDLE_SECONDS = 10
 LATENCY_SECONDS = 8
+LANES_RATE, LANES_SECONDS = 250, 5
 
 
 class Report:
@@ -134,10 +137,10 @@ def measure_latency(rig: Rig, source: str, table: str, rate: int, count: int) ->
 class LiveMuster:
     """A broker that streams what is written from now on."""
 
-    def __init__(self, rig: Rig, table: str) -> None:
+    def __init__(self, rig: Rig, table: str, *further: dict[str, Any]) -> None:
         rig.runs += 1
         self.rig, self.source = rig, f"r{rig.runs}"
-        self.broker = rig.broker(self.source)
+        self.broker = rig.broker(self.source, *further)
         self.broker.start()  # makes the slot
 
     def close(self) -> None:
@@ -166,10 +169,7 @@ class LivePipe:
 
 
 def latency(report: Report, rig: Rig, rounds: int) -> None:
-    table = "bench_live"
-    rig.sql("CREATE TABLE public.bench_live (tenant_id text NOT NULL, id bigint NOT NULL, user_id bigint, name text,"
-            " amount numeric(12,2), note text, updated_at timestamptz, PRIMARY KEY (tenant_id, id))")
-    rig.site.cli("publish", f"public.{table}", "--tenant-column", "tenant_id")
+    table = rig.table("bench_live")
     live = LiveMuster(rig, table)
     ceiling = median(measure_latency(rig, live.source, table, 0, 20000)["rate"] for _ in range(3))
     live.close()
@@ -196,6 +196,49 @@ def latency(report: Report, rig: Rig, rounds: int) -> None:
         tails = [a["p99_us"] / b["p99_us"] for a, b in zip(found["muster"], found["bare pipe"])]
         report.say(f"    muster / bare pipe: p50 {spread(ratios, '{:.2f}')}, p99 {spread(tails, '{:.2f}')}")
         report.keep(f"latency/{rate}", found)
+
+
+# ---- lanes ------------------------------------------------------------------------------------------------------------------------
+
+
+def lanes(report: Report, rig: Rig, rounds: int) -> None:
+    """The latency of rows while another plugin's lane hangs, or is flooded with more than it can do. The lane sleeps: one that burns a
+    core as well is the scheduler's matter."""
+    table = rig.table("bench_lanes")
+    rig.site.cli("tenant", "add", "loud")
+    live, loud = LiveMuster(rig, table, echo("bad")), Agent(rig.site, "loud", "a1")
+    found: dict[str, list[dict[str, float]]] = {"alone": [], "beside a hung lane": [], "beside a flooded lane": []}
+
+    def measure(name: str) -> None:
+        found[name].append(measure_latency(rig, live.source, table, LANES_RATE, LANES_RATE * LANES_SECONDS))
+
+    def hang() -> None:
+        loud.tell("lab", "slow", {"ms": (LANES_SECONDS + 1) * 1000})
+
+    def flood() -> None:
+        for _ in range(1900):  # 2,000 may wait
+            loud.tell("lab", "slow", {"ms": (LANES_SECONDS + 1) * 1000 // 1900 + 1})
+
+    measure("alone")
+    found["alone"].clear()  # connections and caches are warm now
+    for _ in range(rounds):
+        for name, trouble in (("beside a hung lane", hang), ("beside a flooded lane", flood)):
+            wait_until(lambda: loud.ask("echo", "say", {"text": "x"}, timeout=30).body, 60, "the lane to be idle")
+            measure("alone")
+            trouble()
+            measure(name)
+    loud.close()
+    live.close()
+    report.say(f"\nlanes, latency of rows at {LANES_RATE} tx/s beside another plugin's bad lane (load {os.getloadavg()[0]:.1f})")
+    for name, runs in found.items():
+        p50, p99 = ([r[key] for r in runs] for key in ("p50_us", "p99_us"))
+        report.say(f"  {name:24} p50 {spread(p50):>22} us   p99 {spread(p99):>26} us")
+    for k, name in enumerate(("beside a hung lane", "beside a flooded lane")):
+        base = found["alone"][k::2]  # measured just before
+        p50 = [a["p50_us"] / b["p50_us"] for a, b in zip(found[name], base)]
+        p99 = [a["p99_us"] / b["p99_us"] for a, b in zip(found[name], base)]
+        report.say(f"  {name} / alone: p50 {spread(p50, '{:.2f}')}, p99 {spread(p99, '{:.2f}')}   target p50 <= 1.10: {verdict(median(p50), 1.1, True)}")
+    report.keep("lanes", found)
 
 
 # ---- rest -------------------------------------------------------------------------------------------------------------------------
@@ -231,7 +274,7 @@ def rest(report: Report, rig: Rig, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "rest", "all"], default="all")
+    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "rest", "all"], default="all")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -246,6 +289,8 @@ def main() -> None:
             cdc(report, rig, args.rows, args.rounds)
         if args.what in ("latency", "all"):
             latency(report, rig, args.rounds)
+        if args.what in ("lanes", "all"):
+            lanes(report, rig, args.rounds)
         if args.what in ("rest", "all"):
             rest(report, rig, args.rounds)
     finally:

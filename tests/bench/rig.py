@@ -78,8 +78,7 @@ class Rig:
 
     def fill(self, table: str, rows: int, size: int) -> None:
         """A published table, and a slot of its name that stands before its rows, which come in transactions of `size` each."""
-        self.sql(TABLE.format(table))
-        self.site.cli("publish", f"public.{table}", "--tenant-column", "tenant_id")
+        self.table(table)
         self.sql("SELECT pg_create_logical_replication_slot(%s, 'pgoutput')", (table,))
         with self.site.postgres.connect(autocommit=True) as connection:
             connection.execute("SET synchronous_commit = off")
@@ -179,9 +178,15 @@ class Rig:
     def creds(self) -> str:
         return str(self.site.nats.folder / "broker.creds")
 
-    def broker(self, slot: str) -> Musterd:
+    def table(self, name: str) -> str:
+        """A published table without rows."""
+        self.sql(TABLE.format(name))
+        self.site.cli("publish", f"public.{name}", "--tenant-column", "tenant_id")
+        return name
+
+    def broker(self, slot: str, *further: dict[str, Any]) -> Musterd:
         config = self.site.broker_config()
-        config["plugins"] = [{"name": "cdc", "instance": slot, "config": {"slot": slot, "publication": "muster"}}]
+        config["plugins"] = [{"name": "cdc", "instance": slot, "config": {"slot": slot, "publication": "muster"}}, *further]
         broker = Musterd(slot, self.site.folder, config)
         self.site.brokers.append(broker)
         return broker
