@@ -29,7 +29,7 @@ from typing import Any
 import psycopg
 
 REPO = Path(__file__).resolve().parent.parent
-BUILD = Path(os.environ.get("MUSTER_BUILD", REPO / "build" / "debug"))
+BUILD = Path(os.environ.get("MUSTER_BUILD", REPO / "build" / "debug")).resolve()  # servers run in folders of their own
 LONG = os.environ.get("MUSTER_TEST_LONG") == "1"
 ROOT_TOKEN = "mst"
 
