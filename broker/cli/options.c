@@ -82,11 +82,13 @@ static void print_option(struct buf *out, const char *prefix, const struct muste
         buf_puts(&range, o->choices);
     else
         print_range(&range, o);
-    buf_printf(out, "%-26s %-9s %-10s %s%s\n", name, type_word(o->type),
+    buf_printf(out, "%-26s %-9s %-10s %s%s%s%s\n", name, type_word(o->type),
                o->flags & MUSTER_O_REQUIRED ? "required"
                : o->def                     ? o->def
                                             : "-",
-               range.data ? range.data : "", o->flags & MUSTER_O_SECRET ? " (secret)" : "");
+               range.data ? range.data : "", o->flags & MUSTER_O_SECRET ? " (secret)" : "",
+               o->flags & MUSTER_O_UNIQUE ? " (another in each instance)" : "",
+               o->flags & MUSTER_O_ONCE ? " (in one instance)" : "");
     if (o->help)
         buf_printf(out, "    %s\n", o->help);
     buf_done(&range);

@@ -20,6 +20,72 @@ static int refuse_table(const struct config_plugin *p, const char *key, const ch
     return config_refuse_who(err, who, "the plugin's option table is wrong at %s: %s", key, fault);
 }
 
+/* Where the instance gives the option; NULL when it does not, and nothing or an empty list is not given either. */
+static const struct config_node *given(const struct config_plugin *p, const struct muster_option *o)
+{
+    const struct config_node *node = p->config ? node_find(p->config, o->key) : NULL;
+    bool empty = !node || node_is_null(node) || (node->kind != CONFIG_SCALAR && node->n == 0);
+
+    return empty ? NULL : node;
+}
+
+/* Both were bound, so that a value is text or the default. */
+static int check_unique(const struct config_scope *s, const struct muster_option *o, const struct config_plugin *p,
+                        const struct config_plugin *other)
+{
+    const struct config_node *ours = given(p, o), *theirs = given(other, o);
+    const char *value = ours ? ours->text : o->def, *taken = theirs ? theirs->text : o->def;
+    char shown[CONFIG_SHOW_SIZE];
+
+    if (!value || !taken || strcmp(value, taken) != 0)
+        return 0;
+    if (ours)
+        return config_refuse(s, ours, "expected a value of its own, got %s, which instance %s has too",
+                             config_show(ours, o->flags & MUSTER_O_SECRET, shown), other->instance);
+    return config_refuse_missing(s, s->base, o->key, "is missing; its default %s is what instance %s has too",
+                                 config_show_text(o->def, shown), other->instance);
+}
+
+static int check_once(const struct config_scope *s, const struct muster_option *o, const struct config_plugin *p,
+                      const struct config_plugin *other)
+{
+    const struct config_node *ours = given(p, o);
+
+    if (!ours || !given(other, o))
+        return 0;
+    return config_refuse(s, ours, "instance %s sets it already; only one instance of %s can", other->instance,
+                         other->plugin->name);
+}
+
+static int check_beside(const struct config_scope *s, const struct config_table *t, const struct config_plugin *p,
+                        const struct config_plugin *other)
+{
+    int err = 0;
+
+    for (uint32_t i = 0; i < t->n && !err; i++) {
+        struct muster_option o = table_at(t, i);
+
+        if (o.flags & MUSTER_O_UNIQUE)
+            err = check_unique(s, &o, p, other);
+        if (!err && (o.flags & MUSTER_O_ONCE))
+            err = check_once(s, &o, p, other);
+    }
+    return err;
+}
+
+/* Against the instances of the same plugin before it, of which those count that were bound themselves. */
+static int check_siblings(const struct config_scope *s, const struct config *config, const struct config_plugin *p,
+                          const struct muster_plugin *plugin)
+{
+    struct config_table table = {plugin->options, plugin->n_options, plugin->option_size};
+    int err = 0;
+
+    for (const struct config_plugin *other = config->plugins; other < p && !err; other++)
+        if (other->plugin && strcmp(other->plugin->name, plugin->name) == 0)
+            err = check_beside(s, &table, p, other);
+    return err;
+}
+
 /* Without a map the defaults are bound, and what is missing is told at the plugin's entry. */
 int config_bind(const struct config *config, const struct config_plugin *p,
                 const struct muster_plugin *plugin, void *out, struct config_error *err)
@@ -37,6 +103,8 @@ int config_bind(const struct config *config, const struct config_plugin *p,
         return refuse_table(p, key, fault, err);
     snprintf(prefix, sizeof prefix, "plugins.%s", p->instance);
     failed = config_bind_table(&scope, &table, map, out);
+    if (!failed)
+        failed = check_siblings(&scope, config, p, plugin);
     if (!failed)
         config->plugins[p - config->plugins].plugin = plugin;
     return failed;

@@ -122,6 +122,10 @@ static void put_option(struct buf *out, const struct config_table *t, const stru
         buf_put_lit(out, ",\"writeOnly\":true");
     if (o->flags & MUSTER_O_RELOADABLE)
         buf_put_lit(out, ",\"x-muster-reloadable\":true");
+    if (o->flags & MUSTER_O_UNIQUE)
+        buf_put_lit(out, ",\"x-muster-unique\":true");
+    if (o->flags & MUSTER_O_ONCE)
+        buf_put_lit(out, ",\"x-muster-once\":true");
     buf_putc(out, '}');
 }
 

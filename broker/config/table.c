@@ -174,6 +174,8 @@ static const char *option_fault(const struct muster_option *o, size_t size)
         return "a map cannot have a default";
     if ((o->flags & MUSTER_O_SECRET) && o->type != MUSTER_T_STRING && o->type != MUSTER_T_LIST)
         return "only text and lists can be secret";
+    if ((o->flags & MUSTER_O_UNIQUE) && o->type != MUSTER_T_STRING)
+        return "only text can be unique";
     if (o->min > o->max)
         return "its min is above its max";
     return NULL;
@@ -194,6 +196,8 @@ static const char *fault_at_depth(const struct config_table *t, size_t size, int
         fault = key_fault(t, i);
         if (!fault)
             fault = option_fault(&o, size);
+        if (!fault && depth && (o.flags & (MUSTER_O_UNIQUE | MUSTER_O_ONCE)))
+            fault = "only what is outside of maps can be unique, or set once";
         if (!fault && o.type == MUSTER_T_MAP)
             fault = fault_at_depth(&fields, o.entry_size, depth + 1, ret_key);
         if (fault)

@@ -34,12 +34,12 @@ static const struct muster_option table_options[] = {
 
 #define FIELD(member) .offset = offsetof(struct cdc_config, member)
 static const struct muster_option options[] = {
-    {.key = "slot", .help = "The replication slot; made when it is missing.", .type = MUSTER_T_STRING, .flags = MUSTER_O_REQUIRED,
-     .min = 1, .max = 63, FIELD(slot)},
+    {.key = "slot", .help = "The replication slot; made when it is missing.", .type = MUSTER_T_STRING,
+     .flags = MUSTER_O_REQUIRED | MUSTER_O_UNIQUE, .min = 1, .max = 63, FIELD(slot)},
     {.key = "publication", .help = "The publication whose tables are read (default muster; with messages: muster_evt, which is empty).",
      .type = MUSTER_T_STRING, .min = 1, .max = 63, FIELD(publication)},
     {.key = "messages", .help = "Prefixes of logical messages that are published as events, instead of rows.", .type = MUSTER_T_LIST,
-     FIELD(messages)},
+     .flags = MUSTER_O_ONCE, FIELD(messages)},
     {.key = "snapshot", .help = "Whether tables are copied first.", .type = MUSTER_T_ENUM, .choices = "never", .def = "never",
      FIELD(snapshot)},
     {.key = "origin", .help = "any: every change; none: only what was written here, not what replication brought.", .type = MUSTER_T_ENUM,

@@ -323,6 +323,8 @@ VALUE(MUSTER_T_MAP, 8);
 VALUE(MUSTER_O_REQUIRED, 1);
 VALUE(MUSTER_O_SECRET, 2);
 VALUE(MUSTER_O_RELOADABLE, 4);
+VALUE(MUSTER_O_UNIQUE, 8);
+VALUE(MUSTER_O_ONCE, 16);
 
 /* A translation unit must have something in it. */
 int main(void)

@@ -106,6 +106,20 @@ def test_the_configuration_comes_from_the_option_the_variable_or_the_environment
     assert muster("-c", str(bad), "watch", "--help").returncode == 0, "help needs no configuration"
 
 
+@pytest.mark.parametrize("first, second, said", [
+    ("slot: s", "slot: s", "20: plugins.two.slot: expected a value of its own, got 's', which instance one has too"),
+    ("slot: s, messages: [muster.evt]", "slot: e, messages: [app]",
+     "33: plugins.two.messages: instance one sets it already; only one instance of cdc can"),
+])
+def test_instances_of_cdc_do_not_share_a_slot_or_the_events(tmp_path: Path, first: str, second: str, said: str) -> None:
+    config = tmp_path / "muster.yaml"
+    config.write_text(f"plugins:\n  - {{name: cdc, instance: one, config: {{{first}}}}}\n"
+                      f"  - name: cdc\n    instance: two\n    config: {{{second}}}\n")
+    for command in (["musterd", "--check"], ["musterd"], ["muster", "doctor"]):
+        done = subprocess.run([binary(command[0]), "-c", config, *command[1:]], text=True, capture_output=True, timeout=30)
+        assert done.returncode == 1 and f"{config}:5:{said}" in done.stdout + done.stderr
+
+
 def test_a_full_disk_is_no_success() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([binary("muster"), "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
@@ -181,7 +195,7 @@ def test_plugin_list_says_what_is_configured_and_what_does_not_load(plugins: Pat
 
 def test_plugin_list_shows_the_options_of_one(plugins: Path) -> None:
     text = muster("-c", str(plugins), "plugin", "list", "main").stdout
-    assert re.search(r"^slot +text +required +1 to 63 bytes\n    The replication slot", text, re.MULTILINE)
+    assert re.search(r"^slot +text +required +1 to 63 bytes \(another in each instance\)\n    The replication slot", text, re.MULTILINE)
     assert re.search(r"^retention +duration +1d +5m to 365d$", text, re.MULTILINE)
     assert re.search(r"^tables\.\*\.tenant +text", text, re.MULTILINE)
     assert muster("plugin", "list", "cdc").stdout.count("\n") == text.count("\n"), "a built-in needs no configuration"

@@ -258,6 +258,16 @@ static void test_wrong_tables(void **state)
              "plugins.demo: the plugin's option table is wrong at x: its min is above its max");
     bind_one(&(struct muster_option){.key = "x", .type = MUSTER_T_INT, .flags = MUSTER_O_SECRET}, one,
              "plugins.demo: the plugin's option table is wrong at x: only text and lists can be secret");
+    bind_one(&(struct muster_option){.key = "x", .type = MUSTER_T_INT, .flags = MUSTER_O_UNIQUE}, one,
+             "plugins.demo: the plugin's option table is wrong at x: only text can be unique");
+    bind_one(&(struct muster_option){.key = "x",
+                                     .type = MUSTER_T_MAP,
+                                     .fields = &(struct muster_option){.key = "y", .flags = MUSTER_O_ONCE},
+                                     .n_fields = 1,
+                                     .entry_size = 8},
+             one,
+             "plugins.demo: the plugin's option table is wrong at y: only what is outside of maps can be "
+             "unique, or set once");
     bind_one(&(struct muster_option){.key = "x", .type = MUSTER_T_STRING, .def = "\xff"}, one,
              "plugins.demo: the plugin's option table is wrong at x: its default is not UTF-8");
     bind_one(&(struct muster_option){.key = "a..b", .type = MUSTER_T_INT}, one,
@@ -265,6 +275,84 @@ static void test_wrong_tables(void **state)
     bind_one(self, one, "plugins.demo: the plugin's option table is wrong at m: maps nested too deep");
     bind_one(&(struct muster_option){.key = "x", .type = MUSTER_T_INT, .def = "5s"}, one,
              "m.yaml: plugins.demo.x: its default: expected a whole number, got '5s'");
+}
+
+struct shared {
+    const char *slot, *port, *token;
+    struct muster_list messages;
+};
+
+/* Settings that instances of one plugin must not share. */
+static const struct muster_option shared_options[] = {
+    {.key = "slot", .type = MUSTER_T_STRING, .flags = MUSTER_O_UNIQUE, .offset = offsetof(struct shared, slot)},
+    {.key = "in.port",
+     .type = MUSTER_T_STRING,
+     .flags = MUSTER_O_UNIQUE,
+     .def = "7000",
+     .offset = offsetof(struct shared, port)},
+    {.key = "token",
+     .type = MUSTER_T_STRING,
+     .flags = MUSTER_O_UNIQUE | MUSTER_O_SECRET,
+     .offset = offsetof(struct shared, token)},
+    {.key = "messages",
+     .type = MUSTER_T_LIST,
+     .flags = MUSTER_O_ONCE,
+     .offset = offsetof(struct shared, messages)},
+};
+#define SHARED_PLUGIN(of)                                                                                \
+    {                                                                                                    \
+        .name = (of), .version = "1", .options = shared_options,                                         \
+        .n_options = sizeof shared_options / sizeof *shared_options, .option_size = sizeof *shared_options, \
+        .config_size = sizeof(struct shared)                                                             \
+    }
+static const struct muster_plugin shared_plugin = SHARED_PLUGIN("shared");
+static const struct muster_plugin other_plugin = SHARED_PLUGIN("other");
+
+/* Bind a second instance, whose settings begin at line 4 column 43, after those of one with the same plugin and of another
+ * plugin. Each is bound twice, as one with two lanes is: it is not in its own way. */
+static void bind_second(const char *settings, const char *second, const char *expected)
+{
+    struct config_error err = {""};
+    struct config *config;
+    char text[512];
+
+    (void)snprintf(text, sizeof text,
+                   "plugins:\n  - {name: other, config: %s}\n  - {name: shared, instance: one, config: %s}\n"
+                   "  - {name: shared, instance: two, config: %s}\n",
+                   second, settings, second);
+    config = load(text);
+    for (size_t i = 0; i < 6; i++) {
+        const struct muster_plugin *plugin = i < 2 ? &other_plugin : &shared_plugin;
+        struct shared out = {0};
+        int code = config_bind(config, &config->plugins[i / 2], plugin, &out, &err);
+
+        assert_int_equal(code, i >= 4 && *expected ? MUSTER_EINVAL : 0);
+    }
+    assert_string_equal(err.text, expected);
+    config_free(config);
+}
+
+static void test_shared_settings(void **state)
+{
+    static const char *const first = "{slot: x, in: {port: '1'}, token: swordfish, messages: [m]}";
+
+    (void)state;
+    bind_second(first, "{slot: y}", "");
+    bind_second(first, "{slot: X, in: {port: '2'}, token: s, messages: []}", "");
+    bind_second("{in: {port: '1'}}", "{slot: x, messages: [m]}", "");
+    bind_second(first, "{slot: x}",
+                "m.yaml:4:50: plugins.two.slot: expected a value of its own, got 'x', which instance one has too");
+    bind_second(first, "{slot: y, in: {port: 1}}",
+                "m.yaml:4:64: plugins.two.in.port: expected a value of its own, got '1', which instance one has too");
+    bind_second(first, "{token: swordfish}",
+                "m.yaml:4:51: plugins.two.token: expected a value of its own, got a value that is not shown, which "
+                "instance one has too");
+    bind_second(first, "{messages: [n, o]}",
+                "m.yaml:4:54: plugins.two.messages: instance one sets it already; only one instance of shared can");
+    bind_second("{}", "{slot: x}",
+                "m.yaml:4:43: plugins.two.in.port: is missing; its default '7000' is what instance one has too");
+    bind_second("{in: {port: '7000'}}", "{}",
+                "m.yaml:4:43: plugins.two.in.port: is missing; its default '7000' is what instance one has too");
 }
 
 struct grouped {
@@ -570,7 +658,9 @@ static void test_schema(void **state)
         "\"additionalProperties\":false,"
         "\"properties\":{\"tenant\":{\"type\":\"string\"},\"owner_column\":{\"type\":\"string\"},"
         "\"subject_key\":{\"type\":\"boolean\"}}}}}}\n";
-    struct muster_option slot = {.key = "slot", .type = MUSTER_T_STRING, .flags = MUSTER_O_REQUIRED};
+    struct muster_option slot = {.key = "slot",
+                                 .type = MUSTER_T_STRING,
+                                 .flags = MUSTER_O_REQUIRED | MUSTER_O_UNIQUE | MUSTER_O_ONCE};
     struct muster_plugin one = {.name = "a",
                                 .version = "1",
                                 .options = &slot,
@@ -586,7 +676,8 @@ static void test_schema(void **state)
     buf_clear(&b);
     config_schema(&one, &b);
     assert_non_null(
-        strstr(b.data, "\"properties\":{\"slot\":{\"type\":\"string\"}},\"required\":[\"slot\"]}"));
+        strstr(b.data, "\"properties\":{\"slot\":{\"type\":\"string\",\"x-muster-unique\":true,"
+                       "\"x-muster-once\":true}},\"required\":[\"slot\"]}"));
     buf_done(&b);
 }
 
@@ -599,7 +690,7 @@ int main(void)
         cmocka_unit_test(test_groups),          cmocka_unit_test(test_clashing_keys),
         cmocka_unit_test(test_stride),          cmocka_unit_test(test_position),
         cmocka_unit_test(test_hidden),          cmocka_unit_test(test_print),
-        cmocka_unit_test(test_schema),
+        cmocka_unit_test(test_schema),          cmocka_unit_test(test_shared_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

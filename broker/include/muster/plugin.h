@@ -440,6 +440,8 @@ enum {
     MUSTER_O_REQUIRED = 1u << 0,   /* the start fails when it is not given */
     MUSTER_O_SECRET = 1u << 1,     /* shown nowhere */
     MUSTER_O_RELOADABLE = 1u << 2, /* kept for a later minor: today every change of a plugin's settings waits for a restart */
+    MUSTER_O_UNIQUE = 1u << 3,     /* STRING, outside of maps: no two instances of the plugin may have the same value */
+    MUSTER_O_ONCE = 1u << 4,       /* outside of maps: one instance of the plugin at most may give it; an empty list is not given */
 };
 
 struct muster_list {
