@@ -163,6 +163,8 @@ int main(int argc, char **argv)
         buf_done(&text);
     } else if (mode == CHECK) {
         code = check_config(config);
+        if (!code)
+            printf("%s: ok\n", config->file ? config->file : "environment");
     } else {
         code = run(config, file);
     }

@@ -8,7 +8,8 @@
  * Memory   Everything hangs on struct config and is freed by config_free(). Strings are borrowed from it.
  *          A string option whose key ends in _file is a path and, like the host's own paths, seen from the file's folder.
  * Secrets  Passwords in URLs and connection strings and options marked MUSTER_O_SECRET are shown nowhere.
- * Threads  A loaded configuration may be read from any thread; config_bind() and config_print() are called by one at a time.
+ * Threads  A loaded configuration may be read from any thread; config_bind(), config_print() and config_changes() are called by
+ *          one at a time.
  */
 #ifndef MUSTER_CONFIG_CONFIG_H
 #define MUSTER_CONFIG_CONFIG_H
@@ -82,6 +83,11 @@ bool config_position(const struct config *config, const struct config_plugin *p,
 /* The effective configuration as YAML, defaults filled in, secrets hidden; for --print-config. The settings of a plugin come
  * with their defaults once it was bound, until then as they stand in the file. */
 void config_print(const struct config *config, struct buf *out);
+/* One setting that differs: "plugins.main.slot", "muster_main -> other"; an instance or an entry of a map is "added" or "removed". What
+ * is hidden in config_print() is only "changed" here. */
+typedef void (*config_change_fn)(void *arg, const char *path, const char *change);
+/* Tell fn of every setting that has another value in next than in now. Plugins must have been bound in both. */
+void config_changes(const struct config *now, const struct config *next, config_change_fn fn, void *arg);
 /* The JSON Schema of a plugin's option table, for schemas/plugins/<name>.json. */
 void config_schema(const struct muster_plugin *plugin, struct buf *out);
 

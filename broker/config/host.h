@@ -54,6 +54,9 @@ struct host_load {
 /* The top-level table. */
 struct config_table config_host_table(void);
 
+/* Append the value of an option that is no map, as config_print() shows it; "not set" for text that is not. */
+void print_setting(const struct muster_option *o, const void *at, struct buf *out);
+
 /* Load from memory instead of a file; file is its name for messages. data NULL: no file. */
 int config_load_text(const char *file, const char *data, size_t len, struct config **ret_config,
                      struct config_error *err);

@@ -287,6 +287,22 @@ static void print_value(struct printer *p, const struct config_table *t, const s
     }
 }
 
+void print_setting(const struct muster_option *o, const void *at, struct buf *out)
+{
+    struct buf value = {0};
+    struct printer p = {.out = &value};
+
+    if (o->type == MUSTER_T_STRING && !*(const char *const *)at)
+        buf_put_lit(&value, " not set");
+    else
+        print_value(&p, NULL, o, at, 0);
+    if (buf_failed(&value) || !value.len)
+        out->failed = true;
+    else
+        buf_put(out, value.data + 1, value.len - 1); /* without the blank that follows a key */
+    buf_done(&value);
+}
+
 /* Keys with dots are printed as the maps they stand for. Text that is not set and has no default is left
  * out. */
 static void print_name(struct printer *p, const struct config_table *t, uint32_t i, const void *base,

@@ -65,7 +65,5 @@ int check_config(const struct config *config)
     for (size_t i = 0; i < config->n_plugins; i++)
         code |= check_plugin(config, &config->plugins[i], services);
     services_free(services);
-    if (!code)
-        printf("%s: ok\n", config->file ? config->file : "environment");
     return code;
 }

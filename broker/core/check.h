@@ -6,7 +6,7 @@
 
 struct config;
 
-/* Print one line a fault on stderr, "FILE: ok" on stdout when there is none. Returns the exit code. */
+/* Print one line a fault on stderr. Returns the exit code. */
 int check_config(const struct config *config);
 
 #endif
