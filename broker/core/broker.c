@@ -184,17 +184,24 @@ static void ask_for_check(struct broker *b)
     lane_push(b->lane, &change->item);
 }
 
-/* Plugins hear of one NATS: it is there when both links are. On a link's thread. */
+static void say_link(struct broker *b, int link, bool up, const char *reason)
+{
+    if (up)
+        health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
+    else
+        health_set(b->link_health[link], MUSTER_HEALTH_DOWN, "nats_away", "NATS is away: %s", reason);
+}
+
+/* Plugins hear of one NATS: it is there when both links are. A link that goes once the instances have ended is one that the broker
+ * closes, and no fault. On a link's thread. */
 static void on_link(void *arg, int link, bool up, const char *reason)
 {
     struct broker *b = arg;
     bool both;
 
-    if (up)
-        health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
-    else
-        health_set(b->link_health[link], MUSTER_HEALTH_DOWN, "nats_away", "NATS is away: %s", reason);
     pthread_mutex_lock(&b->tell_lock); /* so that what is told last is how it is */
+    if (b->telling)
+        say_link(b, link, up, reason);
     atomic_store(&b->link_up[link], up);
     both = atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]);
     for (size_t i = 0; i < b->n_instances && b->telling && (both || !up); i++)

@@ -8,6 +8,7 @@ import signal
 from typing import Any
 
 from harness import Musterd, Site, wait_until
+from load import Load
 
 
 def reload(broker: Musterd, config: dict[str, Any]) -> list[str]:
@@ -47,3 +48,13 @@ def test_sighup_changes_the_log_at_once(site: Site) -> None:
     reload(broker, {**broker.config, "broker": {**broker.config["broker"], "log": {"format": "json"}}})
     told = [json.loads(line) for line in broker.log().splitlines() if line.startswith("{")]
     assert [line["message"] for line in told if line["area"] == "config"] == ["reload: done; 0 settings wait for a restart"]
+
+
+def test_an_orderly_stop_is_no_fault(site: Site) -> None:
+    broker = site.broker()
+    broker.start()
+    with Load(site.postgres, ("acme",), seed=6) as load:
+        wait_until(lambda: load.commits > 20, 30, "load to flow")
+        assert broker.stop() == 0
+    said = broker.log().partition("core: stopping\n")[2]
+    assert not re.search(r"^\S+ (warn|error) ", said, re.MULTILINE), said
