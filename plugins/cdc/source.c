@@ -341,16 +341,39 @@ static void on_socket(void *arg, uint32_t events)
 
 /* ---- open and close --------------------------------------------------------------------------------------------------- */
 
+/* What the user asks the server for: in the connection string, else, as for every program with libpq, in PGOPTIONS. */
+static void put_options_of_user(struct buf *out, const char *dsn)
+{
+    PQconninfoOption *parsed = PQconninfoParse(dsn, NULL); /* NULL: PQconnectStartParams() will say why */
+    const char *options = getenv("PGOPTIONS");
+
+    for (const PQconninfoOption *o = parsed; o && o->keyword; o++)
+        if (strcmp(o->keyword, "options") == 0 && o->val)
+            options = o->val;
+    if (options && *options)
+        buf_printf(out, "%s ", options);
+    PQconninfoFree(parsed);
+}
+
 static PGconn *connect_to(const char *dsn)
 {
-    static const char options[] = "-c wal_sender_timeout=5s -c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601"
-                                  " -c extra_float_digits=3 -c bytea_output=hex";
-    /* dbname comes first and is expanded; what follows overrides what the string says. */
-    const char *names[] = {"dbname", "replication", "fallback_application_name", "options", "tcp_user_timeout", "keepalives_idle",
-                           "keepalives_interval", NULL};
-    const char *values[] = {dsn, "database", "muster cdc", options, "5000", "5", "1", NULL};
+    static const char ours[] = "-c wal_sender_timeout=5s -c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601"
+                               " -c extra_float_digits=3 -c bytea_output=hex";
+    struct buf options = {0};
+    PGconn *conn = NULL;
 
-    return PQconnectStartParams(names, values, 1);
+    put_options_of_user(&options, dsn);
+    buf_puts(&options, ours); /* last: of two settings of one name the server takes the later */
+    if (!buf_failed(&options)) {
+        /* dbname comes first and is expanded; what follows overrides what the string says. */
+        const char *names[] = {"dbname", "replication", "fallback_application_name", "options", "tcp_user_timeout",
+                               "keepalives_idle", "keepalives_interval", NULL};
+        const char *values[] = {dsn, "database", "muster cdc", options.data, "5000", "5", "1", NULL};
+
+        conn = PQconnectStartParams(names, values, 1);
+    }
+    buf_done(&options);
+    return conn;
 }
 
 void source_open(struct cdc *c)

@@ -5,7 +5,7 @@
  *          as standby while it is another's, START_REPLICATION. Nothing blocks; the socket is watched by muster.io/1.
  * Settings of its session: wal_sender_timeout 5 s, so that a stopped reader loses the slot soon; DateStyle ISO, TimeZone UTC,
  *          IntervalStyle iso_8601, extra_float_digits 3, bytea_output hex; client_encoding UTF8, or SQL_ASCII where the
- *          database is that, because the server cannot convert there.
+ *          database is that, because the server cannot convert there. They come after the options of the connection string or of PGOPTIONS.
  */
 #ifndef MUSTER_CDC_SOURCE_H
 #define MUSTER_CDC_SOURCE_H

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import pytest
+
 from client import Client
 from harness import Site, wait_until
 from load import KEY, TABLE, Load
@@ -48,6 +50,22 @@ def test_a_tenant_move_is_delete_and_insert(site: Site, watch: Callable[[str], W
     assert acme.changes[1].body["op"] == "delete" and zeta.changes[0].body["op"] == "insert"
     assert acme.changes[1].lsn[:2] == zeta.changes[0].lsn[:2], "one change, two parts"
     assert acme.changes[1].lsn[2] < zeta.changes[0].lsn[2], "delete before insert"
+
+
+@pytest.mark.parametrize("where", ["dsn", "PGOPTIONS"])
+def test_options_of_the_connection_string_hold_beside_ours(site: Site, watch: Callable[[str], Watcher], where: str) -> None:
+    """A table's name is told with its schema where search_path does not lead to it; a date is told as ours say, whatever theirs do."""
+    site.postgres.query("CREATE TABLE public.odd (tenant_id text, id int, which regclass, day date, PRIMARY KEY (tenant_id, id))")
+    site.cli("publish", "public.odd")
+    broker = site.broker()
+    options = "-csearch_path=elsewhere -cdatestyle=German"
+    if where == "dsn":
+        broker.config["postgres"]["dsn"] += "?options=" + options.replace(" ", "%20").replace("=", "%3D")
+    broker.start(env={where: options})
+    acme = watch("acme")
+    site.postgres.query("INSERT INTO public.odd VALUES ('acme', 1, 'public.odd', '2026-11-22')")
+    wait_until(lambda: acme.changes, 10, "the row")
+    assert acme.changes[0].body["new"]["which"] == "public.odd" and acme.changes[0].body["new"]["day"] == "2026-11-22"
 
 
 def test_kill_9_loses_nothing_and_repeats_nothing(
