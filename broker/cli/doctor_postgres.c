@@ -11,45 +11,19 @@
 #include "base/clock.h"
 #include "cli/doctor.h"
 #include "cli/migrations.h"
+#include "sql/fault.h"
 
 enum { OLDEST_SERVER = 150000, MISSING_SHOWN = 5 };
 static const int64_t clock_limit_ns = CLOCK_S;
 
 /* ---- the connection ---- */
 
-/* What libpq says of a connection that was refused, and what mends it; in the words of the cdc
- * plugin's faults. */
-static void tell_refused(struct doctor *d, const char *said)
-{
-    static const struct {
-        const char *words, *code, *help;
-    } known[] = {
-        {"password authentication failed", "authentication", "check postgres.dsn"},
-        {"no password supplied", "authentication",
-         "put the password into ~/.pgpass or MUSTER_POSTGRES_DSN"},
-        {"no pg_hba.conf entry", "authentication",
-         "add a line for this role and database to pg_hba.conf"},
-        {"does not exist", "database_missing",
-         "check postgres.dsn; `muster migrate` makes the role"},
-        {"too many clients", "connections_exhausted", "raise max_connections"},
-    };
-    const char *code = "postgres_away", *help = "start PostgreSQL, or correct postgres.dsn";
-
-    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
-        if (!strstr(said, known[i].words))
-            continue;
-        code = known[i].code;
-        help = known[i].help;
-        break;
-    }
-    doctor_say(d, DOCTOR_BROKEN, "postgres", code, "%s; %s", said, help);
-}
-
 /* search_path as for every command of ours (cli/database.h). A lock that somebody holds must not
  * make the doctor wait for ever. */
 static struct sql_admin *connect_to(struct doctor *d, const char *dsn)
 {
     struct sql_admin *admin = NULL;
+    struct sql_fault fault;
     int err = sql_admin_open(dsn, "doctor", &admin);
 
     if (!err)
@@ -57,7 +31,8 @@ static struct sql_admin *connect_to(struct doctor *d, const char *dsn)
             sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '10s'");
     if (!err)
         return admin;
-    tell_refused(d, sql_admin_error(admin));
+    fault = sql_fault_of(admin ? sql_admin_sqlstate(admin) : "", sql_admin_error(admin));
+    doctor_say(d, DOCTOR_BROKEN, "postgres", fault.code, "%s; %s", sql_admin_error(admin), fault.help);
     sql_admin_close(admin);
     return NULL;
 }

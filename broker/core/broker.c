@@ -23,6 +23,7 @@
 #include "core/sweep.h"
 #include "core/watch.h"
 #include "metrics/metrics.h"
+#include "sql/fault.h"
 #include "tenant/tenant.h"
 
 enum { OUTBOX_MSGS = 32768, CHECK_PERIOD_MS = 60000 };
@@ -306,14 +307,14 @@ static int open_bus(struct broker *b)
 
 /* ---- the core lane -------------------------------------------------------------------------------------------------------------- */
 
-static void on_postgres(void *arg, bool up, const char *reason)
+static void on_postgres(void *arg, const struct sql_fault *fault, const char *reason)
 {
     struct broker *b = arg;
 
-    if (up)
+    if (!fault)
         health_set(b->postgres_health, MUSTER_HEALTH_OK, "ok", "following muster.tenants and muster.tables");
     else
-        health_set(b->postgres_health, MUSTER_HEALTH_DOWN, "postgres_away", "%s", reason);
+        health_set(b->postgres_health, MUSTER_HEALTH_DOWN, fault->code, "%s; %s", reason, fault->help);
 }
 
 static void on_tenants(void *arg, unsigned int what)

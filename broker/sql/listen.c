@@ -12,6 +12,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "sql/fault.h"
 #include "sql/pglink.h"
 #include "sql/result.h"
 
@@ -37,6 +38,7 @@ struct listen {
     uv_timer_t *ping; /* every 5 s */
     uv_timer_t *rest; /* until the state may be read again */
     int doing, health;
+    const char *fault;      /* code of the fault that was told while away */
     int64_t since_ns;       /* of the question in flight */
     size_t at;              /* the query of the state that is in flight or next */
     bool due;               /* the state must be read once more, from its first query */
@@ -75,19 +77,35 @@ static void call(struct listen *l, muster_sql_fn fn, void *arg, const struct sql
     l->in_callback = false;
 }
 
-static void tell_link(struct listen *l, int health, const char *reason)
+static void tell_link(struct listen *l, const struct sql_fault *fault, const char *reason)
 {
-    if (l->health == health)
-        return;
-    if (health == HEALTH_AWAY)
-        log_warn(l->options.area, "the registry cannot be followed, trying again: %s", reason);
-    else if (l->health == HEALTH_AWAY)
-        log_info(l->options.area, "the registry is followed again");
-    l->health = health;
     l->in_callback = true;
     if (l->options.on_link)
-        l->options.on_link(l->options.arg, health == HEALTH_UP, reason);
+        l->options.on_link(l->options.arg, fault, reason);
     l->in_callback = false;
+}
+
+static void tell_up(struct listen *l)
+{
+    if (l->health == HEALTH_UP)
+        return;
+    if (l->health == HEALTH_AWAY)
+        log_info(l->options.area, "the registry is followed again");
+    l->health = HEALTH_UP;
+    tell_link(l, NULL, "");
+}
+
+/* Each attempt fails anew; told is the first, and one that fails in another way. */
+static void tell_away(struct listen *l, const char *sqlstate, const char *reason)
+{
+    struct sql_fault fault = sql_fault_of(sqlstate, reason);
+
+    if (l->health == HEALTH_AWAY && strcmp(l->fault, fault.code) == 0)
+        return;
+    log_warn(l->options.area, "the registry cannot be followed, trying again: %s", reason);
+    l->health = HEALTH_AWAY;
+    l->fault = fault.code;
+    tell_link(l, &fault, reason);
 }
 
 static bool ask(struct listen *l, int doing, const char *text)
@@ -144,7 +162,7 @@ static void on_state_read(struct listen *l)
     l->reading = false;
     uv_timer_start(l->rest, on_rest, REST_MS, 0);
     if (!l->failed)
-        tell_link(l, HEALTH_UP, "");
+        tell_up(l);
 }
 
 static void on_state_answer(struct listen *l, const PGresult *pg)
@@ -155,7 +173,7 @@ static void on_state_answer(struct listen *l, const PGresult *pg)
     result_show(&result, pg);
     if (result.pub.code != 0) {
         l->failed = true;
-        tell_link(l, HEALTH_AWAY, result.text);
+        tell_away(l, result.pub.sqlstate, result.text);
     }
     call(l, query->fn, query->arg, &result);
     if (++l->at == l->options.n_queries)
@@ -256,7 +274,7 @@ static void on_down(void *arg, const char *reason)
     l->doing = DOING_NOTHING;
     l->reading = l->due = false;
     fail_asked(l, reason);
-    tell_link(l, HEALTH_AWAY, reason);
+    tell_away(l, "", reason);
 }
 
 /* An idle connection would not notice for hours that its peer is gone. */

@@ -19,6 +19,7 @@
 enum { LISTEN_QUERIES_MAX = 16, LISTEN_PARAMS_MAX = 8, LISTEN_ASKED_MAX = 1024 };
 
 struct listen;
+struct sql_fault; /* sql/fault.h */
 
 /* One part of the state; fn gets all rows, or an error and no rows: then what is known stays. text is borrowed for ever. */
 struct listen_query {
@@ -33,8 +34,9 @@ struct listen_options {
     const char *area;            /* who speaks in the log; lives as long as the listener */
     const struct listen_query *queries; /* copied */
     size_t n_queries; /* 1 to LISTEN_QUERIES_MAX */
-    /* Up: connected and the whole state has been read; down: the link was lost, or the first attempt failed. May be NULL. */
-    void (*on_link)(void *arg, bool up, const char *reason);
+    /* fault NULL: connected and the whole state has been read; otherwise the link was lost, or the first attempt failed, and again when
+     * it is away for another reason. May be NULL. */
+    void (*on_link)(void *arg, const struct sql_fault *fault, const char *reason);
     void *arg;
 };
 

@@ -117,6 +117,7 @@ static void on_connected(struct pglink *l)
         pglink_lost(l, "no event handle for the connection");
         return;
     }
+    (void)PQsetErrorVerbosity(l->pg, PQERRORS_DEFAULT);
     l->state = STATE_UP;
     l->up_ns = clock_now_ns();
     l->events->on_up(l->arg, l->pg);
@@ -155,8 +156,10 @@ static PGconn *connect_start(const struct pglink *l)
     const char *const values[] = {"5", "2", "3", "10000", l->dsn, l->name, "UTF8", NULL};
     PGconn *pg = PQconnectStartParams(keys, values, 1);
 
-    if (pg)
+    if (pg) {
         PQsetNoticeReceiver(pg, ignore_notice, NULL);
+        (void)PQsetErrorVerbosity(pg, PQERRORS_VERBOSE); /* a refusal has no other place for its SQLSTATE; see fault.h */
+    }
     return pg;
 }
 

@@ -20,6 +20,7 @@
 #include <uv.h>
 
 #include "base/name.h"
+#include "sql/fault.h"
 
 enum { TENANTS_MAX = 1 << 17, TENANT_ANSWERS_PER_S = 100 };
 /* `muster tenant limits` sets these; -1: no limit of its own. */
@@ -73,7 +74,7 @@ typedef void (*tenants_change_fn)(void *arg, unsigned int what); /* TENANTS_…C
 struct tenants_source {
     uv_loop_t *loop;
     const char *dsn, *broker_id;
-    void (*on_link)(void *arg, bool up, const char *reason); /* as in struct listen_options; may be NULL. [loop] */
+    void (*on_link)(void *arg, const struct sql_fault *fault, const char *reason); /* as in struct listen_options; may be NULL. [loop] */
     void *arg;
 };
 

@@ -19,10 +19,10 @@ struct check {
     size_t len;
 };
 
-static void on_link(void *arg, bool up, const char *reason)
+static void on_link(void *arg, const struct sql_fault *fault, const char *reason)
 {
     (void)arg;
-    printf("%s %s\n", up ? "up" : "down", reason);
+    printf("%s %s\n", fault ? "down" : "up", reason);
 }
 
 static void print_tenant(void *arg, const struct muster_tenant *tenant)

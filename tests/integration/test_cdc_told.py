@@ -240,16 +240,44 @@ def test_catalog_that_may_not_be_read(scene: Scene) -> None:
     scene.rig.sql("ALTER TABLE orders DROP extra")
 
 
-@pytest.mark.parametrize(("database", "code"), [("nosuch", "postgres_away"), ("postgres", "postgres_away")])
+@pytest.mark.parametrize(("database", "code"), [("nosuch", "database_missing"), ("postgres", "migrations_pending")])
 def test_wrong_database(scene: Scene, database: str, code: str) -> None:
     """One that is not there, and one that was not migrated: without the registry nothing begins, and both say so."""
     dsn = scene.broker.config["postgres"]["dsn"]
-    scene.broker.config["postgres"]["dsn"] = dsn.replace("/muster", f"/{database}")
+    scene.broker.config["postgres"]["dsn"] = dsn.removesuffix("muster") + database
     scene.broker.start(ready=False)
-    scene.wait_code(code)
+    scene.wait_code("postgres_away")
     said = component(scene.broker, "registry", "postgres")
-    assert said["state"] == "down" and (database in said["text"] or "muster" in said["text"]), said
+    assert said["state"] == "down" and said["code"] == code and (database in said["text"] or "muster" in said["text"]), said
     assert scene.broker.get("/readyz")[0] == 503
+
+
+def test_login_that_is_refused() -> None:
+    """The registry tells it from a server that is away, also when the one follows the other."""
+    with own_scene() as scene:
+        postgres, config = scene.rig.site.postgres, scene.broker.config
+        rules = postgres.data / "pg_hba.conf"
+        trust = rules.read_text()
+        rules.write_text("host all muster_broker all scram-sha-256\n" + trust)
+        scene.rig.sql("ALTER ROLE muster_broker PASSWORD 'right'", "SELECT pg_reload_conf()")
+        config["postgres"]["dsn"] = config["postgres"]["dsn"].replace("@", ":swordfish@")
+        scene.broker.start(ready=False)
+        wait_until(lambda: registry(scene) == "authentication", 20, "the registry to be refused")
+        said = component(scene.broker, "registry", "postgres")["text"]
+        assert "password authentication failed" in said and "; check postgres.dsn" in said
+        postgres.stop()
+        wait_until(lambda: registry(scene) == "postgres_away", 20, "the registry to miss the server")
+        rules.write_text(trust)
+        postgres.start()
+        scene.broker.wait_ready()
+        assert registry(scene) == "ok" and scene.flows().seq == 1
+        lines = re.findall(r"postgres\.registry: \w+(?: \(\w+\))?", scene.broker.log())
+        assert lines == ["postgres.registry: down (authentication)", "postgres.registry: down (postgres_away)", "postgres.registry: ok"]
+        assert "swordfish" not in scene.broker.log()
+
+
+def registry(scene: Scene) -> str:
+    return str(component(scene.broker, "registry", "postgres").get("code"))
 
 
 def test_database_that_goes_away(scene: Scene) -> None:
