@@ -2,8 +2,10 @@
 #include "cli/database.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #include "config/config.h"
+#include "config/near.h"
 #include "muster/plugin.h"
 
 /* What a person can do about a failure of this kind; "" where the message speaks for itself. */
@@ -69,6 +71,45 @@ int database_open(const struct cli *cli, const char *command, struct sql_admin *
                         "no database is configured: set postgres.dsn in the configuration, "
                         "MUSTER_POSTGRES_DSN or " DATABASE_ADMIN_DSN);
     return open_dsn(dsn, "postgres.dsn", command, ret_admin);
+}
+
+static int judge_tenant(const struct sql_rows *rows, const char *command, const char *tenant)
+{
+    struct near near = near_to(tenant);
+    bool found = false;
+
+    for (int i = 0; i < sql_rows_count(rows) && !found; i++) {
+        const char *name = sql_rows_get(rows, i, 0);
+
+        found = strcmp(name, tenant) == 0;
+        near_offer(&near, name, strlen(name));
+    }
+    if (!found && near.n && !buf_failed(&near.names))
+        (void)cli_fail(CLI_FAILED, command, "there is no tenant %s; did you mean %s?", tenant, near.names.data);
+    else if (!found)
+        (void)cli_fail(CLI_FAILED, command, "there is no tenant %s; see `muster tenant list`", tenant);
+    near_done(&near);
+    return found ? CLI_DONE : CLI_FAILED;
+}
+
+/* Whoever only needs NATS must not wait long for a database, nor hear of one that is away. */
+int database_check_tenant(const struct cli *cli, const char *command, const char *tenant)
+{
+    enum { PATIENCE_S = 2 };
+    const char *dsn = cli->config->postgres.dsn;
+    struct sql_admin *admin = NULL;
+    struct sql_rows *rows = NULL;
+    int code = CLI_DONE, err = dsn && *dsn ? sql_admin_open_within(dsn, command, PATIENCE_S, &admin) : MUSTER_ELINK;
+
+    if (!err)
+        err = sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '2s'");
+    if (!err)
+        err = sql_admin_exec(admin, "SELECT name FROM muster.tenants ORDER BY name", 0, NULL, &rows);
+    if (!err)
+        code = judge_tenant(rows, command, tenant);
+    sql_rows_free(rows);
+    sql_admin_close(admin);
+    return code;
 }
 
 int database_end(struct sql_admin *admin, const char *command, int code)

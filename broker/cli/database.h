@@ -21,6 +21,8 @@
 int database_open(const struct cli *cli, const char *command, struct sql_admin **ret_admin);
 /* Connect with MUSTER_POSTGRES_ADMIN_DSN only. */
 int database_open_admin(const char *command, struct sql_admin **ret_admin);
+/* Tell when there is no such tenant, and which may be meant. CLI_DONE also where nobody can be asked. */
+int database_check_tenant(const struct cli *cli, const char *command, const char *tenant);
 /* Tell the failure err of the last statement, with what to do about it. Returns CLI_FAILED. */
 int database_fail(const struct sql_admin *admin, const char *command, int err);
 /* Commit when code is CLI_DONE, else roll back. Returns the code that is true then. */

@@ -22,6 +22,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "cli/cli.h"
+#include "cli/database.h"
 #include "cli/session.h"
 #include "cli/table_name.h"
 #include "cli/term.h"
@@ -541,6 +542,8 @@ int cmd_watch(const struct cli *cli, int argc, char **argv)
     w->tail = &w->head;
     w->wake_fd = w->signal_fd = -1;
     code = parse_args(argc, argv, &w->args);
+    if (code == CLI_DONE && w->args.tenant)
+        code = database_check_tenant(cli, command, w->args.tenant); /* a slip of the finger would wait for ever */
     if (code == CLI_DONE) {
         w->style = (struct watch_style){cli->config->broker.root, w->args.json,
                                         term_has_colours(STDOUT_FILENO)};

@@ -110,13 +110,15 @@ static bool dsn_parses(const char *dsn)
     return options != NULL;
 }
 
-static int connect_to(struct sql_admin *admin, const char *dsn, const char *application)
+static int connect_to(struct sql_admin *admin, const char *dsn, const char *application, unsigned int seconds)
 {
+    char timeout[16];
     /* What stands before dbname yields to the connection string, what follows it does not. */
     const char *const keywords[] = {"connect_timeout", "dbname", "application_name",
                                     "client_encoding", NULL};
-    const char *const values[] = {"10", dsn, application, "UTF8", NULL};
+    const char *const values[] = {timeout, dsn, application, "UTF8", NULL};
 
+    (void)snprintf(timeout, sizeof timeout, "%u", seconds);
     if (!dsn_parses(dsn))
         return fail_with(
             admin, MUSTER_EINVAL, "",
@@ -130,7 +132,7 @@ static int connect_to(struct sql_admin *admin, const char *dsn, const char *appl
     return 0;
 }
 
-int sql_admin_open(const char *dsn, const char *name, struct sql_admin **ret_admin)
+int sql_admin_open_within(const char *dsn, const char *name, unsigned int seconds, struct sql_admin **ret_admin)
 {
     struct sql_admin *admin = calloc(1, sizeof *admin);
     struct buf application = {0};
@@ -143,9 +145,14 @@ int sql_admin_open(const char *dsn, const char *name, struct sql_admin **ret_adm
     if (name)
         buf_printf(&application, " %s", name);
     err = buf_failed(&application) ? fail_with(admin, MUSTER_ENOMEM, "", "no memory")
-                                   : connect_to(admin, dsn, application.data);
+                                   : connect_to(admin, dsn, application.data, seconds);
     buf_done(&application);
     return err;
+}
+
+int sql_admin_open(const char *dsn, const char *name, struct sql_admin **ret_admin)
+{
+    return sql_admin_open_within(dsn, name, 10, ret_admin);
 }
 
 void sql_admin_close(struct sql_admin *admin)

@@ -20,6 +20,8 @@ struct sql_rows;
 /* Connect. application_name is set to "muster NAME" when name is given. On failure *ret_admin is still set where memory allows,
  * so that sql_admin_error() can be read; close it all the same. */
 int sql_admin_open(const char *dsn, const char *name, struct sql_admin **ret_admin);
+/* The same, but give up after that many seconds, at least 2; else 10. */
+int sql_admin_open_within(const char *dsn, const char *name, unsigned int seconds, struct sql_admin **ret_admin);
 void sql_admin_close(struct sql_admin *admin);
 const char *sql_admin_error(const struct sql_admin *admin);
 /* SQLSTATE of the last failure, "" when there is none. */

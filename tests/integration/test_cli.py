@@ -390,6 +390,21 @@ def test_watch_has_an_end(site: Site, start_watch: Callable[..., Watch]) -> None
     assert "NATS could not be reached within 300ms" in away.said
 
 
+def test_watch_knows_who_is_no_tenant(site: Site, start_watch: Callable[..., Watch]) -> None:
+    for tenant, hint in (("acmee", "did you mean acme?"), ("nobody", "see `muster tenant list`")):
+        typo = start_watch("--tenant", tenant)
+        typo.end(1)
+        assert typo.said == f"muster watch: there is no tenant {tenant}; {hint}\n"
+    site.cli("tenant", "add", "later")
+    start_watch("--tenant", "later").wait_watching().end(0, signal.SIGINT)
+    site.postgres.query("REVOKE SELECT ON muster.tenants FROM muster_broker")
+    start_watch("--tenant", "acmee").wait_watching().end(0, signal.SIGINT)
+    site.postgres.stop()
+    blind = start_watch("--tenant", "acmee").wait_watching()
+    blind.end(0, signal.SIGINT)
+    assert "tenant" not in blind.said.replace("mst.acmee", ""), "who cannot be asked is no matter"
+
+
 def test_watch_ends_in_peace_when_nobody_reads(site: Site, connect: Connect, tmp_path: Path) -> None:
     client, argv = connect(), f"'{binary('muster')}' -c '{config_of(site)}' watch cdc"
     said = tmp_path / "said"
