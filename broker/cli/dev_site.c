@@ -440,16 +440,23 @@ static void put_export(struct buf *text, const char *name, const char *value)
     buf_puts(text, "'\n");
 }
 
+/* NATS_URL and NATS_CREDS are read by NATS's own tools, DATABASE_URL by many others. */
 int dev_site_write_env(const struct dev_site *site)
 {
-    struct buf text = {0}, dsn = {0}, config = {0};
+    struct buf text = {0}, dsn = {0}, config = {0}, creds = {0};
+    char nats[40];
     int code;
 
     dev_site_put_dsn(site, "postgres", "muster", &dsn);
     file_join(&config, site->dir, "muster.yaml");
-    if (!buf_failed(&dsn) && !buf_failed(&config)) {
+    file_join(&creds, site->dir, "dev.creds");
+    (void)snprintf(nats, sizeof nats, "nats://127.0.0.1:%d", site->ports[DEV_PORT_NATS]);
+    if (!buf_failed(&dsn) && !buf_failed(&config) && !buf_failed(&creds)) {
         buf_puts(&text, "# Written by `muster dev` at every start; for a shell: . env\n");
         put_export(&text, "MUSTER_CONFIG", config.data);
+        put_export(&text, "MUSTER_NATS_URLS", nats);
+        put_export(&text, "NATS_URL", nats);
+        put_export(&text, "NATS_CREDS", creds.data);
         put_export(&text, "MUSTER_POSTGRES_ADMIN_DSN", dsn.data);
         put_export(&text, "DATABASE_URL", dsn.data);
     } else {
@@ -458,5 +465,6 @@ int dev_site_write_env(const struct dev_site *site)
     code = write_file("env", FILE_PUBLIC, &text);
     buf_done(&dsn);
     buf_done(&config);
+    buf_done(&creds);
     return code;
 }

@@ -78,11 +78,13 @@ def test_rows_reach_the_agent_and_all_is_kept(dev: Dev) -> None:
     dev.start()
     dev.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
     run_cli(["publish", "orders", "--tenant", "default"], dev.env)
-    client = Client(dev.nats_url, dev.site / "dev.creds", "default", "dev")
+    assert dev.env["NATS_URL"] == dev.env["MUSTER_NATS_URLS"] == dev.nats_url
+    client = Client(dev.env["NATS_URL"], Path(dev.env["NATS_CREDS"]), "default", "dev")
     watcher = Watcher(client, "default")
     dev.sql("INSERT INTO orders (item) VALUES ('bolt')")
     assert watcher.wait_for("orders", {"id": 1}, 20).body["new"] == {"id": 1, "item": "bolt"}
     client.close()
+    assert "\n0 broken, " in run_cli(["doctor"], dev.env).stdout
 
     state, pids = (dev.site / "state").read_text(), dev.pids()
     assert pids.keys() == {"postgres", "nats-server", "musterd"}
