@@ -99,6 +99,8 @@ struct muster_bytes bus_msg_data(const struct bus_msg *msg);
 const char *bus_msg_header(const struct bus_msg *msg, const char *name); /* NULL when it is not there */
 /* Up to n headers, borrowed from the message; returns how many were written. One reader at a time. */
 uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n);
+/* Bytes of subject, reply subject, headers and body. Reads the headers: one reader at a time. */
+size_t bus_msg_size(const struct bus_msg *msg);
 void bus_msg_free(struct bus_msg *msg);
 
 #endif

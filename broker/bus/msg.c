@@ -1,6 +1,7 @@
 /* What is in a received message; see bus.h. A struct bus_msg is the library's message under a name of ours. */
 #include <nats/nats.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "bus/bus.h"
 
@@ -46,6 +47,35 @@ uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, u
         out[i] = (struct muster_header){keys[i], bus_msg_header(msg, keys[i])};
     free((void *)keys);
     return i;
+}
+
+/* A key of several values is one header each. */
+static size_t header_size(const struct bus_msg *msg, const char *key)
+{
+    const char **values = NULL;
+    size_t size = 0;
+    int n = 0;
+
+    if (natsMsgHeader_Values(nats(msg), key, &values, &n) != NATS_OK)
+        return 0;
+    for (int i = 0; i < n; i++)
+        size += strlen(key) + strlen(values[i]);
+    free((void *)values);
+    return size;
+}
+
+size_t bus_msg_size(const struct bus_msg *msg)
+{
+    const char **keys = NULL, *reply = bus_msg_reply(msg);
+    size_t size = strlen(bus_msg_subject(msg)) + (reply ? strlen(reply) : 0) + bus_msg_data(msg).len;
+    int n = 0;
+
+    if (natsMsgHeader_Keys(nats(msg), &keys, &n) != NATS_OK)
+        return size;
+    for (int i = 0; i < n; i++)
+        size += header_size(msg, keys[i]);
+    free((void *)keys);
+    return size;
 }
 
 void bus_msg_free(struct bus_msg *msg)

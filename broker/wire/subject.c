@@ -200,6 +200,19 @@ int subject_parse(const char *root, const char *text, size_t len, struct subject
     return 0;
 }
 
+int subject_parse_asker(const char *root, const char *text, size_t len, struct subject *ret_subject)
+{
+    struct cursor c = {.p = text, .end = text + len};
+    struct subject s = {.kind = SUBJECT_RPC};
+    struct text first, kind;
+
+    if (!next(&c, &first) || !text_is(first, root) || !next_name(&c, &s.tenant) ||
+        !next(&c, &kind) || !text_is(kind, kind_names[SUBJECT_RPC]) || !next_name(&c, &s.agent))
+        return MUSTER_EINVAL;
+    *ret_subject = s;
+    return 0;
+}
+
 /* Parsing first: what is malformed, or has a wildcard or blank, is nobody's box. */
 bool subject_reply_is_own(const char *reply, const char *root, const char *tenant,
                           const char *agent)

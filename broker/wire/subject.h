@@ -45,6 +45,9 @@ struct subject {
 
 /* Parse a full subject under the root token. */
 int subject_parse(const char *root, const char *s, size_t len, struct subject *ret_subject);
+/* Parse R.T.rpc.<agent>.… as far as the agent, whatever stands behind it: who asked for what is malformed. kind, tenant and agent
+ * are filled. MUSTER_EINVAL: it is no request of an agent. */
+int subject_parse_asker(const char *root, const char *s, size_t len, struct subject *ret_subject);
 /* The kind's token: "rpc". */
 const char *subject_kind_name(int kind);
 

@@ -263,6 +263,24 @@ static void test_patterns(void **state)
     assert_false(subject_is_literal("a\x7f", 2));
 }
 
+static void test_asker(void **state)
+{
+    static const char *const told[] = {"mst.acme.rpc.a1.task.submit", "mst.acme.rpc.a1.s:y.x", "mst.acme.rpc.a1._x", "mst.acme.rpc.a1",
+                                       "mst.acme.rpc.a1..", "mst.acme.rpc.a1.a.b.c.d"};
+    static const char *const untold[] = {"mst.acme.rpc._muster.x.y", "mst._acme.rpc.a1.x.y", "mst.acme.all.a1.x", "mst.acme.rpc",
+                                         "mst.acme.rpc..x", "nats.acme.rpc.a1.x.y", "mst._in.acme.rpc.a1", ""};
+    struct subject s;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++) {
+        assert_int_equal(subject_parse_asker("mst", told[i], strlen(told[i]), &s), 0);
+        assert_int_equal(s.kind, SUBJECT_RPC);
+        assert_true(text_is(s.tenant, "acme") && text_is(s.agent, "a1") && !s.service.s);
+    }
+    for (size_t i = 0; i < sizeof untold / sizeof *untold; i++)
+        assert_int_equal(subject_parse_asker("mst", untold[i], strlen(untold[i]), &s), MUSTER_EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -270,6 +288,7 @@ int main(void)
         cmocka_unit_test(test_malformed), cmocka_unit_test(test_long),
         cmocka_unit_test(test_reply),     cmocka_unit_test(test_match),
         cmocka_unit_test(test_overlap),   cmocka_unit_test(test_patterns),
+        cmocka_unit_test(test_asker),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
