@@ -80,6 +80,15 @@ class Client:
 
         self._run(send())
 
+    def publish_many(self, subject: str, n: int, data: bytes, reply: str = "") -> None:
+        """The same message n times, as fast as it goes; returns once the server has them all."""
+        async def send() -> None:
+            for _ in range(n):
+                await self._nc.publish(subject, data, reply=reply)
+            await self._nc.flush()
+
+        self._run(send())
+
     def request(self, subject: str, data: bytes = b"", timeout: float = 5) -> Message:
         return _plain(self._run(self._nc.request(subject, data, timeout=timeout)))
 

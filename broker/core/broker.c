@@ -359,6 +359,8 @@ static int open_lane(void *arg)
         err = tenants_open(b->tenants, &source);
     if (!err && b->config->postgres.dsn)
         err = sweep_new(b, &b->sweep);
+    if (!err)
+        err = dispatch_open(b->dispatch);
     if (err) {
         log_error("core", "postgres.dsn: cannot be used (error %d)", err);
         return err;
@@ -377,6 +379,7 @@ static int close_lane(void *arg)
 
     bus_cancel(b->bus, b->streams);
     tenants_close(b->tenants);
+    dispatch_close(b->dispatch);
     sweep_free(b->sweep);
     uv_close((uv_handle_t *)&b->check_timer, NULL);
     return 0;

@@ -8,8 +8,11 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
+#include "core/arrivals.h"
 #include "core/instance.h"
+#include "core/intake.h"
 #include "core/requests.h"
 #include "core/services.h"
 #include "core/trie.h"
@@ -19,12 +22,13 @@
 #include "wire/subject.h"
 #include "wire/value.h"
 
-enum { MAX_MATCHES = 64, MAX_SUBJECT_LEN = 1024 };
+enum { MAX_MATCHES = 64, MAX_SUBJECT_LEN = 1024, RETRY_AFTER_MS = 1000 };
 
 struct dispatch {
     struct broker *broker;
     struct requests *requests;
-    struct metric *refused, *taken;
+    struct arrivals *arrivals; /* of tenants that are not known yet; its lock comes before ours */
+    struct metric *refused, *unanswered, *taken;
     uint64_t rpc_sub; /* NATS's; 0: not started */
     atomic_bool stopped;
 
@@ -36,18 +40,7 @@ struct dispatch {
     uint64_t next_id;
 };
 
-/* A received message, checked. */
-struct intake {
-    struct dispatch *d;
-    struct bus_msg *raw;
-    struct subject subject;
-    struct muster_tenant *tenant;
-    struct endpoint *endpoint; /* NULL: not of a declared service */
-    uint32_t encoding;
-    const char *reply; /* NULL: nobody waits */
-};
-
-static void refuse(struct dispatch *d, const char *reason)
+void dispatch_count_refused(struct dispatch *d, const char *reason)
 {
     metric_add(d->refused, reason, 1);
 }
@@ -113,27 +106,19 @@ void dispatch_refuse(struct delivery *d, int code, const char *message)
 }
 
 /* Answer what never became a request. */
-static void answer_error(const struct intake *in, const struct error_answer *answer)
+static void answer_error(struct dispatch *d, const struct intake *in, const struct error_answer *answer)
 {
     struct request r = {.note = {.encoding = in->encoding, .endpoint = in->endpoint, .recv_ns = clock_now_ns()}};
 
     if (!in->reply || strlen(in->reply) >= sizeof r.reply)
         return;
     memcpy(r.reply, in->reply, strlen(in->reply) + 1);
-    (void)send_error(in->d, &r, answer); /* who gets no answer asks again */
+    (void)send_error(d, &r, answer); /* who gets no answer asks again */
 }
 
 /* ---- taking --------------------------------------------------------------------------------------------------------------------- */
 
-static uint32_t encoding_of(struct muster_bytes data)
-{
-    const unsigned char *p = data.data;
-
-    /* A MessagePack map begins 0x80-0x8f, 0xde or 0xdf; everything else is JSON, or wrong and said so in JSON. */
-    return data.len && ((p[0] & 0xf0) == 0x80 || p[0] == 0xde || p[0] == 0xdf) ? MUSTER_MSGPACK : MUSTER_JSON;
-}
-
-static bool charge(struct intake *in)
+static bool charge(struct dispatch *d, struct intake *in)
 {
     uint32_t retry_ms = 0;
 
@@ -141,138 +126,65 @@ static bool charge(struct intake *in)
     case TENANT_OK:
         return true;
     case TENANT_OVER_ANSWER:
-        answer_error(in, &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED,
-                                                .message = "the tenant's limit requests_per_s is reached",
-                                                .retry_after_ms = retry_ms});
+        answer_error(d, in,
+                     &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED,
+                                            .message = "the tenant's limit requests_per_s is reached",
+                                            .retry_after_ms = retry_ms});
         break;
     default:
         break;
     }
-    refuse(in->d, "rate");
+    dispatch_count_refused(d, "rate");
     return false;
 }
 
-/* An agent's reply subject outside its own box would make the broker write where the agent may not. */
-static bool check_reply(struct intake *in)
+static bool check_reply(struct dispatch *d, struct intake *in)
 {
-    char agent[NAME_MAX_LEN + 1];
-
-    if (!in->reply)
-        return true;
-    if (in->subject.agent.len > NAME_MAX_LEN)
-        return false;
-    memcpy(agent, in->subject.agent.s, in->subject.agent.len);
-    agent[in->subject.agent.len] = '\0';
-    if (subject_reply_is_own(in->reply, broker_root(in->d->broker), in->tenant->name, agent))
+    if (intake_reply_is_own(in, broker_root(d->broker)))
         return true;
     in->reply = NULL;
-    refuse(in->d, "reply_subject");
+    dispatch_count_refused(d, "reply_subject");
     return false;
 }
 
-static bool open_intake(struct intake *in, struct dispatch *d, struct bus_msg *raw)
+static void refuse_for_now(struct dispatch *d, const struct intake *in, const char *reason, const char *message)
 {
-    const char *subject = bus_msg_subject(raw);
-
-    *in = (struct intake){.d = d, .raw = raw, .encoding = encoding_of(bus_msg_data(raw))};
-    if (subject_parse(broker_root(d->broker), subject, strlen(subject), &in->subject) != 0) {
-        refuse(d, "subject");
-        return false;
-    }
-    in->tenant = tenants_find(broker_tenants(d->broker), in->subject.tenant.s, in->subject.tenant.len);
-    if (in->tenant)
-        return true;
-    refuse(d, "tenant");
-    return false;
-}
-
-static char *copy_text(char *at, struct text t, const char **ret_copy)
-{
-    *ret_copy = NULL;
-    if (!t.s)
-        return at;
-    memcpy(at, t.s, t.len);
-    at[t.len] = '\0';
-    *ret_copy = at;
-    return at + t.len + 1;
-}
-
-/* Who sent it, where the server's permissions prove that. */
-static struct text sender_of(const struct subject *s)
-{
-    int kind = s->kind == SUBJECT_LOG ? s->inner : s->kind;
-    bool proven = kind == SUBJECT_RPC || kind == SUBJECT_ALL || kind == SUBJECT_TO || kind == SUBJECT_GRP;
-
-    return proven && !text_is(s->agent, "_muster") ? s->agent : (struct text){0};
-}
-
-/* The delivery holds the message and its names; it owns raw from then on. */
-static struct delivery *delivery_new(const struct intake *in, struct sub *sub)
-{
-    const char *subject = bus_msg_subject(in->raw);
-    const char *rest = in->subject.tenant.s + in->subject.tenant.len + 1;
-    struct delivery *d = calloc(1, sizeof *d + 2 * strlen(subject) + 8);
-    struct muster_bytes data = bus_msg_data(in->raw);
-    char *at;
-
-    if (!d)
-        return NULL;
-    atomic_store(&d->refs, 1);
-    atomic_fetch_add(&sub->refs, 1);
-    d->raw = in->raw;
-    d->sub = sub;
-    d->tenant = in->tenant;
-    d->endpoint = in->endpoint;
-    d->is_answer = in->subject.kind == SUBJECT_RPC && in->subject.ref.s;
-    d->n_bytes = data.len + strlen(subject) + sizeof *d;
-    d->msg = (struct muster_msg){.size = sizeof d->msg,
-                                 .encoding = in->encoding,
-                                 .tenant = in->tenant,
-                                 .headers = d->headers,
-                                 .n_headers = bus_msg_headers(in->raw, d->headers, DELIVERY_HEADERS),
-                                 .payload = data.len ? data : (struct muster_bytes){"{}", 2},
-                                 .recv_ns = clock_now_ns()};
-    at = copy_text(d->text, text_of(rest), &d->msg.subject);
-    at = copy_text(at, sender_of(&in->subject), &d->msg.agent);
-    if (in->subject.kind == SUBJECT_RPC) {
-        at = copy_text(at, in->subject.service, &d->msg.service);
-        (void)copy_text(at, in->subject.verb, &d->msg.verb);
-    }
-    return d;
+    dispatch_count_refused(d, reason);
+    answer_error(d, in,
+                 &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED, .message = message, .retry_after_ms = RETRY_AFTER_MS});
 }
 
 /* Put a message on the inbox of its subscription; full bounds are answered where somebody waits. Takes the message. */
-static void hand_on(const struct intake *in, struct sub *sub)
+static void hand_on(struct dispatch *d, const struct intake *in, struct sub *sub)
 {
-    struct delivery *d = delivery_new(in, sub);
+    struct delivery *delivery = intake_deliver(in, sub);
 
-    if (!d) {
-        refuse(in->d, "memory");
+    if (!delivery) {
+        refuse_for_now(d, in, "memory", "the broker has no memory for this; try again");
         bus_msg_free(in->raw);
         return;
     }
     if (in->reply) {
-        struct request_note note = {.endpoint = in->endpoint, .recv_ns = d->msg.recv_ns, .encoding = in->encoding};
+        struct request_note note = {.endpoint = in->endpoint, .recv_ns = delivery->msg.recv_ns, .encoding = in->encoding};
 
-        d->msg.request = requests_open(in->d->requests, in->reply, &note);
-        if (!d->msg.request) {
-            refuse(in->d, "requests");
-            answer_error(in, &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED, .message = "too many requests are open",
-                                                    .retry_after_ms = 1000});
-            delivery_unref(d);
+        delivery->msg.request = requests_open(d->requests, in->reply, &note);
+        if (!delivery->msg.request) {
+            refuse_for_now(d, in, "requests", "too many requests are open");
+            delivery_unref(delivery);
             return;
         }
     }
-    metric_add(in->d->taken, NULL, 1);
-    if (inbox_push(sub->in->inbox, d) == 0)
+    metric_add(d->taken, NULL, 1);
+    if (inbox_push(sub->in->inbox, delivery) == 0)
         return;
-    dispatch_refuse(d, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may; try again");
-    delivery_unref(d);
+    dispatch_refuse(delivery, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may; try again");
+    delivery_unref(delivery);
 }
 
-static bool is_mine(const struct sub *sub, const struct muster_tenant *tenant)
+/* hash: of a tenant's name, whether it is known or not. */
+static bool is_mine(const struct sub *sub, uint64_t hash)
 {
-    return tenant->hash % sub->in->host.n_lanes == sub->in->host.lane;
+    return hash % sub->in->host.n_lanes == sub->in->host.lane;
 }
 
 /* The subscription of the lane that has this tenant. `plain`: one of every broker's, which NATS delivers by itself. The lock is held. */
@@ -288,133 +200,203 @@ static struct sub *find_sub(struct dispatch *d, const struct intake *in, bool *r
 
         if (!s->queue)
             *ret_plain = true;
-        else if (is_mine(s, in->tenant))
+        else if (is_mine(s, in->tenant->hash))
             sub = s;
     }
     return sub;
 }
 
 /* A request may be taken: it has a legal reply subject, and its tenant may still ask. */
-static bool admit(struct intake *in)
+static bool admit(struct dispatch *d, struct intake *in)
 {
-    in->reply = bus_msg_reply(in->raw);
-    in->endpoint = services_find(broker_services(in->d->broker), in->subject.service, in->subject.verb);
-    return check_reply(in) && charge(in);
+    in->endpoint = services_find(broker_services(d->broker), in->subject.service, in->subject.verb);
+    return check_reply(d, in) && charge(d, in);
 }
 
 /* Find whose the request is and hand it on. True: it was taken. */
-static bool route(struct intake *in)
+static bool route(struct dispatch *d, struct intake *in)
 {
     bool plain, taken = false;
     struct sub *sub;
 
-    pthread_rwlock_rdlock(&in->d->lock);
-    sub = find_sub(in->d, in, &plain);
+    pthread_rwlock_rdlock(&d->lock);
+    sub = find_sub(d, in, &plain);
     if (!sub && plain)
         ; /* comes on a subscription of its own, and is charged there */
-    else if (!admit(in))
+    else if (!admit(d, in))
         ;
-    else if (atomic_load(&in->d->stopped))
-        answer_error(in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
+    else if (atomic_load(&d->stopped))
+        answer_error(d, in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
     else if (!sub)
-        answer_error(in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
+        answer_error(d, in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
     else
         taken = true;
     if (taken)
-        hand_on(in, sub);
-    pthread_rwlock_unlock(&in->d->lock);
+        hand_on(d, in, sub);
+    pthread_rwlock_unlock(&d->lock);
     return taken;
 }
 
-static void on_request(void *arg, struct bus_msg *raw)
+/* Takes the message of a tenant that is known. */
+static void take_request(struct dispatch *d, struct intake *in)
 {
+    if (!route(d, in))
+        bus_msg_free(in->raw);
+}
+
+/* The same for a message of a subscription of its own. */
+static void take_direct(struct sub *sub, struct intake *in)
+{
+    struct dispatch *d = sub->dispatch;
+    bool ok;
+
+    pthread_rwlock_rdlock(&d->lock);
+    ok = !sub->dead && is_mine(sub, in->tenant->hash);
+    if (ok && in->subject.kind == SUBJECT_RPC)
+        ok = !atomic_load(&d->stopped) && admit(d, in); /* other brokers answer */
+    if (ok)
+        hand_on(d, in, sub);
+    else
+        bus_msg_free(in->raw);
+    pthread_rwlock_unlock(&d->lock);
+}
+
+/* ---- tenants that are not known yet ----------------------------------------------------------------------------------------------- */
+
+/* Say no to a message that came in vain. Its reply subject has been checked where there may be an answer. */
+static void turn_away(struct dispatch *d, const struct intake *in, const struct arrival *a, struct waiting_verdict verdict)
+{
+    static const struct {
+        const char *reason;
+        int code;
+        const char *text;
+        int64_t retry_after_ms;
+    } refusals[] = {
+        [WAITING_UNKNOWN] = {"tenant", ERROR_UNAUTHENTICATED, "is not known", 0},
+        [WAITING_AWAY] = {"registry", ERROR_UNAVAILABLE, "cannot be looked up while the database is away; try again",
+                          RETRY_AFTER_MS},
+        [WAITING_FULL] = {"waiting", ERROR_RESOURCE_EXHAUSTED, "is not known yet, and too much waits for that; try again",
+                          RETRY_AFTER_MS}};
+    char text[ERROR_TEXT_SIZE];
+
+    dispatch_count_refused(d, refusals[verdict.what].reason);
+    if (a->waiter.asks && !verdict.tell)
+        metric_add(d->unanswered, NULL, 1);
+    if (!verdict.tell)
+        return;
+    (void)snprintf(text, sizeof text, "the tenant \"%.*s\" %s", (int)in->subject.tenant.len, in->subject.tenant.s,
+                   refusals[verdict.what].text);
+    answer_error(d, in,
+                 &(struct error_answer){.code = refusals[verdict.what].code,
+                                        .message = text,
+                                        .retry_after_ms = refusals[verdict.what].retry_after_ms});
+}
+
+/* It may wait that has a listener here or, as a request, a legal reply subject. */
+static bool may_wait(struct dispatch *d, struct intake *in, struct sub *sub)
+{
+    bool ok;
+
+    if (!sub)
+        return check_reply(d, in);
+    pthread_rwlock_rdlock(&d->lock);
+    ok = !sub->dead && is_mine(sub, hash_bytes(in->subject.tenant.s, in->subject.tenant.len));
+    pthread_rwlock_unlock(&d->lock);
+    return ok;
+}
+
+/* Every request comes once without a sub, so that is the one that is answered. */
+static struct arrival *arrival_new(struct dispatch *d, const struct intake *in, struct sub *sub)
+{
+    struct arrival *a = calloc(1, sizeof *a);
+
+    if (!a) {
+        dispatch_count_refused(d, "memory");
+        return NULL;
+    }
+    *a = (struct arrival){.raw = in->raw, .sub = sub};
+    a->waiter.tenant = in->subject.tenant;
+    a->waiter.n_bytes = bus_msg_size(in->raw) + sizeof *a;
+    a->waiter.known = in->tenant != NULL;
+    a->waiter.asks = !sub && in->reply && intake_reply_is_own(in, broker_root(d->broker));
+    if (sub)
+        atomic_fetch_add(&sub->refs, 1);
+    return a;
+}
+
+/* True when the message was taken: it waits for its tenant, or was refused. False: the tenant is known, and nothing of it waits. */
+static bool await_tenant(struct dispatch *d, struct intake *in, struct sub *sub)
+{
+    struct waiting_verdict verdict;
+    struct arrival *a = NULL;
+
+    if (in->tenant && !arrivals_has(d->arrivals, in->subject.tenant))
+        return false;
+    if (in->tenant || may_wait(d, in, sub))
+        a = arrival_new(d, in, sub);
+    if (!a) {
+        bus_msg_free(in->raw);
+        return true;
+    }
+    verdict = arrivals_enter(d->arrivals, a);
+    if (verdict.what == WAITING_IN)
+        return true;
+    if (verdict.what == WAITING_KNOWN)
+        a->raw = NULL; /* still the caller's */
+    else
+        turn_away(d, in, a, verdict);
+    arrival_free(a);
+    return verdict.what != WAITING_KNOWN;
+}
+
+/* As if it had just come. A tenant that is gone again is unknown. */
+static void on_leave(void *arg, struct arrival *a, struct waiting_verdict verdict)
+{
+    struct dispatch *d = arg;
     struct intake in;
 
-    if (!open_intake(&in, arg, raw) || !route(&in))
+    ASSERT(intake_open(&in, d->broker, a->raw) == 0); /* it was well-formed when it came */
+    if (verdict.what == WAITING_KNOWN && !in.tenant)
+        verdict = (struct waiting_verdict){.what = WAITING_UNKNOWN, .tell = a->waiter.asks};
+    if (verdict.what != WAITING_KNOWN) {
+        turn_away(d, &in, a, verdict);
+    } else {
+        a->raw = NULL;
+        if (a->sub)
+            take_direct(a->sub, &in);
+        else
+            take_request(d, &in);
+    }
+    arrival_free(a);
+}
+
+/* ---- from NATS ------------------------------------------------------------------------------------------------------------------- */
+
+static void on_request(void *arg, struct bus_msg *raw)
+{
+    struct dispatch *d = arg;
+    struct intake in;
+
+    if (intake_open(&in, d->broker, raw) != 0) {
+        dispatch_count_refused(d, "subject");
         bus_msg_free(raw);
+    } else if (!await_tenant(d, &in, NULL)) {
+        take_request(d, &in);
+    }
 }
 
 /* A message of a subscription of its own. */
 static void on_direct(void *arg, struct bus_msg *raw)
 {
     struct sub *sub = arg;
-    struct dispatch *d = sub->dispatch;
     struct intake in;
-    bool ok;
 
-    pthread_rwlock_rdlock(&d->lock);
-    ok = !sub->dead && open_intake(&in, d, raw) && is_mine(sub, in.tenant);
-    if (ok && in.subject.kind == SUBJECT_RPC)
-        ok = !atomic_load(&d->stopped) && admit(&in); /* other brokers answer */
-    if (ok)
-        hand_on(&in, sub);
-    else
+    if (intake_open(&in, sub->dispatch->broker, raw) != 0) {
+        dispatch_count_refused(sub->dispatch, "subject");
         bus_msg_free(raw);
-    pthread_rwlock_unlock(&d->lock);
-}
-
-/* ---- delivering ----------------------------------------------------------------------------------------------------------------- */
-
-/* True when the plugin may see it. Any body accepts, when it answers what the broker pushed. */
-static bool check_body(struct instance *in, struct delivery *d)
-{
-    struct dispatch *dispatch = broker_dispatch(in->broker);
-    struct wire_error why;
-    int err;
-
-    if (!d->msg.service || d->is_answer)
-        return true;
-    err = endpoint_check(d->endpoint, &d->msg, &why);
-    if (!err)
-        return true;
-    refuse(dispatch, "body");
-    if (d->msg.request)
-        (void)dispatch_reply_error(dispatch, d->msg.request, error_of_result(err), why.field, why.text); /* who gets none asks again */
-    else if (d->endpoint)
-        endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns, error_number(error_of_result(err)), why.text);
-    return false;
-}
-
-static int call_plugin(struct instance *in, struct delivery *d)
-{
-    int err;
-
-    in->delivering = d;
-    instance_enter(in, "message", d->msg.subject);
-    err = d->sub->fn(in->self, &d->msg);
-    instance_leave(in);
-    in->delivering = NULL;
-    return err;
-}
-
-/* Answer where the plugin did not; nothing happens when it did. */
-static void settle(struct instance *in, struct delivery *d, int err)
-{
-    if (err) {
-        inbox_count_failure(in->inbox);
-        dispatch_refuse(d, error_of_result(err), "the service failed");
-    } else if (!atomic_load(&d->held)) {
-        dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer");
+    } else if (!await_tenant(sub->dispatch, &in, sub)) {
+        take_direct(sub, &in);
     }
-    if (!d->msg.request && d->endpoint)
-        endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns, err ? error_number(error_of_result(err)) : 0,
-                       "the service failed");
-}
-
-void dispatch_deliver(void *arg, struct delivery *d)
-{
-    struct instance *in = arg;
-    int err;
-
-    if (d->sub->dead) {
-        dispatch_refuse(d, ERROR_UNAVAILABLE, "the service stops; try again");
-    } else if (check_body(in, d)) {
-        err = call_plugin(in, d);
-        if (err == MUSTER_EAGAIN && inbox_again(in->inbox, d))
-            return;
-        settle(in, d, err);
-    }
-    delivery_unref(d);
 }
 
 /* ---- subscriptions -------------------------------------------------------------------------------------------------------------- */
@@ -560,6 +542,9 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
                                   .name = "muster_refused_total",
                                   .help = "Messages refused before dispatch, by reason.",
                                   .label = "reason"};
+    struct metric_spec unanswered = {.type = MUSTER_COUNTER,
+                                     .name = "muster_unanswered_total",
+                                     .help = "Requests of tenants that are not known that got no answer, because enough had gone."};
     struct metric_spec taken = {.type = MUSTER_COUNTER, .name = "muster_messages_total", .help = "Messages handed to plugins."};
     struct dispatch *d = calloc(1, sizeof *d);
     int err;
@@ -570,7 +555,10 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
     init_lock(&d->lock);
     d->trie = trie_new();
     d->requests = requests_new();
-    err = d->trie && d->requests ? metrics_make(broker_metrics(broker), &refused, &d->refused) : MUSTER_ENOMEM;
+    d->arrivals = arrivals_new(broker, on_leave, d);
+    err = d->trie && d->requests && d->arrivals ? metrics_make(broker_metrics(broker), &refused, &d->refused) : MUSTER_ENOMEM;
+    if (!err)
+        err = metrics_make(broker_metrics(broker), &unanswered, &d->unanswered);
     if (!err)
         err = metrics_make(broker_metrics(broker), &taken, &d->taken);
     if (err) {
@@ -579,6 +567,16 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
     }
     *ret_dispatch = d;
     return 0;
+}
+
+int dispatch_open(struct dispatch *d)
+{
+    return arrivals_open(d->arrivals);
+}
+
+void dispatch_close(struct dispatch *d)
+{
+    arrivals_close(d->arrivals);
 }
 
 int dispatch_start(struct dispatch *d)
@@ -601,6 +599,7 @@ void dispatch_free(struct dispatch *d)
 {
     if (!d)
         return;
+    arrivals_free(d->arrivals); /* first: what leaves it looks for its subscription */
     trie_free(d->trie);
     requests_free(d->requests);
     (void)pthread_rwlock_destroy(&d->lock);

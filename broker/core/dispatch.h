@@ -3,7 +3,8 @@
  *
  * Shape    One subscription R.*.rpc.*.> in the queue group "muster" takes the requests of all services; a trie of patterns finds
  *          whose a request is. Every other subscription is NATS's own. On the library's thread a message is checked, charged to its
- *          tenant and put on the inbox (core/inbox.h) of its instance; nothing else happens there.
+ *          tenant and put on the inbox (core/inbox.h) of its instance; nothing else happens there. What comes of a tenant that is
+ *          not known waits until the database has been asked (core/arrivals.h), and goes on from the core lane.
  * Answers  A request has a handle until it is answered, once. Answers go only to the sender's own box (INTERFACE 2): any other
  *          reply subject could reach another tenant, a stream or JetStream's API.
  * Threads  Taking runs on threads of the NATS library; answering on any; subscribing on the instance's lane.
@@ -19,6 +20,9 @@ struct broker;
 struct dispatch;
 
 int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch);
+/* Begin and end what it does on the core lane; there. After the registry has been closed, nothing waits for a tenant any more. */
+int dispatch_open(struct dispatch *d);
+void dispatch_close(struct dispatch *d);
 /* Take requests from now on. */
 int dispatch_start(struct dispatch *d);
 /* Take no more; answers still go out. */
@@ -31,6 +35,8 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
 void dispatch_unsubscribe(struct dispatch *d, struct instance *in, uint64_t id);
 /* Forget every subscription of an instance that ends; its lane still runs. */
 void dispatch_forget(struct dispatch *d, struct instance *in);
+/* Count a message that is given up, in muster_refused_total. */
+void dispatch_count_refused(struct dispatch *d, const char *reason);
 /* Call the plugin with a message, and answer for it where it did not. arg: the instance. On its lane; takes the delivery. */
 void dispatch_deliver(void *arg, struct delivery *delivery);
 
