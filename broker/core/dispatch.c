@@ -372,13 +372,31 @@ static void on_leave(void *arg, struct arrival *a, struct waiting_verdict verdic
 
 /* ---- from NATS ------------------------------------------------------------------------------------------------------------------- */
 
+/* Names that are none are told to who asks, when the beginning of the subject says who that is. */
+static void refuse_malformed(struct dispatch *d, struct intake *in)
+{
+    const char *rest = in->subject.agent.s + in->subject.agent.len + 1;
+    char shown[TEXT_QUOTE_SIZE], text[ERROR_TEXT_SIZE];
+
+    if (!in->tenant || !in->reply || !check_reply(d, in) || !charge(d, in))
+        return;
+    (void)snprintf(text, sizeof text,
+                   "behind the agent's name %s came, <service>.<verb> or <service>.<verb>.<ref> was expected, each"
+                   " [A-Za-z0-9_-]{1,64} and the first two without _ in front",
+                   text_quote(rest, strlen(rest), shown));
+    answer_error(d, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
+}
+
 static void on_request(void *arg, struct bus_msg *raw)
 {
     struct dispatch *d = arg;
     struct intake in;
+    int err = intake_open(&in, d->broker, raw);
 
-    if (intake_open(&in, d->broker, raw) != 0) {
+    if (err) {
         dispatch_count_refused(d, "subject");
+        if (err == MUSTER_EINVAL)
+            refuse_malformed(d, &in);
         bus_msg_free(raw);
     } else if (!await_tenant(d, &in, NULL)) {
         take_request(d, &in);

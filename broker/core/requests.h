@@ -10,7 +10,9 @@
 #include <stdint.h>
 #include <stddef.h>
 
-enum { REQUESTS_MAX = 65536, REQUESTS_REPLY_SIZE = 512 };
+#include "wire/subject.h"
+
+enum { REQUESTS_MAX = 65536, REQUESTS_REPLY_SIZE = SUBJECT_MAX + 1 }; /* whatever is a box fits */
 
 struct endpoint;
 struct requests;

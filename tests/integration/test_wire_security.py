@@ -98,14 +98,29 @@ def test_strange_reply_subjects_are_refused_and_counted(a1: Agent, broker: Muste
 
 
 def test_odd_subjects_do_no_harm(a1: Agent, broker: Musterd) -> None:
-    """Inside what its permissions let an agent publish: too few tokens, too many, names that are none, lengths."""
+    """Inside what its permissions let an agent publish: too few tokens, too many, names that are none, lengths. Each is answered."""
     before = broker.metric("muster_refused_total", 'reason="subject"')
     odd = ["mst.acme.rpc.a1.echo", "mst.acme.rpc.a1.echo.say.ref.more", "mst.acme.rpc.a1.echo.s:y", "mst.acme.rpc.a1._muster.say",
            "mst.acme.rpc.a1.echo.sä", "mst.acme.rpc.a1." + "x" * 65 + ".say", "mst.acme.rpc.a1.echo." + "x" * 900]
+    box = a1.client.subscribe(a1.box("odd"))
     for subject in odd:
-        a1.client.publish(subject, b"{}", reply=a1.box("x"))
+        a1.client.publish(subject, b"{}", reply=a1.box("odd"))
     wait_until(lambda: broker.metric("muster_refused_total", 'reason="subject"') == before + len(odd), 10, "each to be counted")
+    wait_until(lambda: len(box.messages) == len(odd), 5, "each to be told")
+    for error in (read(message).error for message in box.messages):
+        assert error["code"] == "invalid_argument" and "<service>.<verb>" in error["message"]
+    assert '"echo.s:y" came' in read(box.messages[2]).error["message"]
     assert a1.ask("echo", "say", {"text": "x"}).body["text"] == "x"
+
+
+def test_a_long_reply_subject(a1: Agent) -> None:
+    """A legal one may be as long as a subject."""
+    for n in (500, 600, 1024):
+        box = a1.box("x" * (n - len(a1.box(""))))
+        heard = a1.client.subscribe(box)
+        a1.tell("echo", "say", {"text": "x"}, reply=box)
+        a1.tell("no", "such", reply=box)
+        wait_until(lambda: len(heard.messages) == 2, 5, f"two answers on a subject of {n} bytes")
 
 
 def test_over_the_limit_of_requests(site: Site, broker: Musterd, agents: Agents) -> None:
