@@ -100,7 +100,7 @@ struct delivery *intake_deliver(const struct intake *in, struct sub *sub)
     d->tenant = in->tenant;
     d->endpoint = in->endpoint;
     d->is_answer = in->subject.kind == SUBJECT_RPC && in->subject.ref.s;
-    d->n_bytes = data.len + strlen(subject) + sizeof *d;
+    d->n_bytes = bus_msg_size(in->raw) + sizeof *d;
     d->msg =
         (struct muster_msg){.size = sizeof d->msg,
                             .encoding = in->encoding,

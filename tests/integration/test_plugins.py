@@ -161,7 +161,7 @@ def test_queue_and_plain_subscriptions(a1: Agent, agents: Agents) -> None:
     after = a1.ask("echo", "count").body
     assert after["beats"] == before["beats"] + 5
     assert after["last_agent"] == "zed" and after["last_text"] == "hear me"
-    assert after["up"] == 1 and after["down"] == 0 and after["tables"] >= 1
+    assert after["up"] >= 1 and after["down"] == 0 and after["tables"] >= 1
 
 
 def test_subscriptions_come_and_go(a1: Agent) -> None:
