@@ -20,10 +20,22 @@ static const char types_sql[] = "SELECT t.oid, CASE WHEN t.typcategory = 'A' THE
                                 " FROM pg_catalog.pg_type t JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace"
                                 " WHERE t.oid = ANY ($1::oid[])";
 static const char key_sql[] = "SELECT a.attname FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a"
-                              " ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey)"
+                              " ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])"
                               " WHERE i.indrelid = $1::oid AND i.indisprimary ORDER BY array_position(i.indkey::int2[], a.attnum)";
 
-static const char table_sql[] = "SELECT tenant, tenant_column, subject_key FROM muster.tables WHERE schema_name = $1 AND table_name = $2";
+/* Also a leaf whose own identity lacks the tenant column: a partition does not inherit its root's identity, and pgoutput, which sends
+ * its rows as the root's, does not tell. Of a table without partitions there is none. */
+static const char table_sql[] =
+    "SELECT t.tenant, t.tenant_column, t.subject_key,"
+    " (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_partition_tree($3::oid::regclass) p"
+    "  JOIN pg_catalog.pg_class c ON c.oid = p.relid JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace"
+    "  WHERE p.isleaf AND c.relreplident <> 'f' AND NOT EXISTS ("
+    "   SELECT FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid"
+    "    AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])"
+    "   WHERE i.indrelid = c.oid AND a.attname = coalesce($4, t.tenant_column, $5)"
+    "    AND CASE c.relreplident WHEN 'd' THEN i.indisprimary WHEN 'i' THEN i.indisreplident ELSE false END)"
+    "  ORDER BY 1 LIMIT 1)"
+    " FROM (SELECT) AS one LEFT JOIN muster.tables t ON t.schema_name = $1 AND t.table_name = $2";
 
 static const char gone_sql[] = "SELECT FROM pg_catalog.pg_publication_tables WHERE pubname = $1 AND schemaname = $2 AND tablename = $3";
 
@@ -78,40 +90,57 @@ static void retry_later(struct cdc *c, const char *why)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "no memory to look into the catalog again");
 }
 
+/* Without a link nothing here comes true, and while the pump waits nothing is confirmed: a server that shuts down would wait for
+ * us. The life ends, and with it the replication link. */
 static bool lookup_failed(struct cdc *c, const struct muster_sql_result *r)
 {
-    if (r->code)
+    if (r->code == MUSTER_ELINK)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "postgres_away", "what is needed to read a table cannot be looked up: %s", r->error);
+    else if (r->code)
         retry_later(c, r->error);
     return r->code != 0;
 }
 
+/* The instance, when it still waits for the answer to this question. */
+static struct cdc *take(struct cdc_ask *ask)
+{
+    uint32_t ticket = ask->ticket;
+    struct cdc *c = cdc_ask_take(ask);
+
+    return c && ticket == c->ticket ? c : NULL;
+}
+
+/* What the question about a table brought. */
+static void settle(struct cdc *c, struct relation *rel, const struct muster_sql_result *r)
+{
+    const char *subject_key = r->get(r, 0, 2);
+    struct route_setting kept = {
+        .tenant = r->get(r, 0, 0), .tenant_column = r->get(r, 0, 1), .subject_key = subject_key && *subject_key == 't'};
+
+    route_settle(c, rel, &kept, r->get(r, 0, 3));
+}
+
 static void on_table(void *arg, const struct muster_sql_result *r)
 {
-    struct cdc_ask *ask = arg;
-    struct relation *rel = ask->about;
-    struct cdc *c = cdc_ask_take(ask);
+    struct relation *rel = ((struct cdc_ask *)arg)->about;
+    struct cdc *c = take(arg);
 
     if (!c || lookup_failed(c, r))
         return;
-    if (r->n_rows) {
-        struct route_setting kept = {
-            .tenant = r->get(r, 0, 0), .tenant_column = r->get(r, 0, 1), .subject_key = *r->get(r, 0, 2) == 't'};
-
-        route_settle(c, rel, &kept);
-    } else {
-        route_settle(c, rel, NULL);
-    }
+    settle(c, rel, r);
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
 static void on_types(void *arg, const struct muster_sql_result *r)
 {
-    struct cdc_ask *ask = arg;
-    struct relation *rel = ask->about;
-    struct cdc *c = cdc_ask_take(ask);
+    struct relation *rel = ((struct cdc_ask *)arg)->about;
+    struct cdc *c = take(arg);
+    uint32_t before[MAX_OIDS], after[MAX_OIDS];
+    size_t n;
 
     if (!c || lookup_failed(c, r))
         return;
+    n = relation_missing_types(rel, &c->types, before, MAX_OIDS);
     for (uint32_t i = 0; i < r->n_rows; i++) {
         struct types_row row = {.oid = oid_at(r, i, 0),
                                 .elem = oid_at(r, i, 1),
@@ -123,16 +152,15 @@ static void on_types(void *arg, const struct muster_sql_result *r)
         (void)types_learn(&c->types, &row); /* without memory the type stays text */
     }
     (void)relation_resolve(rel, &c->types); /* likewise */
-    if (r->n_rows == 0)
-        ((struct route *)rel->user)->typed = true; /* dropped since: text is all there is to say */
+    if (relation_missing_types(rel, &c->types, after, MAX_OIDS) == n && memcmp(before, after, n * sizeof *after) == 0)
+        ((struct route *)rel->user)->typed = true; /* dropped since, or no memory: text is all there is to say */
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
 static void on_key(void *arg, const struct muster_sql_result *r)
 {
-    struct cdc_ask *ask = arg;
-    struct relation *rel = ask->about;
-    struct cdc *c = cdc_ask_take(ask);
+    struct relation *rel = ((struct cdc_ask *)arg)->about;
+    struct cdc *c = take(arg);
     const char *names[32];
     uint32_t n;
 
@@ -146,29 +174,63 @@ static void on_key(void *arg, const struct muster_sql_result *r)
     pump_resume(c, PUMP_WAIT_CATALOG);
 }
 
-/* Ask about rel, or about no table. The pump waits already: a fault here must find nothing set that outlives it. */
-static void ask(struct cdc *c, struct relation *rel, uint64_t stmt, const struct muster_bytes *params, muster_sql_fn fn)
+struct question {
+    struct relation *rel; /* NULL: about no table */
+    uint64_t stmt;
+    muster_sql_fn fn;
+    uint32_t n;
+    struct muster_bytes params[5];
+};
+
+static int send(struct cdc *c, const struct question *q, uint32_t ticket)
 {
-    uint32_t n = stmt == c->stmt_gone ? 3 : stmt == c->stmt_table ? 2 : 1;
     struct cdc_ask *ask = cdc_ask_new(c);
     int err;
 
-    if (ask)
-        ask->about = rel;
+    if (!ask)
+        return MUSTER_ENOMEM;
+    ask->about = q->rel;
+    ask->ticket = ticket;
     c->metrics->add(c->host, c->m.questions, NULL, 1);
-    err = ask ? c->sql->exec(c->host, stmt, NULL, NULL, n, params, fn, ask) : MUSTER_ENOMEM;
-    if (!err)
-        return;
-    (void)cdc_ask_take(ask);
-    retry_later(c, err == MUSTER_EAGAIN ? "too many statements wait" : "no memory, or no link");
+    err = c->sql->exec(c->host, q->stmt, NULL, NULL, q->n, q->params, q->fn, ask);
+    if (err)
+        (void)cdc_ask_take(ask);
+    return err;
+}
+
+/* Ask what the pump waits for. An older question is answered to nobody: a timer may have made the pump ask again. */
+static void ask(struct cdc *c, const struct question *q)
+{
+    int err = send(c, q, ++c->ticket);
+
+    if (err == MUSTER_ELINK)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, "postgres_away", "what is needed to read a table cannot be looked up: PostgreSQL is away");
+    else if (err)
+        retry_later(c, err == MUSTER_EAGAIN ? "too many statements wait" : "no memory");
+}
+
+static struct muster_bytes bytes_of(const char *text)
+{
+    return (struct muster_bytes){text, text ? strlen(text) : 0};
+}
+
+static struct question table_question(const struct cdc *c, struct relation *rel, muster_sql_fn fn, char oid[16])
+{
+    (void)snprintf(oid, 16, "%u", rel->id);
+    return (struct question){.rel = rel,
+                             .stmt = c->stmt_table,
+                             .fn = fn,
+                             .n = 5,
+                             .params = {bytes_of(relation_name(rel, rel->schema)), bytes_of(relation_name(rel, rel->table)), bytes_of(oid),
+                                        bytes_of(route_given_column(c, rel)), bytes_of(c->config->tenant_column)}};
 }
 
 static void ask_table(struct cdc *c, struct relation *rel)
 {
-    const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
-    struct muster_bytes params[] = {{schema, strlen(schema)}, {table, strlen(table)}};
+    char oid[16];
+    struct question q = table_question(c, rel, on_table, oid);
 
-    ask(c, rel, c->stmt_table, params, on_table);
+    ask(c, &q);
 }
 
 static void ask_types(struct cdc *c, struct relation *rel, const uint32_t *oids, size_t n)
@@ -177,7 +239,7 @@ static void ask_types(struct cdc *c, struct relation *rel, const uint32_t *oids,
 
     put_oids(&list, oids, n);
     if (!buf_failed(&list))
-        ask(c, rel, c->stmt_types, &(struct muster_bytes){list.data, list.len}, on_types);
+        ask(c, &(struct question){.rel = rel, .stmt = c->stmt_types, .fn = on_types, .n = 1, .params = {{list.data, list.len}}});
     else
         retry_later(c, "no memory");
     buf_done(&list);
@@ -186,9 +248,9 @@ static void ask_types(struct cdc *c, struct relation *rel, const uint32_t *oids,
 static void ask_key(struct cdc *c, struct relation *rel)
 {
     char oid[16];
-    int len = snprintf(oid, sizeof oid, "%u", rel->id);
 
-    ask(c, rel, c->stmt_key, &(struct muster_bytes){oid, (size_t)len}, on_key);
+    (void)snprintf(oid, sizeof oid, "%u", rel->id);
+    ask(c, &(struct question){.rel = rel, .stmt = c->stmt_key, .fn = on_key, .n = 1, .params = {bytes_of(oid)}});
 }
 
 /* A backend that has written its commit may be held up before others see it: by the scheduler, or for as long as a synchronous
@@ -211,7 +273,7 @@ static void wait_to_see(struct cdc *c)
 
 static void on_visible(void *arg, const struct muster_sql_result *r)
 {
-    struct cdc *c = cdc_ask_take(arg);
+    struct cdc *c = take(arg);
 
     if (!c || lookup_failed(c, r))
         return;
@@ -225,14 +287,14 @@ static void on_visible(void *arg, const struct muster_sql_result *r)
 int catalog_sees(struct cdc *c)
 {
     char xid[16];
-    int len = snprintf(xid, sizeof xid, "%u", c->begin.xid);
 
     if (c->visible)
         return 0;
     if (!c->invisible_ns)
         c->invisible_ns = c->timer->now(c->host);
     pump_wait(c, PUMP_WAIT_CATALOG);
-    ask(c, NULL, c->stmt_visible, &(struct muster_bytes){xid, (size_t)len}, on_visible);
+    (void)snprintf(xid, sizeof xid, "%u", c->begin.xid);
+    ask(c, &(struct question){.stmt = c->stmt_visible, .fn = on_visible, .n = 1, .params = {bytes_of(xid)}});
     return MUSTER_EAGAIN;
 }
 
@@ -258,33 +320,54 @@ int catalog_settle(struct cdc *c, struct relation *rel, struct route *r)
     return MUSTER_EAGAIN;
 }
 
+/* ---- the review ---------------------------------------------------------------------------------------------------------------- */
+
+/* The route, where what is asked about it still counts. The pump waits for none of this. */
+static struct route *reviewed(const struct relation *rel)
+{
+    struct route *r = rel->user;
+
+    return r && r->refused && r->known && r->described == rel->described ? r : NULL;
+}
+
+static void on_reviewed(void *arg, const struct muster_sql_result *r)
+{
+    struct relation *rel = ((struct cdc_ask *)arg)->about;
+    struct cdc *c = cdc_ask_take(arg);
+
+    if (c && !r->code && reviewed(rel))
+        settle(c, rel, r);
+}
+
 static void on_gone(void *arg, const struct muster_sql_result *r)
 {
-    struct cdc_ask *ask = arg;
-    struct relation *rel = ask->about;
-    struct cdc *c = cdc_ask_take(ask);
+    struct relation *rel = ((struct cdc_ask *)arg)->about;
+    struct cdc *c = cdc_ask_take(arg);
+    struct question q;
+    char oid[16];
 
-    if (!c || r->code)
-        return; /* asked again soon */
-    if (r->n_rows == 0)
+    if (!c || r->code || !reviewed(rel))
+        return; /* looked at again soon */
+    if (r->n_rows == 0) {
         route_gone(c, rel);
-    else
-        ask_table(c, rel);
+        return;
+    }
+    q = table_question(c, rel, on_reviewed, oid);
+    (void)send(c, &q, 0);
 }
 
 void catalog_review(struct cdc *c)
 {
     void *value;
+    int err = 0;
 
-    for (size_t at = 0; map_next(&c->relations.by_id, &at, NULL, &value);) {
+    for (size_t at = 0; !err && map_next(&c->relations.by_id, &at, NULL, &value);) {
         struct relation *rel = value;
-        const struct route *r = rel->user;
-        const char *schema = relation_name(rel, rel->schema), *table = relation_name(rel, rel->table);
-        struct muster_bytes params[] = {{c->config->publication, strlen(c->config->publication)},
-                                        {schema, strlen(schema)},
-                                        {table, strlen(table)}};
 
-        if (r && r->refused)
-            ask(c, rel, c->stmt_gone, params, on_gone);
+        if (reviewed(rel))
+            err = send(c, &(struct question){.rel = rel, .stmt = c->stmt_gone, .fn = on_gone, .n = 3,
+                                             .params = {bytes_of(c->config->publication), bytes_of(relation_name(rel, rel->schema)),
+                                                        bytes_of(relation_name(rel, rel->table))}},
+                       0); /* a full queue: the rest is looked at in 5 s */
     }
 }

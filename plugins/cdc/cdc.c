@@ -44,6 +44,8 @@ static const struct muster_option options[] = {
      FIELD(snapshot)},
     {.key = "origin", .help = "any: every change; none: only what was written here, not what replication brought.", .type = MUSTER_T_ENUM,
      .choices = "any|none", .def = "any", FIELD(origin)},
+    {.key = "encoding", .help = "Of bodies: json, or msgpack also for tenants that do not ask for it.", .type = MUSTER_T_ENUM,
+     .choices = "json|msgpack", .def = "json", FIELD(encoding)},
     {.key = "tenant_column", .help = "The column that names a row's tenant, where a table says no other.", .type = MUSTER_T_STRING,
      .def = "tenant_id", .min = 1, .max = 63, FIELD(tenant_column)},
     {.key = "unroutable.tenant", .help = "Takes the rows whose tenant is NULL, illegal or unknown.", .type = MUSTER_T_STRING,
@@ -124,6 +126,7 @@ static void end_life(struct cdc *c)
     source_close(c);
     sink_reset(c);
     pump_reset(c);
+    types_done(&c->types); /* the next server may be another cluster, with other types under these numbers */
     gap_reset(c);
     channels_reset(&c->channels, false);
 }
@@ -163,7 +166,9 @@ static void put_refused(struct cdc *c, char *out, size_t size)
 
     for (size_t at = 0; len + 1 < size && map_next(&c->relations.by_id, &at, NULL, &rel);) {
         const struct route *r = ((struct relation *)rel)->user;
-        int n = r && r->refused ? snprintf(out + len, size - len, "%s%s", len ? ", " : "", r->name) : 0;
+        int n = r && r->refused ? snprintf(out + len, size - len, "%s%s%s%s%s", len ? ", " : "", r->name, r->leaf[0] ? " (partition " : "",
+                                           r->leaf, r->leaf[0] ? ")" : "")
+                                : 0;
 
         len += n > 0 ? (size_t)n : 0;
     }
@@ -294,6 +299,7 @@ static int make_metrics(struct cdc *c)
         {MUSTER_COUNTER, "restarts_total", "Times that the instance began again from slot and stream.", NULL, &c->m.restarts},
         {MUSTER_COUNTER, "gaps_total", "Gaps told as evt.cdc.gap.", NULL, &c->m.gaps},
         {MUSTER_GAUGE, "lag_bytes", "Log that PostgreSQL keeps for the slot, asked every 5 s.", NULL, &c->m.lag},
+        {MUSTER_GAUGE, "unconfirmed_bytes", "Log behind the slot's confirmed position, asked every 5 s.", NULL, &c->m.unconfirmed},
         {MUSTER_GAUGE, "window_messages", "Messages sent and not yet acknowledged.", NULL, &c->m.window},
         {MUSTER_HISTOGRAM, "commit_to_ack_seconds", "From reading a commit to the acknowledgement of all before it.", NULL,
          &c->m.commit_to_ack},

@@ -31,13 +31,14 @@
 
 struct cdc_config {
     const char *publication, *slot, *tenant_column, *unroutable_tenant;
-    int32_t snapshot, origin;
+    int32_t snapshot, origin, encoding;
     int64_t retention_ns, max_bytes, replicas, window_msgs, window_bytes;
     struct muster_map tables; /* of struct route_setting */
     struct muster_list messages;
 };
 
 enum { ORIGIN_ANY, ORIGIN_NONE };
+enum { ENCODING_JSON, ENCODING_MSGPACK };
 
 /* The publication of muster.tenants and muster.tables, read beside the configured one. */
 #define CDC_REGISTRY "muster_registry"
@@ -75,7 +76,7 @@ struct cdc_record {
 };
 
 struct cdc_metrics {
-    uint64_t published, skipped, unroutable, refused, questions, restarts, gaps, lag, window, commit_to_ack;
+    uint64_t published, skipped, unroutable, refused, questions, restarts, gaps, lag, unconfirmed, window, commit_to_ack;
 };
 
 struct cdc {
@@ -137,6 +138,7 @@ struct cdc {
     uint32_t ordinal, part; /* of the message being handled; parts below `part` are done */
     uint64_t wal_end;       /* the server's, as far as it told */
     unsigned int waits;     /* PUMP_WAIT_*: what the pump waits for */
+    uint32_t ticket;        /* of the question that the pump asked last; from 1 */
     uint64_t stmt_types, stmt_key, stmt_table, stmt_gone, stmt_visible, stmt_lag;
     struct out out; /* writes the bodies */
     struct draft drafts[2];  /* one is written while the sink may hold the other */
@@ -147,7 +149,8 @@ struct cdc {
 struct cdc_ask {
     struct cdc *c;
     uint32_t generation;
-    void *about; /* the asker's; borrowed */
+    uint32_t ticket; /* catalog.c: of the question */
+    void *about;     /* the asker's; borrowed */
 };
 struct cdc_ask *cdc_ask_new(struct cdc *c);
 /* Free the ask and return the instance, or NULL when the answer comes too late. */
@@ -210,6 +213,7 @@ static inline struct draft *cdc_draft(struct cdc *c)
 {
     return &c->drafts[c->draft];
 }
+/* MessagePack where tenant or instance says so. */
 uint32_t deliver_encoding(struct cdc *c, const struct muster_tenant *tenant);
 /* deliver_rows.c */
 int deliver_row(struct cdc *c);

@@ -340,9 +340,34 @@ static uint32_t first_key(const struct relation *rel)
     return i;
 }
 
+/* PostgreSQL's text is what a body shows: the usual key. */
+static bool is_plain(struct value_type type)
+{
+    return !type.array && (type.kind == VALUE_TEXT || type.kind == VALUE_INT || type.kind == VALUE_FLOAT);
+}
+
+/* Append the value as a body shows it, a string without its quotes: it has no escapes, because texts are plain. */
+static void put_shown(struct out *o, struct value_type type, const struct pgoutput_cell *cell, struct buf *b)
+{
+    uint32_t encoding = o->encoding;
+    size_t from = b->len, len;
+
+    o->encoding = MUSTER_JSON;
+    out_to(o, b);
+    value_put(o, type, cell->data, cell->len);
+    o->encoding = encoding;
+    len = b->len - from;
+    if (buf_failed(b) || len < 2 || b->data[from] != '"')
+        return;
+    memmove(b->data + from, b->data + from + 1, len - 2);
+    b->len -= 2;
+    b->data[b->len] = '\0';
+}
+
 int change_key(const struct change *c, struct out *o, struct buf *b, char *token)
 {
     const struct pgoutput_cell *cell = c->rel->n_key == 1 ? key_cell(c, first_key(c->rel)) : NULL;
+    struct value_type type = cell ? c->rel->columns[first_key(c->rel)].value : (struct value_type){0};
     size_t from = b->len;
 
     if (token)
@@ -350,7 +375,9 @@ int change_key(const struct change *c, struct out *o, struct buf *b, char *token
     if (c->op == 'T' || c->rel->n_key == 0 || (c->rel->n_key == 1 && (!cell || cell->kind == 'n')))
         return 0;
     /* A control character in a header could forge the next one. */
-    if (cell && change_fits_header(cell->data, cell->len))
+    if (cell && !is_plain(type))
+        put_shown(o, type, cell, b);
+    else if (cell && change_fits_header(cell->data, cell->len))
         buf_put(b, cell->data, cell->len);
     else
         put_key_array(c, o, b);
@@ -358,7 +385,7 @@ int change_key(const struct change *c, struct out *o, struct buf *b, char *token
         return MUSTER_ENOMEM;
     if (!token)
         return 0;
-    if (cell)
+    if (cell && is_plain(type))
         (void)name_token(cell->data, cell->len, token);
     else
         (void)name_token(b->data + from, b->len - from, token); /* it ends in a NUL */

@@ -55,8 +55,8 @@ int change_check(const struct change *c);
  * even the key fits. b has nothing of the body then. */
 int change_body(const struct change *c, struct out *o, size_t max, struct buf *b);
 
-/* Append the value of Muster-Key: the value's text for one column, the JSON array of the values for
- * several. One value with bytes that no header can carry (control characters, not UTF-8, space at
+/* Append the value of Muster-Key: for one column the value as a body shows it (of a string what stands
+ * between the quotes), for several the JSON array of the values. One value with bytes that no header can carry (control characters, not UTF-8, space at
  * an end) is a JSON array too. Nothing is appended where there is no key. token (NAME_TOKEN_SIZE
  * bytes) is the subject's key token, "_" where there is no key; NULL: not wanted, which spares a
  * hash. MUSTER_ENOMEM. */

@@ -279,36 +279,50 @@ void channel_ask(struct cdc *c, struct channel *ch)
 
 struct heads {
     struct cdc *c;
+    struct out out;
     struct buf body;
     const struct muster_tenant *tenant;
-    bool any;
+    size_t at, n; /* of the open map: where it began, how many channels it has */
 };
 
 static void flush_heads(struct heads *h)
 {
     struct muster_publication pub = {.size = sizeof pub, .tenant = h->tenant, .subject = "evt._.head"};
 
-    if (!h->any)
+    if (!h->n)
         return;
-    buf_putc(&h->body, '}');
+    out_close(&h->out, OUT_MAP, h->at, h->n);
     pub.payload = (struct muster_bytes){h->body.data, h->body.len};
     if (!buf_failed(&h->body))
         (void)h->c->bus->publish(h->c->host, &pub); /* a notice; the next one says more */
-    h->any = false;
+    h->n = 0;
+}
+
+static void begin_heads(struct heads *h, const struct muster_tenant *tenant)
+{
+    h->tenant = tenant;
+    h->out.encoding = deliver_encoding(h->c, tenant);
+    buf_clear(&h->body);
+    out_to(&h->out, &h->body);
+    h->at = out_open(&h->out, OUT_MAP);
 }
 
 static void add_head(struct heads *h, struct channel *ch, uint64_t to)
 {
-    if (ch->tenant != h->tenant || h->body.len > 60000) {
+    size_t at;
+
+    if (ch->tenant != h->tenant || h->body.len > 60000)
         flush_heads(h);
-        h->tenant = ch->tenant;
-    }
-    if (!h->any)
-        buf_clear(&h->body);
-    buf_putc(&h->body, h->any ? ',' : '{');
-    buf_put_json(&h->body, ch->name, strlen(ch->name));
-    buf_printf(&h->body, ":{\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)h->c->record.epoch, (unsigned long long)to);
-    h->any = true;
+    if (!h->n)
+        begin_heads(h, ch->tenant);
+    out_key(&h->out, ch->name, strlen(ch->name));
+    at = out_open(&h->out, OUT_MAP);
+    OUT_KEY(&h->out, "epoch");
+    out_u64(&h->out, h->c->record.epoch);
+    OUT_KEY(&h->out, "seq");
+    out_u64(&h->out, to);
+    out_close(&h->out, OUT_MAP, at, 2);
+    h->n++;
     ch->told = to;
 }
 
@@ -343,5 +357,6 @@ void channels_tell(struct cdc *c)
         }
     }
     flush_heads(&h);
+    out_done(&h.out);
     buf_done(&h.body);
 }

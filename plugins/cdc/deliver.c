@@ -9,6 +9,8 @@ uint32_t deliver_encoding(struct cdc *c, const struct muster_tenant *tenant)
 {
     struct muster_tenant_limits limits = {.size = sizeof limits};
 
+    if (c->config->encoding == ENCODING_MSGPACK)
+        return MUSTER_MSGPACK;
     return c->tenants->limits(c->host, tenant, &limits) == 0 && limits.encoding == MUSTER_MSGPACK ? MUSTER_MSGPACK : MUSTER_JSON;
 }
 

@@ -5,7 +5,7 @@
 
 #include "cdc/cdc.h"
 
-enum { MAX_BODY = 1000000 };
+enum { MAX_BODY = 1000000, HOPELESS = 1 };
 
 /* One row on its way; build() gets it through the delivery's change. */
 struct row {
@@ -25,7 +25,7 @@ static int skip_hopeless(struct cdc *c, const struct delivery *d)
     c->host->log(c->host, MUSTER_LOG_ERROR, "%s: a change whose key alone is over %d bytes goes to nobody", d->channel, MAX_BODY);
     c->metrics->add(c->host, c->m.refused, NULL, 1);
     c->part++;
-    return MUSTER_EINVAL;
+    return HOPELESS;
 }
 
 static int build_change(struct cdc *c, const struct delivery *d, bool list_columns)
@@ -53,7 +53,6 @@ static int deliver_to(struct cdc *c, struct row *row, const struct muster_tenant
                          .change = &row->change,
                          .op = op_name(op),
                          .token = token};
-    uint32_t part = c->part;
     int err;
 
     row->change.op = op;
@@ -65,7 +64,7 @@ static int deliver_to(struct cdc *c, struct row *row, const struct muster_tenant
         return err;
     }
     err = deliver(c, &d, build_change);
-    return err && c->part != part ? 0 : err; /* hopeless: it was counted and is behind us */
+    return err == HOPELESS ? 0 : err; /* it was counted and is behind us */
 }
 
 /* ---- whose ------------------------------------------------------------------------------------------------------------------ */

@@ -383,9 +383,70 @@ bool jsontree_check(const char *text, size_t len)
     return value(&w) && w.p == w.end;
 }
 
-bool jsontree_pack(struct out *o, const char *text, size_t len)
+bool jsontree_pack(struct out *o, const char *text, size_t len, unsigned depth)
 {
-    struct walk w = {.p = text, .end = text + len, .o = o, .left = JSONTREE_DEPTH_MSGPACK};
+    struct walk w = {.p = text, .end = text + len, .o = o, .left = depth};
 
     return value(&w) && w.p == w.end;
+}
+
+static bool next_member(struct walk *w, struct jsontree_span *key, struct jsontree_span *v)
+{
+    skip_space(w);
+    key->s = w->p + 1;
+    if (!take(w, '"') || !string(w))
+        return false;
+    key->len = (size_t)(w->p - 1 - key->s);
+    skip_space(w);
+    if (!take(w, ':'))
+        return false;
+    skip_space(w);
+    v->s = w->p;
+    if (!value(w))
+        return false;
+    v->len = (size_t)(w->p - v->s);
+    while (strchr(" \n\r\t", v->s[v->len - 1])) /* a value is not empty */
+        v->len--;
+    return true;
+}
+
+bool jsontree_each(const char *text, size_t len, void (*fn)(void *arg, struct jsontree_span key, struct jsontree_span value), void *arg)
+{
+    struct walk w = {.p = text, .end = text + len, .left = JSONTREE_DEPTH_JSON};
+    struct jsontree_span key, v;
+
+    skip_space(&w);
+    if (!take(&w, '{'))
+        return false;
+    skip_space(&w);
+    if (!take(&w, '}')) {
+        do {
+            if (!next_member(&w, &key, &v))
+                return false;
+            fn(arg, key, v);
+        } while (take(&w, ','));
+        if (!take(&w, '}'))
+            return false;
+    }
+    skip_space(&w);
+    return w.p == w.end;
+}
+
+bool jsontree_string(const char *text, size_t len, struct buf *to)
+{
+    struct walk w = {.p = text, .end = text + len};
+
+    if (!take(&w, '"'))
+        return false;
+    while (w.p < w.end && (unsigned char)*w.p >= 0x20) {
+        char c = *w.p++;
+
+        if (c == '"')
+            return w.p == w.end;
+        if (c == '\\' ? !escape(&w, to) : false)
+            return false;
+        if (c != '\\')
+            buf_putc(to, c);
+    }
+    return false;
 }

@@ -97,6 +97,20 @@ static const char *get_name(struct cursor *c)
     return name;
 }
 
+/* The same without a bound of ours: PostgreSQL sets none for prefixes of messages and names of origins. */
+static const char *get_text(struct cursor *c)
+{
+    const char *text = (const char *)c->p;
+    const uint8_t *nul = c->p < c->end ? memchr(c->p, 0, (size_t)(c->end - c->p)) : NULL;
+
+    if (!nul) {
+        refuse(c, "text without an end");
+        return "";
+    }
+    c->p = nul + 1;
+    return text;
+}
+
 /* The array of items with room for n, at most PGOUTPUT_COLUMNS_MAX. NULL: no memory, items stays as
  * it was. */
 static void *grow(void *items, uint32_t *cap, uint32_t n, size_t size)
@@ -179,7 +193,7 @@ static void get_commit(struct cursor *c, struct pgoutput *d)
 static void get_origin(struct cursor *c, struct pgoutput *d)
 {
     d->origin.commit_lsn = get_u64(c);
-    d->origin.name = get_name(c);
+    d->origin.name = get_text(c);
 }
 
 static void get_type(struct cursor *c, struct pgoutput *d)
@@ -266,7 +280,7 @@ static void get_message(struct cursor *c, struct pgoutput *d)
 {
     d->message.transactional = get_u8(c) & 1;
     d->message.lsn = get_u64(c);
-    d->message.prefix = get_name(c);
+    d->message.prefix = get_text(c);
     d->message.len = get_u32(c);
     d->message.content = (const char *)bytes(c, d->message.len);
 }

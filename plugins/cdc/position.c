@@ -357,7 +357,10 @@ static void on_checked(void *arg, int code, const struct muster_stream_info *inf
 
 /* ---- the lag -------------------------------------------------------------------------------------------------------------- */
 
-static const char lag_sql[] = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint"
+/* The log is kept from the beginning of the oldest transaction that was open, which may lie far before what is confirmed. */
+static const char lag_sql[] = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint,"
+                              " pg_wal_lsn_diff(pg_current_wal_flush_lsn(), confirmed_flush_lsn)::bigint,"
+                              " current_setting('synchronous_standby_names')"
                               " FROM pg_catalog.pg_replication_slots WHERE slot_name = $1";
 
 int position_prepare(struct cdc *c)
@@ -368,10 +371,16 @@ int position_prepare(struct cdc *c)
 static void on_lag(void *arg, const struct muster_sql_result *r)
 {
     struct cdc *c = arg;
-    const char *bytes = r->code || !r->n_rows ? NULL : r->get(r, 0, 0);
+    const char *kept, *unconfirmed;
 
-    if (bytes) /* while PostgreSQL is away the last one stands */
-        c->metrics->set(c->host, c->m.lag, NULL, strtoll(bytes, NULL, 10));
+    if (r->code || !r->n_rows)
+        return; /* while PostgreSQL is away the last ones stand */
+    kept = r->get(r, 0, 0);
+    unconfirmed = r->get(r, 0, 1);
+    c->metrics->set(c->host, c->m.lag, NULL, kept ? strtoll(kept, NULL, 10) : 0);
+    c->metrics->set(c->host, c->m.unconfirmed, NULL, unconfirmed ? strtoll(unconfirmed, NULL, 10) : 0);
+    if (c->source.step == SOURCE_COPYING)
+        (void)source_check_standbys(c, r->get(r, 0, 2)); /* the setting may have changed */
 }
 
 void position_measure(struct cdc *c)

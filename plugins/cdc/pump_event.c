@@ -1,20 +1,20 @@
 /*
  * Logical messages written by muster.emit(): {tenant, service, event, key, body} becomes R._in.<T>.evt.<service>.<event>.<key>.
  *
- * The content is our own function's, but any superuser can write one: what emit() would have refused is counted, said, and goes to
- * nobody.
+ * The body is copied as it stands, so that no digit is lost. The content is our own function's, but any superuser can write one: what
+ * emit() would have refused is counted, said, and goes to nobody.
  */
 #include <string.h>
 
 #include "base/name.h"
 #include "cdc/cdc.h"
+#include "cdc/jsontree.h"
 
-enum { MAX_KEY = 1024 }; /* bytes, as in muster.emit() */
+enum { MAX_KEY = 1024, MAX_CONTENT = 1000000 }; /* bytes, as in muster.emit() */
 
+/* Strings stand between their quotes, the body from brace to brace. */
 struct event {
-    const struct muster_value *body;
-    const char *tenant, *service, *name, *key;
-    size_t tenant_len, service_len, name_len, key_len;
+    struct jsontree_span tenant, service, name, key, body;
 };
 
 static bool is_wanted(const struct cdc *c, const char *prefix)
@@ -25,24 +25,53 @@ static bool is_wanted(const struct cdc *c, const char *prefix)
     return false;
 }
 
-static const char *text(struct cdc *c, const struct muster_value *doc, const char *key, size_t *ret_len)
+static bool span_is(struct jsontree_span s, const char *text)
 {
-    const struct muster_value *v = c->codec->get(doc, key);
+    return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
+}
 
-    *ret_len = 0;
-    return v ? c->codec->as_str(v, ret_len) : NULL;
+static void on_member(void *arg, struct jsontree_span key, struct jsontree_span value)
+{
+    struct event *e = arg;
+    struct jsontree_span inner = value;
+
+    if (value.s[0] == '"')
+        inner = (struct jsontree_span){value.s + 1, value.len - 2};
+    if (span_is(key, "body") && value.s[0] == '{')
+        e->body = value;
+    else if (value.s[0] != '"')
+        return;
+    else if (span_is(key, "tenant"))
+        e->tenant = inner;
+    else if (span_is(key, "service"))
+        e->service = inner;
+    else if (span_is(key, "event"))
+        e->name = inner;
+    else if (span_is(key, "key"))
+        e->key = inner;
+}
+
+/* A key may have escapes; names may not, so that those are no names. */
+static bool unescape_key(struct event *e, struct buf *to)
+{
+    if (!e->key.s || !memchr(e->key.s, '\\', e->key.len))
+        return true;
+    buf_clear(to);
+    if (!jsontree_string(e->key.s - 1, e->key.len + 2, to) || buf_failed(to))
+        return false;
+    e->key = (struct jsontree_span){to->data, to->len};
+    return true;
 }
 
 /* Of public names: "_.head" is the brokers' own. */
-static bool read_event(struct cdc *c, const struct muster_value *doc, struct event *e)
+static bool read_event(struct cdc *c, struct event *e)
 {
-    e->tenant = text(c, doc, "tenant", &e->tenant_len);
-    e->service = text(c, doc, "service", &e->service_len);
-    e->name = text(c, doc, "event", &e->name_len);
-    e->key = text(c, doc, "key", &e->key_len);
-    e->body = c->codec->get(doc, "body");
-    return e->tenant && e->service && e->name && e->key_len > 0 && e->key_len <= MAX_KEY && e->body &&
-           c->codec->type(e->body) == MUSTER_MAP && name_is_public(e->service, e->service_len) && name_is_public(e->name, e->name_len);
+    const struct pgoutput_message *m = &c->msg.message;
+
+    *e = (struct event){.body = {NULL, 0}};
+    return m->len <= MAX_CONTENT && out_is_utf8(m->content, m->len) && jsontree_each(m->content, m->len, on_member, e) &&
+           unescape_key(e, &c->out.string) && e->tenant.s && e->key.len > 0 && e->key.len <= MAX_KEY && e->body.s &&
+           name_is_public(e->service.s, e->service.len) && name_is_public(e->name.s, e->name.len);
 }
 
 static int build_event(struct cdc *c, const struct delivery *d, bool list_columns)
@@ -53,74 +82,69 @@ static int build_event(struct cdc *c, const struct delivery *d, bool list_column
     return 0; /* the body stands there already */
 }
 
-static int write_body(struct cdc *c, const struct event *e, const struct muster_tenant *tenant)
+/* False when it is too deep for MessagePack. */
+static bool write_body(struct cdc *c, const struct event *e, const struct muster_tenant *tenant)
 {
-    struct muster_writer *w;
-    struct muster_bytes bytes;
-    int err = c->codec->writer_new(c->host, deliver_encoding(c, tenant), &w);
+    struct buf *body = &cdc_draft(c)->body;
 
-    if (err)
-        return err;
-    c->codec->put_value(w, e->body);
-    err = c->codec->bytes(w, &bytes);
-    buf_clear(&cdc_draft(c)->body);
-    if (!err)
-        buf_put(&cdc_draft(c)->body, bytes.data, bytes.len);
-    c->codec->writer_free(w);
-    return err;
+    buf_clear(body);
+    c->out.encoding = deliver_encoding(c, tenant);
+    out_to(&c->out, body);
+    if (c->out.encoding == MUSTER_MSGPACK)
+        return jsontree_pack(&c->out, e->body.s, e->body.len, JSONTREE_DEPTH_BODY);
+    out_verbatim(&c->out, e->body.s, e->body.len);
+    return true;
 }
 
 static void put_key(struct buf *b, const struct event *e)
 {
     buf_clear(b);
-    if (change_fits_header(e->key, e->key_len)) {
-        buf_put(b, e->key, e->key_len);
+    if (change_fits_header(e->key.s, e->key.len)) {
+        buf_put(b, e->key.s, e->key.len);
         return;
     }
     buf_putc(b, '[');
-    buf_put_json(b, e->key, e->key_len);
+    buf_put_json(b, e->key.s, e->key.len);
     buf_putc(b, ']');
+}
+
+static void refuse(struct cdc *c, const char *why)
+{
+    c->metrics->add(c->host, c->m.refused, NULL, 1);
+    c->host->log(c->host, MUSTER_LOG_WARN, "a message with prefix %.64s goes to nobody: %s", c->msg.message.prefix, why);
 }
 
 static int publish_event(struct cdc *c, const struct event *e, const struct muster_tenant *tenant)
 {
     char channel[NAME_MAX_LEN + 8], name[NAME_MAX_LEN + 1], token[NAME_TOKEN_SIZE];
     struct delivery d = {.tenant = tenant, .channel = channel, .op = name, .token = token};
-    int err;
 
     if (sink_has(c, (struct position){c->begin.final_lsn, c->ordinal, c->part}))
         return 0;
     memcpy(channel, "evt.", 4);
-    memcpy(channel + 4, e->service, e->service_len);
-    channel[4 + e->service_len] = '\0';
-    memcpy(name, e->name, e->name_len);
-    name[e->name_len] = '\0';
-    (void)name_token(e->key, e->key_len, token);
-    put_key(&cdc_draft(c)->key, e);
-    err = write_body(c, e, tenant);
-    if (err) {
-        cdc_fault(c, MUSTER_HEALTH_DOWN, "no_memory", "an event could not be encoded (error %d)", err);
-        return err;
+    memcpy(channel + 4, e->service.s, e->service.len);
+    channel[4 + e->service.len] = '\0';
+    memcpy(name, e->name.s, e->name.len);
+    name[e->name.len] = '\0';
+    (void)name_token(e->key.s, e->key.len, token);
+    put_key(&cdc_draft(c)->key, e); /* before the body, whose writer has a use for the same scratch */
+    if (!write_body(c, e, tenant)) {
+        refuse(c, "its body is nested more than 32 levels deep, which MessagePack readers refuse");
+        return 0;
     }
     return deliver(c, &d, build_event);
 }
 
-static void refuse(struct cdc *c, const char *why)
-{
-    c->metrics->add(c->host, c->m.refused, NULL, 1);
-    c->host->log(c->host, MUSTER_LOG_WARN, "a message with prefix %s goes to nobody: %s", c->msg.message.prefix, why);
-}
-
-static int handle_event(struct cdc *c, const struct muster_value *doc)
+static int handle_event(struct cdc *c)
 {
     const struct muster_tenant *tenant = NULL;
     struct event e;
 
-    if (!read_event(c, doc, &e)) {
+    if (!read_event(c, &e)) {
         refuse(c, "expected {tenant, service, event, key, body} as muster.emit() writes it");
         return 0;
     }
-    switch (route_tenant(c, e.tenant, e.tenant_len, &tenant)) {
+    switch (route_tenant(c, e.tenant.s, e.tenant.len, &tenant)) {
     case ROUTE_WAIT:
         return MUSTER_EAGAIN;
     case ROUTE_TENANT:
@@ -134,8 +158,6 @@ static int handle_event(struct cdc *c, const struct muster_value *doc)
 int pump_event(struct cdc *c)
 {
     const struct pgoutput_message *m = &c->msg.message;
-    struct muster_value *doc;
-    int err;
 
     if (!c->events || !is_wanted(c, m->prefix))
         return 0;
@@ -145,11 +167,5 @@ int pump_event(struct cdc *c)
     }
     if (c->foreign && c->config->origin == ORIGIN_NONE)
         return 0;
-    if (c->codec->decode(c->host, MUSTER_JSON, (struct muster_bytes){m->content, m->len}, &doc)) {
-        refuse(c, "it is not JSON within the limits");
-        return 0;
-    }
-    err = handle_event(c, doc);
-    c->codec->free_doc(doc);
-    return err;
+    return handle_event(c);
 }

@@ -52,7 +52,7 @@ int routes_load(struct cdc *c)
 static struct route_setting setting_of(const struct cdc *c, const char *name, const struct route_setting *kept)
 {
     const struct muster_map *m = &c->config->tables;
-    struct route_setting s = kept ? *kept : (struct route_setting){0};
+    struct route_setting s = *kept;
 
     for (size_t i = 0; i < m->n; i++) {
         const struct route_setting *given = (const struct route_setting *)m->entries + i;
@@ -78,7 +78,13 @@ static bool in_identity(const struct relation *rel, int column)
 
 static void tell_refused(struct cdc *c, const struct route *r, const char *column)
 {
-    c->host->log(c->host, MUSTER_LOG_ERROR,
+    if (r->leaf[0])
+        c->host->log(c->host, MUSTER_LOG_ERROR,
+                     "table %s is refused: the replica identity of its partition %s lacks the tenant column %s; run ALTER TABLE %s REPLICA "
+                     "IDENTITY FULL (or USING INDEX with one that has it): partitions do not inherit it",
+                     r->name, r->leaf, column, r->leaf);
+    else
+        c->host->log(c->host, MUSTER_LOG_ERROR,
                  r->column >= 0 ? "table %s is refused: its replica identity lacks the tenant column %s; run ALTER TABLE %s REPLICA "
                                   "IDENTITY FULL (or USING INDEX with one that has it), or map it with `muster publish --tenant`"
                                 : "table %s is refused: it has no tenant column %s; map table %s with `muster publish --tenant T`, or "
@@ -98,17 +104,26 @@ static void set_refused(struct cdc *c, struct route *r, bool refused, const char
     cdc_say(c);
 }
 
-void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept)
+const char *route_given_column(const struct cdc *c, const struct relation *rel)
+{
+    const struct route *r = rel->user;
+
+    return setting_of(c, r->name, &(struct route_setting){0}).tenant_column;
+}
+
+void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept, const char *leaf)
 {
     struct route *r = rel->user;
     struct route_setting s = setting_of(c, r->name, kept);
     const char *column = s.tenant_column ? s.tenant_column : c->config->tenant_column;
 
     r->known = true;
+    r->ready = false; /* types and key are looked up for what was refused, too, when it is no more */
     r->subject_key = s.subject_key;
     (void)snprintf(r->mapped, sizeof r->mapped, "%s", s.tenant ? s.tenant : "");
     r->column = s.tenant ? -1 : relation_find_column(rel, column);
-    set_refused(c, r, !s.tenant && !in_identity(rel, r->column), column);
+    (void)snprintf(r->leaf, sizeof r->leaf, "%s", leaf && !s.tenant && in_identity(rel, r->column) ? leaf : "");
+    set_refused(c, r, !s.tenant && (r->leaf[0] || !in_identity(rel, r->column)), column);
 }
 
 void route_gone(struct cdc *c, struct relation *rel)

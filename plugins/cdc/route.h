@@ -37,6 +37,7 @@ struct route {
     char mapped[NAME_MAX_LEN + 1]; /* name of the tenant; "": by column */
     char channel[256];             /* "cdc.main.public.orders" */
     char name[160];                /* "public.orders", for people */
+    char leaf[160];                /* a partition because of which it is refused; "": none */
     uint64_t n_unroutable;
     int64_t told_ns; /* of the last line on unroutable rows */
 };
@@ -49,8 +50,11 @@ void routes_tables_changed(struct cdc *c);
 int routes_load(struct cdc *c);
 /* The route of rel, not `ready` when it is new or old. NULL: no memory. */
 struct route *route_of(struct cdc *c, struct relation *rel);
-/* Take what muster.tables says of the relation's table; NULL: nothing. The configuration's settings go before. */
-void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept);
+/* Take what muster.tables says of the relation's table; the configuration's settings go before. leaf: a partition whose identity
+ * lacks the tenant column, or NULL. */
+void route_settle(struct cdc *c, struct relation *rel, const struct route_setting *kept, const char *leaf);
+/* The tenant column that the configuration gives rel's table, or NULL. */
+const char *route_given_column(const struct cdc *c, const struct relation *rel);
 /* The table is published no more: it is nobody's fault now. */
 void route_gone(struct cdc *c, struct relation *rel);
 void route_free(void *route);

@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "base/clock.h"
 #include "cdc/cdc.h"
@@ -20,11 +21,11 @@ static const char look_format[] =
     "  WHERE NOT EXISTS (SELECT FROM pg_publication WHERE pubname = p.name)),"
     " l.slot_name IS NOT NULL, coalesce(l.plugin, ''), coalesce(l.database = current_database(), false), coalesce(l.active, false),"
     " coalesce(l.active_pid, 0), coalesce(l.confirmed_flush_lsn::text, ''), coalesce(l.wal_status, ''),"
-    " pg_current_wal_flush_lsn()::text, left(pg_walfile_name(pg_current_wal_flush_lsn()), 8)"
+    " pg_current_wal_flush_lsn()::text, left(pg_walfile_name(pg_current_wal_flush_lsn()), 8), current_setting('synchronous_standby_names')"
     " FROM pg_control_system() s, pg_database d, pg_roles r LEFT JOIN pg_replication_slots l ON l.slot_name = %s"
     " WHERE d.datname = current_database() AND r.rolname = current_user";
 enum { LOOK_SYSTEM, LOOK_WAL_LEVEL, LOOK_VERSION, LOOK_ENCODING, LOOK_MAY, LOOK_NO_PUBLICATION, LOOK_SLOT, LOOK_PLUGIN, LOOK_HERE,
-       LOOK_ACTIVE, LOOK_PID, LOOK_CONFIRMED, LOOK_WAL_STATUS, LOOK_FLUSHED, LOOK_TIMELINE };
+       LOOK_ACTIVE, LOOK_PID, LOOK_CONFIRMED, LOOK_WAL_STATUS, LOOK_FLUSHED, LOOK_TIMELINE, LOOK_STANDBYS };
 
 static void on_socket(void *arg, uint32_t events);
 static void look(struct cdc *c);
@@ -155,6 +156,49 @@ static void start_replication(struct cdc *c)
     buf_done(&text);
 }
 
+/* The next name of a list such as `ANY 2 (a, "b c", *)`, whose other words are no less names here. False at the end. */
+static bool next_name(const char **text, const char **ret_name, size_t *ret_len)
+{
+    const char *s = *text + strspn(*text, " \t\n,()"), *end;
+
+    if (!*s)
+        return false;
+    if (*s == '"') {
+        end = strchr(++s, '"');
+        *text = end ? end + 1 : s + strlen(s);
+        end = end ? end : *text;
+    } else {
+        end = s + strcspn(s, " \t\n,()");
+        *text = end;
+    }
+    *ret_name = s;
+    *ret_len = (size_t)(end - s);
+    return true;
+}
+
+bool source_is_named(const char *names, const char *application)
+{
+    const char *name;
+    size_t len;
+
+    while (next_name(&names, &name, &len))
+        if ((len == 1 && *name == '*') || (len == strlen(application) && strncasecmp(name, application, len) == 0))
+            return true;
+    return false;
+}
+
+bool source_check_standbys(struct cdc *c, const char *names)
+{
+    const char *application = PQparameterStatus(c->source.conn, "application_name");
+
+    if (!names || !source_is_named(names, application ? application : "muster cdc"))
+        return false;
+    cdc_fault(c, MUSTER_HEALTH_DOWN, "synchronous_standby",
+              "synchronous_standby_names is %s, which matches this reader too, so that every commit would wait for it: name the standbys there",
+              names);
+    return true;
+}
+
 /* True when the server cannot serve us; the fault was told. */
 static bool is_unfit(struct cdc *c, const PGresult *r)
 {
@@ -173,7 +217,7 @@ static bool is_unfit(struct cdc *c, const PGresult *r)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "slot_foreign", "slot %s is another's (output plugin \"%s\"%s): choose another `slot`",
                   c->config->slot, PQgetvalue(r, 0, LOOK_PLUGIN), value_is(r, LOOK_HERE, "t") ? "" : ", another database");
     else
-        return false;
+        return source_check_standbys(c, PQgetvalue(r, 0, LOOK_STANDBYS));
     return true;
 }
 

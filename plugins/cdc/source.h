@@ -59,6 +59,12 @@ void source_pause(struct cdc *c, bool paused);
 /* Confirm flushed, and say that everything up to received has come. */
 void source_status(struct cdc *c, uint64_t received, uint64_t flushed);
 
+/* A logical reader counts as a standby. As a synchronous one it would hold up every commit of the cluster until it has confirmed it,
+ * and wait for ever where it must see a commit first. True, and the fault told, when synchronous_standby_names names us. */
+bool source_check_standbys(struct cdc *c, const char *names);
+/* Whether the value of synchronous_standby_names matches an application's name, by "*" too. */
+bool source_is_named(const char *names, const char *application);
+
 uint64_t source_parse_lsn(const char *text); /* 0 when it is not one */
 
 #endif

@@ -76,7 +76,7 @@ static void put_json(struct out *o, const char *s, size_t len)
         out_text(o, s, len);
     } else if (o->encoding == MUSTER_JSON && jsontree_check(s, len)) {
         put_tree_text(o, s, len);
-    } else if (o->encoding == MUSTER_JSON || !jsontree_pack(o, s, len)) {
+    } else if (o->encoding == MUSTER_JSON || !jsontree_pack(o, s, len, JSONTREE_DEPTH_COLUMN)) {
         out_rewind(o, mark);
         out_text(o, s, len);
     }

@@ -176,6 +176,33 @@ def test_refused_tables(rig: Rig, broker: Musterd, every: Ear) -> None:
     assert tenants(every, "lacking") == [("acme", 7)] and tenants(every, "without") == [("zeta", 8)]
 
 
+def test_a_partition_that_lacks_the_tenant(rig: Rig, broker: Musterd, every: Ear) -> None:
+    """A new partition does not inherit its root's identity, and its rows come as the root's: a delete would be nobody's."""
+    rig.sql("CREATE TABLE parts (id int PRIMARY KEY, tenant_id text, v text) PARTITION BY RANGE (id)",
+            "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (10)",
+            "ALTER TABLE parts REPLICA IDENTITY FULL", "ALTER TABLE parts_1 REPLICA IDENTITY FULL")
+    rig.site.cli("publish", "public.parts")
+    rig.sql("INSERT INTO parts VALUES (1, 'acme')")
+    wait_until(lambda: tenants(every, "parts"), 10, "a row of the first partition")
+    rig.sql("CREATE TABLE parts_2 PARTITION OF parts FOR VALUES FROM (10) TO (20)", "INSERT INTO parts VALUES (11, 'acme')")
+    said = wait_code(broker, "table_refused")
+    assert "public.parts (partition public.parts_2)" in said["text"], said
+    assert "ALTER TABLE public.parts_2 REPLICA IDENTITY FULL" in broker.log()
+    rig.sql("ALTER TABLE parts_2 REPLICA IDENTITY FULL")
+    wait_code(broker, "ok", 15)
+    rig.sql("INSERT INTO parts VALUES (12, 'acme')", "DELETE FROM parts WHERE id = 12")
+    wait_until(lambda: tenants(every, "parts")[2:], 10, "insert and delete of the mended partition")
+    assert [(h.body["op"], h.body["key"]) for h in every.all if h.body["table"] == "parts"] == [
+        ("insert", {"id": 1}), ("insert", {"id": 12}), ("delete", {"id": 12})]
+
+
+def test_key_of_an_index_that_includes_more(rig: Rig, every: Ear) -> None:
+    table = rig.table("id int, v text, tenant_id text, PRIMARY KEY (id) INCLUDE (v)", "--subject-key", after=FULL)
+    rig.sql(f"INSERT INTO {table} VALUES (1, 'x', 'acme')", f"UPDATE {table} SET v = 'y'")
+    wait_until(lambda: tenants(every, table)[1:], 10, "two changes")
+    assert [(h.body["key"], h.subject.split(".")[-1]) for h in every.all if h.body["table"] == table] == [({"id": 1}, "1")] * 2
+
+
 def test_identity_nothing(rig: Rig, broker: Musterd, every: Ear) -> None:
     """Refused by `muster publish`, and by the broker where the tenant is a column; mapped, its inserts have no key."""
     rig.sql("CREATE TABLE bare (tenant_id text, v text)", "ALTER TABLE bare REPLICA IDENTITY NOTHING")

@@ -242,6 +242,31 @@ def test_events(rig: Rig) -> None:
     assert first["n"] == 1.1 and first["s"] == "é\x01\n" and first["l"] == [None, True, {}] and first["e"] == 100000
 
 
+def test_what_emit_takes_arrives_as_it_was(rig: Rig) -> None:
+    """Digits, deep trees and wide ones; and a message of somebody else's, whose prefix is longer than any name, is passed over."""
+    ear, packed = rig.ear("evt.exact.>"), rig.ear("evt.exact.>", "packed")
+    deep = '{"a": ' * 32 + "1" + "}" * 32
+    bodies = ['{"n": 12345678901234567890.123, "m": 1.10}', '{"n": 1e400}', deep, '{"a": ' * 100 + "1" + "}" * 100,
+              json.dumps({f"k{n}": n for n in range(2000)}), json.dumps({"a": list(range(5000))})]
+    rig.sql("SELECT pg_logical_emit_message(true, repeat('x', 5000), 'y')")
+    for n, body in enumerate(bodies):
+        rig.sql(emit("exact", "e", str(n), body))
+    kept = [rig.sql("SELECT ($b$" + body + "$b$::jsonb)::text")[0][0] for body in bodies]
+    assert [h.data.decode() for h in ear.wait(len(bodies))] == kept
+    rig.sql(emit("exact", "e", "0", bodies[0], "packed"), emit("exact", "e", "2", deep, "packed"))
+    assert packed.wait(2)[0].body == {"n": "12345678901234567890.123", "m": 1.1} and packed.all[1].body == json.loads(deep)
+
+
+def test_head_notices_speak_as_their_tenant_does(rig: Rig) -> None:
+    table = rig.table(ROWS)
+    heads, packed = rig.ear("evt._.head"), rig.ear("evt._.head", "packed")
+    rig.sql(f"INSERT INTO {table} VALUES ('acme', 1), ('packed', 1)")
+    channel = f"cdc.main.public.{table}"
+    for ear, first in ((heads, b"{"), (packed, b"\x81")):
+        found = ear.wait_for(lambda h: channel in h.body)
+        assert found.body[channel]["seq"] == 1 and (found.data[:1] == b"{") == (first == b"{")
+
+
 def test_an_event_as_large_as_emit_takes_arrives(rig: Rig) -> None:
     ear = rig.ear("evt.large.>")
     taken = 0

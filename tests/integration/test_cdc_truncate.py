@@ -50,3 +50,20 @@ def test_the_next_reader_goes_on_behind_the_last_tenant_told(rig: Rig) -> None:
             break
     assert cut >= 2, "no truncate was cut off in the middle"
     assert broker.stop() == 0
+
+
+def test_nats_killed_in_the_middle(rig: Rig) -> None:
+    """A link that falls between two tenants ends the life of the instance, and nothing of it is touched afterwards."""
+    table, broker = rig.table("tenant_id text, id int, PRIMARY KEY (tenant_id, id)"), rig.site.brokers[0]
+    broker.start()
+    every = Ear(rig.client(), "*", f"cdc.main.public.{table}.>")
+    for turn in range(3):
+        rig.sql("DO $$ BEGIN FOR i IN 1..10 LOOP TRUNCATE " + table + "; END LOOP; END $$")
+        before = len(every.all)
+        wait_until(lambda: len(every.all) > before + 50, 20, "the first tenants to be told")
+        rig.site.nats.kill()
+        wait_until(lambda: broker.get("/readyz")[0] == 503, 20, "/readyz to tell that NATS is away")
+        assert broker.alive
+        rig.site.nats.start()
+        broker.wait_ready(60)
+    assert broker.stop() == 0

@@ -98,3 +98,39 @@ def test_unknown_tenants_cost_one_question_each(rig: Rig, broker: Musterd) -> No
     rig.sql("INSERT INTO muster.tenants (name) VALUES ('nobody2')", f"INSERT INTO {table} VALUES ('nobody2', 1000)")
     assert [h.subject.split(".")[1] for h in every.wait(2)] == ["acme", "nobody2"]
     assert component(broker)["code"] == "ok"
+
+
+def test_a_server_that_stops_does_not_wait_for_the_reader(rig: Rig, broker: Musterd, unseen: Callable[..., Callable[[], None]]) -> None:
+    """It waits until its readers have confirmed all that was sent, and nothing is confirmed while a question cannot be answered."""
+    table = rig.table(ROWS)
+    every = Ear(rig.client(), "*", f"cdc.main.public.{table}.>")
+    unseen("INSERT INTO muster.tenants (name) VALUES ('last')", f"INSERT INTO {table} VALUES ('last', 1)")
+    wait_code(broker, "not_visible")
+    rig.site.postgres.stop(15)
+    rig.site.postgres.start()
+    assert [h.subject.split(".")[1] for h in every.wait(1)] == ["last"]
+
+
+@pytest.mark.parametrize("names", ["*", 'ANY 1 (other, "Muster CDC")'])
+def test_no_synchronous_standby_of_anybody(rig: Rig, broker: Musterd, names: str) -> None:
+    """A reader that commits wait for, and that waits for a commit to be visible, would stop the cluster."""
+    wait_code(broker, "ok")
+    try:
+        rig.sql(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'", "SELECT pg_reload_conf()")
+        said = wait_code(broker, "synchronous_standby")
+        assert said["state"] == "down" and names in said["text"], said
+        wait_until(lambda: rig.sql("SELECT count(*) FROM pg_stat_replication") == [(0,)], 10, "both readers to be gone")
+    finally:
+        rig.sql("ALTER SYSTEM RESET synchronous_standby_names", "SELECT pg_reload_conf()")
+    wait_code(broker, "ok")
+
+
+def test_a_forgotten_transaction_shows_in_the_lag(rig: Rig, broker: Musterd) -> None:
+    """The log is kept from its beginning, although all that was committed is confirmed."""
+    rig.sql("CREATE TABLE junk (v text)", "CREATE TABLE held (v int)")
+    with rig.site.postgres.connect() as forgotten:
+        forgotten.execute("INSERT INTO held VALUES (1)")
+        for _ in range(4):
+            rig.sql("INSERT INTO junk SELECT repeat('x', 1000) FROM generate_series(1, 5000)", "CHECKPOINT")
+        wait_until(lambda: broker.metric("muster_cdc_lag_bytes", 'instance="main"') > 15_000_000
+                   > 1_000_000 > broker.metric("muster_cdc_unconfirmed_bytes", 'instance="main"'), 20, "the lag to be told")

@@ -449,6 +449,37 @@ static void test_keys(void **state)
     }
 }
 
+/* The key is what a body shows, also where PostgreSQL's text is another. */
+static void test_keys_of_types(void **state)
+{
+    static const struct {
+        uint8_t kind;
+        bool array;
+        const char *text, *key, *token;
+    } rows[] = {
+        {VALUE_BOOL, false, "t", "true", "true"},
+        {VALUE_BYTEA, false, "\\x00ff", "AP8=", "~b66lsny45dxvesec"},
+        {VALUE_TIMESTAMPTZ, false, "2020-01-02 03:04:05+00", "2020-01-02T03:04:05.000000Z", "~4rzvbmcqd3c6h2pq"},
+        {VALUE_TIMESTAMP, false, "2020-01-02 03:04:05.5", "2020-01-02T03:04:05.500000", "~ike2gtmy55fyu37b"},
+        {VALUE_INT, true, "{1,2}", "[1,2]", "~jgteof6v2tfrtfjo"},
+        {VALUE_JSON, false, "{\"a\": 1}", "{\"a\": 1}", "~7hmgakgg4dle4isr"},
+        {VALUE_FLOAT, false, "1.5", "1.5", "~t4u2cmcdroaroc4s"},
+    };
+    struct replay *r = *state;
+    struct pgoutput_cell cells[] = {CELL("1"), CELL("acme"), NULL_CELL, NULL_CELL};
+    struct pgoutput_tuple row = {cells, 4, 4};
+    struct change c;
+
+    (void)make_table(r, 'f');
+    assert_int_equal(relation_set_key(r->rel, (const char *const[]){"note"}, 1), 0);
+    c = update_of(r, 'O', &row, &row);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        r->rel->columns[2].value = (struct value_type){.kind = rows[i].kind, .array = rows[i].array, .delim = ','};
+        cells[2] = (struct pgoutput_cell){.kind = 't', .data = rows[i].text, .len = (uint32_t)strlen(rows[i].text)};
+        assert_key(r, &c, rows[i].key, rows[i].token);
+    }
+}
+
 static void test_too_large(void **state)
 {
     struct replay *r = *state;
@@ -622,6 +653,7 @@ int main(void)
         TEST(test_texts_for_routing),
         TEST(test_set_key),
         TEST(test_keys),
+        TEST(test_keys_of_types),
         TEST(test_too_large),
         TEST(test_too_large_key),
         TEST(test_check),

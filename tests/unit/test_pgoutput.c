@@ -264,6 +264,23 @@ static void test_long_name(void **state)
     pgoutput_done(&d);
 }
 
+/* PostgreSQL bounds neither prefixes of messages nor names of origins. */
+static void test_long_prefix(void **state)
+{
+    struct pgoutput d = {0};
+    uint8_t message[10 + 5000 + 1 + 4 + 1] = {'M', 1};
+
+    (void)state;
+    memset(message + 10, 'p', 5000);
+    message[10 + 5000 + 1 + 3] = 1;
+    message[10 + 5000 + 1 + 4] = 'x';
+    assert_int_equal(pgoutput_decode(&d, message, sizeof message), 0);
+    assert_int_equal(strlen(d.message.prefix), 5000);
+    assert_int_equal(d.message.len, 1);
+    assert_int_equal(pgoutput_decode(&d, message, 10 + 5000), MUSTER_EINVAL);
+    pgoutput_done(&d);
+}
+
 static void test_frames(void **state)
 {
     static const uint8_t data[] = {'w', 0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0,   0,  1,
@@ -322,6 +339,7 @@ int main(void)
         cmocka_unit_test(test_broken_messages),
         cmocka_unit_test(test_widest_row),
         cmocka_unit_test(test_long_name),
+        cmocka_unit_test(test_long_prefix),
         cmocka_unit_test(test_frames),
         cmocka_unit_test(test_status),
     };

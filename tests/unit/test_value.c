@@ -355,8 +355,8 @@ static void test_deep_trees(void **state)
         char first; /* of the value: a tree or a string */
     } rows[] = {{MUSTER_JSON, JSONTREE_DEPTH_JSON, '['},
                 {MUSTER_JSON, JSONTREE_DEPTH_JSON + 1, '"'},
-                {MUSTER_MSGPACK, JSONTREE_DEPTH_MSGPACK, (char)0x91},
-                {MUSTER_MSGPACK, JSONTREE_DEPTH_MSGPACK + 1, (char)0xd9}};
+                {MUSTER_MSGPACK, JSONTREE_DEPTH_COLUMN, (char)0x91},
+                {MUSTER_MSGPACK, JSONTREE_DEPTH_COLUMN + 1, (char)0xd9}};
     struct out o = {0};
     struct buf b = {0};
 
@@ -374,6 +374,62 @@ static void test_deep_trees(void **state)
         free(text);
     }
     out_done(&o);
+    buf_done(&b);
+}
+
+static void add_member(void *arg, struct jsontree_span key, struct jsontree_span v)
+{
+    buf_put(arg, key.s, key.len);
+    buf_putc(arg, '=');
+    buf_put(arg, v.s, v.len);
+    buf_putc(arg, ';');
+}
+
+static void test_members(void **state)
+{
+    static const struct {
+        const char *text, *told;
+        bool ok;
+    } rows[] = {
+        {" { \"a\" : 1.10 , \"b\\n\":{ \"c\" : [ ] } } ", "a=1.10;b\\n={ \"c\" : [ ] };", true},
+        {"{}", "", true},
+        {"{\"a\":\"\\\"}\"}", "a=\"\\\"}\";", true},
+        {"{\"a\":1}x", "a=1;", false},
+        {"{\"a\":1", "a=1;", false},
+        {"{\"a\" 1}", "", false},
+        {"{\"a\":01}", "", false},
+        {"{a:1}", "", false},
+        {"[1]", "", false},
+        {"", "", false},
+    };
+    struct buf b = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf_clear(&b);
+        buf_puts(&b, "");
+        assert_int_equal(jsontree_each(rows[i].text, strlen(rows[i].text), add_member, &b), rows[i].ok);
+        assert_string_equal(b.data, rows[i].told);
+    }
+    buf_done(&b);
+}
+
+static void test_strings(void **state)
+{
+    static const struct {
+        const char *text, *said; /* NULL: none */
+    } rows[] = {{"\"\"", ""},       {"\"a\\n\\u00e9\\ud83d\\ude00\"", "a\n\xc3\xa9\xf0\x9f\x98\x80"}, {"\"a", NULL}, {"a", NULL},
+                {"\"a\"b", NULL}, {"\"\\ud800\"", NULL},                                         {"\"\n\"", NULL}, {"", NULL}};
+    struct buf b = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        buf_clear(&b);
+        buf_puts(&b, "");
+        assert_int_equal(jsontree_string(rows[i].text, strlen(rows[i].text), &b), rows[i].said != NULL);
+        if (rows[i].said)
+            assert_string_equal(b.data, rows[i].said);
+    }
     buf_done(&b);
 }
 
@@ -551,6 +607,7 @@ int main(void)
         cmocka_unit_test(test_numbers),      cmocka_unit_test(test_text),
         cmocka_unit_test(test_times),        cmocka_unit_test(test_bytea),
         cmocka_unit_test(test_trees),        cmocka_unit_test(test_deep_trees),
+        cmocka_unit_test(test_members),      cmocka_unit_test(test_strings),
         cmocka_unit_test(test_arrays),       cmocka_unit_test(test_types_said),
         cmocka_unit_test(test_types_learnt), cmocka_unit_test(test_types_bound),
     };
