@@ -15,6 +15,7 @@ enum { MAX_KEY = 1024, MAX_CONTENT = 1000000 }; /* bytes, as in muster.emit() */
 /* Strings stand between their quotes, the body from brace to brace. */
 struct event {
     struct jsontree_span tenant, service, name, key, body;
+    bool twice; /* one of them came a second time */
 };
 
 static bool is_wanted(const struct cdc *c, const char *prefix)
@@ -30,25 +31,26 @@ static bool span_is(struct jsontree_span s, const char *text)
     return s.len == strlen(text) && memcmp(s.s, text, s.len) == 0;
 }
 
+static struct jsontree_span *place_of(struct event *e, struct jsontree_span key)
+{
+    return span_is(key, "tenant")    ? &e->tenant
+           : span_is(key, "service") ? &e->service
+           : span_is(key, "event")   ? &e->name
+           : span_is(key, "key")     ? &e->key
+           : span_is(key, "body")    ? &e->body
+                                     : NULL;
+}
+
 static void on_member(void *arg, struct jsontree_span key, struct jsontree_span value)
 {
     struct event *e = arg;
-    struct jsontree_span inner = value;
+    struct jsontree_span *place = place_of(e, key);
 
-    if (value.s[0] == '"')
-        inner = (struct jsontree_span){value.s + 1, value.len - 2};
-    if (span_is(key, "body") && value.s[0] == '{')
-        e->body = value;
-    else if (value.s[0] != '"')
+    if (!place)
         return;
-    else if (span_is(key, "tenant"))
-        e->tenant = inner;
-    else if (span_is(key, "service"))
-        e->service = inner;
-    else if (span_is(key, "event"))
-        e->name = inner;
-    else if (span_is(key, "key"))
-        e->key = inner;
+    e->twice |= place->s != NULL;
+    if (value.s[0] == (place == &e->body ? '{' : '"'))
+        *place = place == &e->body ? value : (struct jsontree_span){value.s + 1, value.len - 2};
 }
 
 /* A key may have escapes; names may not, so that those are no names. */
@@ -68,9 +70,9 @@ static bool read_event(struct cdc *c, struct event *e)
 {
     const struct pgoutput_message *m = &c->msg.message;
 
-    *e = (struct event){.body = {NULL, 0}};
+    *e = (struct event){.twice = false};
     return m->len <= MAX_CONTENT && out_is_utf8(m->content, m->len) && jsontree_each(m->content, m->len, on_member, e) &&
-           unescape_key(e, &c->out.string) && e->tenant.s && e->key.len > 0 && e->key.len <= MAX_KEY && e->body.s &&
+           !e->twice && unescape_key(e, &c->out.string) && e->tenant.s && e->key.len > 0 && e->key.len <= MAX_KEY && e->body.s &&
            name_is_public(e->service.s, e->service.len) && name_is_public(e->name.s, e->name.len);
 }
 

@@ -300,8 +300,8 @@ HOSTILE = [
     '{"tenant":"acme","service":">","event":"e","key":"k","body":{}}',
     '{"tenant":"acme","service":"hostile","event":"a b","key":"k","body":{}}',
     '{"tenant":"acme","service":"hostile","event":"","key":"k","body":{}}',
-    '{"tenant":"acme","service":"hostile","event":"e","key":"k","body":{"a":1,"a":2}}',
-    '{"tenant":"acme","service":"hostile","event":"e","key":"k","body":{' + '"a":{' * 40 + "}" * 40 + "}}",
+    '{"tenant":"acme","service":"hostile","event":"e","key":"k","body":{' + '"a":{' * 600 + "}" * 600 + "}}",
+    '{"tenant":"packed","service":"hostile","event":"e","key":"k","body":{' + '"a":{' * 40 + "}" * 40 + "}}",
     '{"tenant":"acme","service":"hostile","event":"e","key":"' + "k" * 1025 + '","body":{}}',
     '{"tenant":"acme","service":"hostile","event":"e","key":"k","body":{"x":"' + "x" * 1_000_001 + '"}}',
 ]
