@@ -16,6 +16,7 @@
 
 #include "base/assert.h"
 #include "cdc/change.h"
+#include "cdc/jsontree.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -211,6 +212,33 @@ static void on_truncate(struct state *s)
     }
 }
 
+/* A member of an event: each value is one by itself, in either encoding. */
+static void on_member(void *arg, struct jsontree_span key, struct jsontree_span value)
+{
+    struct state *s = arg;
+    const uint8_t *p;
+
+    buf_clear(&s->body);
+    ASSERT(jsontree_string(key.s - 1, key.len + 2, &s->body));
+    ASSERT(value.len > 0 && jsontree_check(value.s, value.len));
+    s->out.encoding = MUSTER_MSGPACK;
+    buf_clear(&s->body);
+    out_to(&s->out, &s->body);
+    if (!jsontree_pack(&s->out, value.s, value.len, JSONTREE_DEPTH_BODY))
+        return;
+    p = (const uint8_t *)s->body.data;
+    ASSERT(skip_value(p, p + s->body.len, JSONTREE_DEPTH_BODY + 1) == p + s->body.len);
+}
+
+static void on_event(struct state *s)
+{
+    const char *text = s->msg.message.content;
+    size_t len = s->msg.message.len;
+
+    if (out_is_utf8(text, len) && jsontree_each(text, len, on_member, s))
+        ASSERT(jsontree_check(text, len));
+}
+
 static void on_message(struct state *s, const uint8_t *data, size_t len)
 {
     struct pgoutput_frame frame;
@@ -238,6 +266,9 @@ static void on_message(struct state *s, const uint8_t *data, size_t len)
     case 'U':
     case 'D':
         on_row(s);
+        return;
+    case 'M':
+        on_event(s);
         return;
     default:
         return;

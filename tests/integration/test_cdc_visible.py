@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
+from contextlib import suppress
 
 import psycopg
 import pytest
@@ -40,7 +41,7 @@ def unseen(rig: Rig) -> Generator[Callable[..., Callable[[], None]], None, None]
             worker.join(20)
 
     def commit(statements: tuple[str, ...]) -> None:
-        with psycopg.connect(rig.site.postgres.dsn()) as connection:
+        with suppress(psycopg.OperationalError), psycopg.connect(rig.site.postgres.dsn()) as connection:  # the server may be stopped
             for statement in ("SET synchronous_commit = 'on'", *statements):
                 connection.execute(statement)
 
