@@ -19,8 +19,11 @@
 #include "sql/parts.h"
 #include "sql/result.h"
 
-/* Longer than statement_timeout: a server that is alive has answered something by then. */
-static const int64_t silence_ns = 15 * CLOCK_S;
+/* The server keeps its answers until a sync, or until they fill 8 kB. A flush asks for them earlier, so that a slow batch is not
+ * taken for a dead link, and costs a system call on each side: halfway through a batch only as often as is needed to hear
+ * something every 50 ms, as the last batches went, and never less than every 16 items. */
+enum { STRIDE_MAX = 16 };
+static const int64_t hear_ns = 50 * CLOCK_MS;
 
 static const char stmt_tenant[] = "muster_tenant", stmt_reader[] = "muster_reader", stmt_lock[] = "muster_lock";
 
@@ -125,6 +128,7 @@ void conn_send_batch(struct conn *c, struct shard *shard)
     shard->conn = c;
     shard->failed = false;
     shard->n_alone = 0;
+    c->batch_ns = clock_now_ns();
     if (shard->n_batch == 1) { /* its failure needs no second run to find the guilty one */
         shard->n_alone = 1;
         send_alone(c, shard->batch[0]);
@@ -136,6 +140,8 @@ void conn_send_batch(struct conn *c, struct shard *shard)
     for (unsigned int i = 0; i < shard->n_batch; i++) {
         send_own(c, shard->batch[i], stmt_tenant, shard->batch[i]->tenant);
         send_item(c, OP_WRITE, shard->batch[i]);
+        if ((i + 1) % c->stride == 0 && i + 1 < shard->n_batch) /* the last one is before a sync */
+            check_sent(c, PQsendFlushRequest(c->pg));
     }
     send_commit(c, OP_COMMIT, NULL);
 }
@@ -212,15 +218,28 @@ static bool is_commit(const PGresult *answer)
     return !result_is_error(answer) && strcmp(PQcmdStatus((PGresult *)answer), "COMMIT") == 0;
 }
 
+/* After a batch that went through. A fast one is not believed at once: twice as many as before at most. */
+static void choose_stride(struct conn *c)
+{
+    int64_t item_ns = (clock_now_ns() - c->batch_ns) / c->shard->n_batch + 1;
+    unsigned int most = c->stride * 2 < STRIDE_MAX ? c->stride * 2 : STRIDE_MAX;
+
+    c->stride = most;
+    if (item_ns > hear_ns / most)
+        c->stride = item_ns < hear_ns ? (unsigned int)(hear_ns / item_ns) : 1;
+}
+
 static void on_commit(struct conn *c, PGresult *answer)
 {
     bool done = !c->shard->failed && is_commit(answer);
 
     PQclear(answer);
-    if (done)
+    if (done) {
+        choose_stride(c);
         on_committed(c);
-    else
+    } else {
         run_alone(c);
+    }
 }
 
 static void on_commit_alone(struct conn *c, struct item *item, PGresult *answer)
@@ -441,6 +460,7 @@ static void on_down(void *arg, const char *reason)
 
     c->pg = NULL;
     c->ready = c->send_failed = c->dirty = false;
+    c->stride = 1; /* it may have been too slow */
     memset(c->plans, 0, sizeof c->plans);
     abandon_all(c, reason);
     c->told = false;
@@ -457,8 +477,13 @@ void conn_flush(struct conn *c)
 
 void conn_check(struct conn *c, int64_t now_ns)
 {
-    if (c->pg && !conn_is_idle(c) && now_ns - c->progress_ns > silence_ns)
-        pglink_lost(c->link, "no answer within 15 s");
+    int64_t limit_ns = c->sql->options.silence_ns;
+    char reason[64];
+
+    if (!c->pg || conn_is_idle(c) || now_ns - c->progress_ns <= limit_ns)
+        return;
+    snprintf(reason, sizeof reason, "no answer within %lld s", (long long)(limit_ns / CLOCK_S));
+    pglink_lost(c->link, reason);
 }
 
 int conn_new(struct sql *sql, struct conn **ret_conn)
@@ -470,6 +495,7 @@ int conn_new(struct sql *sql, struct conn **ret_conn)
     if (err)
         return err;
     c->sql = sql;
+    c->stride = 1;
     err = pglink_open(&(struct pglink_options){.loop = sql->options.loop,
                                                .dsn = sql->options.dsn,
                                                .broker_id = sql->options.broker_id,

@@ -95,6 +95,8 @@ struct conn {
     struct shard *shard; /* whose batch is here */
     unsigned int n_reads;
     unsigned int n_ups;
+    unsigned int stride; /* items of a batch from one flush to the next; >= 1 */
+    int64_t batch_ns;    /* when the batch was sent */
     int64_t progress_ns; /* of the last answer, or of the first question after a rest */
     uint32_t head, tail; /* of ops; never wrapped, the difference counts */
     struct op ops[OPS_MAX];

@@ -13,7 +13,7 @@
 #include "sql/parts.h"
 
 enum { TICK_MS = 100, ROUNDS_MAX = 8 };
-static const int64_t default_wait_ns = 5 * CLOCK_S;
+static const int64_t default_wait_ns = 5 * CLOCK_S, default_silence_ns = 15 * CLOCK_S;
 
 /* Reads go round a connection that writes, until this many wait on each of the others. */
 enum { WRITER_WEIGHT = 32 };
@@ -344,6 +344,8 @@ int sql_new(const struct sql_options *o, struct sql **ret_sql)
     sql->options.broker_id = sql->broker_id = strdup(o->broker_id);
     if (o->wait_ns == 0)
         sql->options.wait_ns = default_wait_ns;
+    if (o->silence_ns == 0)
+        sql->options.silence_ns = default_silence_ns;
     sql->n_shards = shards_of_pool(o->pool);
     if (!sql->dsn || !sql->broker_id) {
         sql_free(sql);

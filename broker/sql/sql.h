@@ -35,6 +35,7 @@ struct sql_options {
     unsigned int pool;     /* connections, 1 to SQL_POOL_MAX; half of them take writes at one time */
     size_t max_items, max_bytes; /* that may wait to be sent; > 0 */
     int64_t wait_ns;             /* how long an item may wait to be sent; 0: 5 s */
+    int64_t silence_ns; /* a link that owes an answer for longer is dead; above statement_timeout (10 s); 0: 15 s */
     /* The first connection came up (reason ""), or the last one went. May be NULL. */
     void (*on_link)(void *arg, bool up, const char *reason);
     /* sql_exec() gave MUSTER_EAGAIN and both bounds are below half again. May be NULL. */

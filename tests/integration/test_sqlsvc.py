@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import LONG, Postgres, binary, free_port, run_cli, wait_until
+from harness import Postgres, binary, free_port, run_cli, wait_until
 
 SCHEMA = """
 CREATE TABLE seen (id text, tenant text, setting text);
@@ -165,7 +165,10 @@ def test_a_restart_of_the_server_heals(postgres: Postgres, end: str) -> None:
             postgres.start()
 
 
-@pytest.mark.skipif(not LONG, reason="takes 15 s: tests/run long")
+def test_a_batch_of_slow_writes_is_not_taken_for_a_dead_link(postgres: Postgres) -> None:
+    check("slow", postgres.dsn())
+
+
 def test_a_server_that_falls_silent_is_given_up(postgres: Postgres) -> None:
     program = Lines(binary("sqlsvc_check"), "stall", postgres.dsn())
     try:
