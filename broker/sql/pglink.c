@@ -12,6 +12,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/hash.h"
+#include "base/hosts.h"
 #include "muster/plugin.h"
 #include "sql/result.h"
 
@@ -31,6 +32,7 @@ struct pglink {
     PGconn *pg;
     int state, watched; /* watched: UV_READABLE, UV_WRITABLE */
     unsigned int failures;
+    unsigned int first_host; /* at which an attempt begins; see base/hosts.h */
     int64_t up_ns;
 };
 
@@ -82,7 +84,9 @@ void pglink_lost(struct pglink *l, const char *reason)
     result_one_line(reason, line, len < sizeof line ? len : sizeof line);
     drop_connection(l);
     if (l->state == STATE_UP && clock_now_ns() - l->up_ns > steady_ns)
-        l->failures = 0;
+        l->failures = 0; /* and whom it passed over would be slow to fail again */
+    else
+        l->first_host++;
     l->state = STATE_WAITING;
     uv_timer_start(l->timer, on_timer, backoff_ms(l), 0);
     l->failures++;
@@ -147,15 +151,29 @@ static void ignore_notice(void *arg, const PGresult *notice)
     (void)notice;
 }
 
+static void take_hosts(struct hosts *hosts, const char *dsn)
+{
+    PQconninfoOption *parsed = PQconninfoParse(dsn, NULL); /* NULL, without memory: the order stays */
+
+    for (const PQconninfoOption *o = parsed; o && o->keyword; o++)
+        hosts_take(hosts, o->keyword, o->val, o->envvar);
+    PQconninfoFree(parsed);
+}
+
 static PGconn *connect_start(const struct pglink *l)
 {
+    struct hosts hosts = {.first = l->first_host};
+
+    take_hosts(&hosts, l->dsn);
+
     /* What stands before dbname is a default that the connection string may override, what follows it is not. */
     static const char *const keys[] = {
-        "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout",
-        "dbname",          "application_name",    "client_encoding",  NULL};
-    const char *const values[] = {"5", "2", "3", "10000", l->dsn, l->name, "UTF8", NULL};
+        "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "dbname",
+        "host",            "hostaddr",            "port",             "application_name", "client_encoding", NULL};
+    const char *const values[] = {"5", "2", "3", "10000", l->dsn, hosts.host, hosts.hostaddr, hosts.port, l->name, "UTF8", NULL};
     PGconn *pg = PQconnectStartParams(keys, values, 1);
 
+    hosts_done(&hosts);
     if (pg) {
         PQsetNoticeReceiver(pg, ignore_notice, NULL);
         (void)PQsetErrorVerbosity(pg, PQERRORS_VERBOSE); /* a refusal has no other place for its SQLSTATE; see fault.h */

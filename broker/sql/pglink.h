@@ -3,6 +3,8 @@
  *
  * Shape    pglink_open() starts to connect on the loop's next turn. After on_up the connection is the owner's to send on;
  *          after on_down it is gone and the next attempt is already planned, 0.1 s to 5 s later with jitter.
+ * Hosts    Of several, the one at which an attempt began that failed is tried last in the next. After a connection that lasted
+ *          1 s the order stays.
  * Threads  All on the loop's thread, events too.
  * Memory   pglink_close() frees at once; libuv's handles follow on the loop's next turn, so run the loop once more.
  * Blocking Only the lookup of a host name inside libpq can block: give addresses, or a resolver that is near.

@@ -453,7 +453,8 @@ static void check_restart(void)
     close_sql(sql);
 }
 
-/* A server that takes everything and answers nothing: from outside the backend is stopped once "ready" is printed. */
+/* A server that takes everything and answers nothing: from outside the backend is stopped after "ready" and before the line that
+ * comes back, while it rests: one that works may hold a lock which all need. */
 static void check_stall(void)
 {
     silence_ns = 2 * CLOCK_S;
@@ -468,11 +469,10 @@ static void check_stall(void)
     CHECK(call.code == 0, "%s", call.error);
     puts("ready");
     fflush(stdout);
-    do {
-        sent = clock_now_ns();
-        submit(sql, stmt, &call);
-        settle();
-    } while (call.code == 0);
+    CHECK(getchar() == '\n', "no line on stdin");
+    sent = clock_now_ns();
+    submit(sql, stmt, &call);
+    settle();
     CHECK(call.code == MUSTER_ELINK, "%d %s", call.code, call.error);
     CHECK(clock_now_ns() - sent > silence_ns && clock_now_ns() - sent < 2 * silence_ns, "given up after %lld ms",
           (long long)((clock_now_ns() - sent) / CLOCK_MS));
@@ -516,6 +516,39 @@ static void check_slow(void)
     sql_stats(sql, &stats);
     CHECK(stats.batches == 13 && stats.retries == 0 && stats.reconnects == 0, "%zu batches, %zu retries, %zu reconnects",
           (size_t)stats.batches, (size_t)stats.retries, (size_t)stats.reconnects);
+    close_sql(sql);
+}
+
+static void run_note(struct sql *sql, uint64_t stmt)
+{
+    struct call call = {.tenant = "t1", .key = "k", .params = {"t1", "k"}, .n_params = 2};
+
+    submit(sql, stmt, &call);
+    settle();
+    CHECK(call.code == 0, "%s", call.error);
+}
+
+/* The first of two hosts never answers: it costs one attempt, and none when a link that has lasted is made anew. */
+static void check_hosts(void)
+{
+    struct sql *sql = open_sql(1, 100, 30 * CLOCK_S);
+    uint64_t note = prepare(sql, "note", SQL_WRITE, note_text);
+    uint64_t end = prepare(sql, "end", SQL_WRITE, /* the link that has lasted, not the next one, where it is tried again */
+                           "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                           " WHERE pid = pg_backend_pid() AND backend_start < now() - interval '1 s'");
+    struct call call = {.key = "end"};
+    struct sql_stats stats;
+    int64_t up;
+
+    run_note(sql, note);
+    for (up = clock_now_ns(); clock_now_ns() - up < 1200 * CLOCK_MS;)
+        run_note(sql, note);
+    up = clock_now_ns();
+    submit(sql, end, &call);
+    settle();
+    sql_stats(sql, &stats);
+    CHECK(call.code == 0 && stats.reconnects == 1, "%zu reconnects, %s", (size_t)stats.reconnects, call.error);
+    CHECK(clock_now_ns() - up < 3 * CLOCK_S, "back after %lld ms", (long long)((clock_now_ns() - up) / CLOCK_MS));
     close_sql(sql);
 }
 
@@ -659,7 +692,7 @@ int main(int argc, char **argv)
     } checks[] = {{"writes", check_writes}, {"guilty", check_guilty},   {"leak", check_leak},     {"kill", check_kill},
                   {"kill_plain", check_kill_plain},
                   {"full", check_full},     {"restart", check_restart}, {"replan", check_replan}, {"away", check_away},
-                  {"stall", check_stall},   {"slow", check_slow},
+                  {"stall", check_stall},   {"slow", check_slow},     {"hosts", check_hosts},
                   {"new", check_new},       {"bench", check_bench}};
 
     if (argc != 3) {

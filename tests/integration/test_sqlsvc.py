@@ -6,6 +6,7 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -169,6 +170,27 @@ def test_a_batch_of_slow_writes_is_not_taken_for_a_dead_link(postgres: Postgres)
     check("slow", postgres.dsn())
 
 
+@pytest.fixture
+def behind_a_silent_host(postgres: Postgres) -> Generator[str, None, None]:
+    """Two hosts of which the first takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        yield f"postgresql://127.0.0.1:{port},127.0.0.1:{postgres.port}/muster?target_session_attrs=read-write"
+
+
+def test_a_host_that_never_answers_does_not_hide_the_next(behind_a_silent_host: str) -> None:
+    check("hosts", behind_a_silent_host + "&user=postgres")
+
+
+def test_tenants_are_followed_behind_a_host_that_never_answers(behind_a_silent_host: str) -> None:
+    program = Lines(binary("tenants_check"), behind_a_silent_host + "&user=muster_broker")
+    try:
+        program.await_line("down no connection within 5 s", 10)
+        program.await_line("up", 10)
+    finally:
+        program.kill()
+
+
 def test_a_server_that_falls_silent_is_given_up(postgres: Postgres) -> None:
     program = Lines(binary("sqlsvc_check"), "stall", postgres.dsn())
     try:
@@ -176,6 +198,7 @@ def test_a_server_that_falls_silent_is_given_up(postgres: Postgres) -> None:
         [[pid]] = postgres.query("SELECT pid FROM pg_stat_activity WHERE application_name = 'muster victim'")
         os.kill(pid, signal.SIGSTOP)
         try:
+            program.say("")
             assert program.process.wait(30) == 0
         finally:
             os.kill(pid, signal.SIGCONT)
