@@ -7,6 +7,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "base/hosts.h"
 #include "cdc/cdc.h"
 #include "cdc/pgoutput.h"
 
@@ -399,23 +400,36 @@ static void put_options_of_user(struct buf *out, const char *dsn)
     PQconninfoFree(parsed);
 }
 
-static PGconn *connect_to(const char *dsn)
+static void take_hosts(struct hosts *hosts, const char *dsn)
+{
+    PQconninfoOption *parsed = PQconninfoParse(dsn, NULL); /* NULL: PQconnectStartParams() will say why */
+
+    for (const PQconninfoOption *o = parsed; o && o->keyword; o++)
+        hosts_take(hosts, o->keyword, o->val, o->envvar);
+    PQconninfoFree(parsed);
+}
+
+static PGconn *connect_to(const char *dsn, unsigned int first_host)
 {
     static const char ours[] = "-c wal_sender_timeout=5s -c datestyle=ISO -c timezone=UTC -c intervalstyle=iso_8601"
                                " -c extra_float_digits=3 -c bytea_output=hex";
+    struct hosts hosts = {.first = first_host};
     struct buf options = {0};
     PGconn *conn = NULL;
 
+    take_hosts(&hosts, dsn);
     put_options_of_user(&options, dsn);
     buf_puts(&options, ours); /* last: of two settings of one name the server takes the later */
     if (!buf_failed(&options)) {
         /* dbname comes first and is expanded; what follows overrides what the string says. */
-        const char *names[] = {"dbname", "replication", "fallback_application_name", "options", "tcp_user_timeout",
-                               "keepalives_idle", "keepalives_interval", NULL};
-        const char *values[] = {dsn, "database", "muster cdc", options.data, "5000", "5", "1", NULL};
+        const char *names[] = {"dbname", "host", "hostaddr", "port", "replication", "fallback_application_name", "options",
+                               "tcp_user_timeout", "keepalives_idle", "keepalives_interval", NULL};
+        const char *values[] = {dsn, hosts.host, hosts.hostaddr, hosts.port, "database", "muster cdc", options.data,
+                                "5000", "5", "1", NULL};
 
         conn = PQconnectStartParams(names, values, 1);
     }
+    hosts_done(&hosts);
     buf_done(&options);
     return conn;
 }
@@ -424,8 +438,8 @@ void source_open(struct cdc *c)
 {
     struct source *s = &c->source;
 
-    *s = (struct source){.fd = -1};
-    s->conn = connect_to(c->host->postgres_dsn);
+    *s = (struct source){.fd = -1, .first_host = s->first_host};
+    s->conn = connect_to(c->host->postgres_dsn, s->first_host);
     go(c, SOURCE_CONNECTING);
     if (!s->conn || PQstatus(s->conn) == CONNECTION_BAD)
         fail_with(c, NULL);
@@ -433,12 +447,20 @@ void source_open(struct cdc *c)
         watch(c, MUSTER_WRITABLE);
 }
 
+/* An attempt that came to nothing: the next one begins at another host. */
+static bool is_failed_attempt(const struct source *s)
+{
+    return s->step != SOURCE_CLOSED && s->step != SOURCE_STANDBY && s->step != SOURCE_COPYING;
+}
+
 void source_close(struct cdc *c)
 {
+    struct source *s = &c->source;
+
     unwatch(c);
-    PQclear(c->source.result);
-    PQfinish(c->source.conn);
-    c->source = (struct source){.fd = -1};
+    PQclear(s->result);
+    PQfinish(s->conn);
+    *s = (struct source){.fd = -1, .first_host = s->first_host + is_failed_attempt(s)};
 }
 
 /* PostgreSQL makes a slot only when all transactions have ended that ran when it was asked to: to ask again would begin anew. */

@@ -38,6 +38,7 @@ struct source {
     int64_t deadline_ns; /* of the present step */
     bool paused;         /* the pump does not want to read */
     bool encoding_set;
+    unsigned int first_host; /* at which an attempt begins; outlives the link; see base/hosts.h */
 
     /* What the look told. */
     char system[32];

@@ -6,6 +6,7 @@ Each test runs applications against the database, breaks something, heals it, an
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from collections.abc import Callable, Generator
 
@@ -146,6 +147,17 @@ def test_postgres_killed_and_restarted(site: Site, watch: Watch, connect: Connec
         flowing(load, watchers["acme"])
     settle(site, watchers)
     judge(site, connect, watchers)
+
+
+def test_a_host_that_never_answers_does_not_hide_the_next(site: Site, watch: Watch, connect: Connect) -> None:
+    broker = site.broker()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        hosts = f"127.0.0.1:{silent.getsockname()[1]},127.0.0.1:{site.postgres.port}"
+        broker.config["postgres"]["dsn"] = f"postgresql://muster_broker@{hosts}/{site.postgres.database}"
+        broker.start()
+        watchers = {tenant: watch(tenant) for tenant in TENANTS}
+        settle(site, watchers)
+        judge(site, connect, watchers)
 
 
 def holder(site: Site) -> str | None:
