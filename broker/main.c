@@ -39,6 +39,16 @@ static const char help[] =
 
 enum { RUN, CHECK, PRINT };
 
+/* One line. The option that was not understood: a letter, or the word that was read last. */
+static int refuse_option(int c, char **argv)
+{
+    const char letter[] = {'-', (char)optopt, '\0'};
+    const char *what = optopt > 0 && optopt < 128 ? letter : argv[optind - 1];
+
+    fprintf(stderr, "musterd: %s: %s; see musterd --help\n", what, c == ':' ? "expected a file behind it" : "unknown option");
+    return 2;
+}
+
 static int parse_arguments(int argc, char **argv, const char **ret_file, int *ret_mode)
 {
     enum { OPT_CHECK = 256, OPT_PRINT, OPT_VERSION };
@@ -47,7 +57,8 @@ static int parse_arguments(int argc, char **argv, const char **ret_file, int *re
                                             {"help", no_argument, NULL, 'h'},         {0}};
     int c;
 
-    while ((c = getopt_long(argc, argv, "c:h", options, NULL)) != -1) {
+    opterr = 0; /* refuse_option() says it in one line */
+    while ((c = getopt_long(argc, argv, ":c:h", options, NULL)) != -1) {
         switch (c) {
         case 'c':
             *ret_file = optarg;
@@ -65,8 +76,7 @@ static int parse_arguments(int argc, char **argv, const char **ret_file, int *re
             fputs(help, stdout);
             exit(0);
         default:
-            fputs(help, stderr);
-            return 2;
+            return refuse_option(c, argv);
         }
     }
     if (optind == argc)

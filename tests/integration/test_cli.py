@@ -120,6 +120,19 @@ def test_instances_of_cdc_do_not_share_a_slot_or_the_events(tmp_path: Path, firs
         assert done.returncode == 1 and f"{config}:5:{said}" in done.stdout + done.stderr
 
 
+def musterd(*argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([binary("musterd"), *argv], text=True, capture_output=True, timeout=30, env={**os.environ, **(env or {})})
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (("--nope",), "--nope: unknown option"), (("-x",), "-x: unknown option"), (("-c",), "-c: expected a file behind it"),
+    (("--config",), "-c: expected a file behind it"), (("--check=1",), "--check=1: unknown option"), (("x",), 'unexpected argument "x"'),
+])
+def test_wrong_use_of_musterd_is_one_line_and_exit_code_2(argv: tuple[str, ...], said: str) -> None:
+    done = musterd(*argv)
+    assert done.returncode == 2 and done.stderr == f"musterd: {said}; see musterd --help\n" and not done.stdout
+
+
 def test_a_full_disk_is_no_success() -> None:
     with open("/dev/full", "w") as full:
         done = subprocess.run([binary("muster"), "--help"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=30)
