@@ -126,6 +126,20 @@ static void serve(struct broker *broker, const sigset_t *set, const char *file)
     }
 }
 
+static void print_told(void *arg, int level, const char *text)
+{
+    (void)arg; /* stderr is where it goes */
+    fprintf(stderr, "%s%s\n", level == MUSTER_LOG_WARN ? "warning: " : "", text);
+}
+
+static int check(const struct config *config)
+{
+    if (check_config(config, print_told, NULL) > 0)
+        return 1;
+    printf("%s: ok\n", config->file ? config->file : "environment");
+    return 0;
+}
+
 static int run(const struct config *config, const char *file)
 {
     struct broker *broker;
@@ -172,9 +186,7 @@ int main(int argc, char **argv)
         fputs(text.data ? text.data : "", stdout);
         buf_done(&text);
     } else if (mode == CHECK) {
-        code = check_config(config);
-        if (!code)
-            printf("%s: ok\n", config->file ? config->file : "environment");
+        code = check(config);
     } else {
         code = run(config, file);
     }

@@ -9,7 +9,7 @@
 
 #include "cli/doctor.h"
 #include "cli/options.h"
-#include "core/loader.h"
+#include "core/check.h"
 
 /* Remember an instance whose settings are good; takes values. */
 static void add_cdc(struct doctor *d, const struct config_plugin *how,
@@ -44,13 +44,13 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
 {
     int level = how->required ? DOCTOR_BROKEN : DOCTOR_HINT;
     const struct muster_plugin *plugin;
-    char what[DOCTOR_WHAT_SIZE], why[LOADER_WHY_SIZE];
+    char what[DOCTOR_WHAT_SIZE];
     struct config_error err;
     void *values;
 
     (void)snprintf(what, sizeof what, "plugin %s", how->instance);
-    if (loader_load(how, &plugin, why) != 0) {
-        doctor_say(d, level, what, "plugin_not_loaded", "%s", why);
+    if (check_load(d->cli->config, how, &plugin, &err) != 0) {
+        doctor_say(d, level, what, "plugin_not_loaded", "%s", err.text);
         return;
     }
     values = calloc(1, plugin->config_size + 1);

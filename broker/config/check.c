@@ -14,21 +14,15 @@
 
 static int refuse(struct host_load *l, const char *path, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
-/* Refuse the value of path, where it came from: a variable, or its place in the file. A default is never
- * refused, so that the root stands in only where two variables exclude each other. */
 static int refuse(struct host_load *l, const char *path, const char *fmt, ...)
 {
-    const struct config_node *node = node_find(l->scope.tree->root, path);
-    const char *variable = environment_of(l, path);
     char text[512];
     va_list ap;
 
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    if (variable)
-        return config_refuse_who(l->scope.err, variable, "%s", text);
-    return config_refuse(&l->scope, node ? node : l->scope.tree->root, "%s", text);
+    return host_refuse(&l->scope, path, text);
 }
 
 /* The end of a host: a name, an address, or an IPv6 address in brackets. NULL when there is none. */
@@ -97,7 +91,7 @@ static int refuse_url(struct host_load *l, size_t i)
     config_show_text(l->host->nats.urls.items[i], shown);
     while (at && at->index != i)
         at = at->next;
-    if (environment_of(l, "nats.urls") || !at)
+    if (environment_of(l->scope.tree, "nats.urls") || !at)
         return refuse(l, "nats.urls", URL_EXPECTED, shown);
     return config_refuse(&l->scope, at, URL_EXPECTED, shown);
 }
@@ -123,7 +117,7 @@ struct pair {
  * variable. */
 static int check_exclusive(struct host_load *l, struct pair p)
 {
-    const char *variable = environment_of(l, p.other);
+    const char *variable = environment_of(l->scope.tree, p.other);
 
     if (!p.value || !p.other_value)
         return 0;

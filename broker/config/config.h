@@ -80,6 +80,12 @@ int config_bind(const struct config *config, const struct config_plugin *p, cons
                 struct config_error *err);
 /* Position of key in p's map as "file:line:column"; false when the key was not given. A dotted key stands in inner maps. */
 bool config_position(const struct config *config, const struct config_plugin *p, const char *key, char out[256]);
+/* Word a fault of a value that was found outside of here, as config_load() would: `muster.yaml:3:10: nats.creds: …`, or the variable
+ * that gave the value. Returns MUSTER_EINVAL. */
+int config_fault(const struct config *config, const char *path, struct config_error *err, const char *fmt, ...) MUSTER_PRINTF(4, 5);
+/* The same for a key of plugin p's entry, such as "path". */
+int config_fault_entry(const struct config *config, const struct config_plugin *p, const char *key, struct config_error *err,
+                       const char *fmt, ...) MUSTER_PRINTF(5, 6);
 /* The effective configuration as YAML, defaults filled in, secrets hidden; for --print-config. The settings of a plugin come
  * with their defaults once it was bound, until then as they stand in the file. */
 void config_print(const struct config *config, struct buf *out);

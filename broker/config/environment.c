@@ -26,7 +26,7 @@ static const struct variable {
 };
 
 enum { N_VARIABLES = sizeof variables / sizeof *variables };
-_Static_assert(N_VARIABLES <= 32, "host_load.from_environment has a bit for each");
+_Static_assert(N_VARIABLES <= 32, "config_tree.from_environment has a bit for each");
 
 static size_t count_items(const char *text)
 {
@@ -95,16 +95,16 @@ int environment_apply(struct host_load *l)
 
         if (!text || !*text)
             continue;
-        l->from_environment |= 1u << i;
+        l->scope.tree->from_environment |= 1u << i;
         err = set(l, &variables[i], text);
     }
     return err;
 }
 
-const char *environment_of(const struct host_load *l, const char *path)
+const char *environment_of(const struct config_tree *tree, const char *path)
 {
     for (uint32_t i = 0; i < N_VARIABLES; i++)
-        if ((l->from_environment & (1u << i)) && strcmp(variables[i].path, path) == 0)
+        if ((tree->from_environment & (1u << i)) && strcmp(variables[i].path, path) == 0)
             return variables[i].name;
     return NULL;
 }

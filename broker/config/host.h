@@ -48,7 +48,6 @@ struct config_host {
 struct host_load {
     struct config_scope scope;
     struct config_host *host;
-    uint32_t from_environment; /* bit i: variable i of environment.c was used */
 };
 
 /* The top-level table. */
@@ -64,7 +63,9 @@ int config_load_text(const char *file, const char *data, size_t len, struct conf
 /* Lay the MUSTER_* variables over the file. An empty variable counts as not set. */
 int environment_apply(struct host_load *l);
 /* The variable that gave the value of path ("nats.urls"); NULL: the file or a default did. */
-const char *environment_of(const struct host_load *l, const char *path);
+const char *environment_of(const struct config_tree *tree, const char *path);
+/* Refuse the value of path, where it came from: its variable, or its place in the file. */
+int host_refuse(const struct config_scope *s, const char *path, const char *text);
 
 /* Check what option tables cannot say, and fill in the defaults that depend on other values. */
 int config_host_check(struct host_load *l);

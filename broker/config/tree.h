@@ -43,6 +43,7 @@ struct config_tree {
     struct config_node *root;
     size_t n_nodes;
     struct config_host *host; /* the host's part, bound; see host.h */
+    uint32_t from_environment; /* bit i: variable i of environment.c was used */
     struct tree_block *blocks;
 };
 

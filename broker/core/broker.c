@@ -14,10 +14,10 @@
 #include "base/log.h"
 #include "base/notify.h"
 #include "core/admin.h"
+#include "core/check.h"
 #include "core/dispatch.h"
 #include "core/health.h"
 #include "core/instance.h"
-#include "core/loader.h"
 #include "core/services.h"
 #include "core/streams.h"
 #include "core/sweep.h"
@@ -258,6 +258,7 @@ static int watch_bus(struct broker *b)
 static int read_password(struct broker *b)
 {
     const char *path = b->config->nats.password_file;
+    struct config_error err;
     char line[512];
     FILE *f;
 
@@ -265,7 +266,8 @@ static int read_password(struct broker *b)
         return 0;
     f = fopen(path, "re");
     if (!f || !fgets(line, sizeof line, f)) {
-        log_error("bus", "nats.password_file: %s cannot be read", path);
+        (void)config_fault(b->config, "nats.password_file", &err, "%s: %s", path, f ? "is empty" : "cannot be read");
+        log_error("bus", "%s", err.text);
         if (f)
             (void)fclose(f);
         return MUSTER_EINVAL;
@@ -346,23 +348,33 @@ static void on_check(uv_timer_t *timer)
     streams_check(b->streams);
 }
 
+static int open_registry(struct broker *b)
+{
+    struct tenants_source source = {
+        .loop = lane_loop(b->lane), .dsn = b->config->postgres.dsn, .broker_id = b->id, .on_link = on_postgres, .arg = b};
+    struct config_error why;
+    int err = tenants_open(b->tenants, &source);
+
+    if (err == MUSTER_EINVAL) {
+        (void)config_fault(b->config, "postgres.dsn", &why, "is no connection string that PostgreSQL's library can read");
+        log_error("postgres", "%s", why.text);
+    }
+    return err ? err : sweep_new(b, &b->sweep);
+}
+
 static int open_lane(void *arg)
 {
     struct broker *b = arg;
-    struct tenants_source source = {
-        .loop = lane_loop(b->lane), .dsn = b->config->postgres.dsn, .broker_id = b->id, .on_link = on_postgres, .arg = b};
     int err = streams_new(b, on_danger, b, &b->streams);
 
     if (!err)
         err = tenants_on_change(b->tenants, on_tenants, b);
     if (!err && b->config->postgres.dsn)
-        err = tenants_open(b->tenants, &source);
-    if (!err && b->config->postgres.dsn)
-        err = sweep_new(b, &b->sweep);
+        err = open_registry(b);
     if (!err)
         err = dispatch_open(b->dispatch);
     if (err) {
-        log_error("core", "postgres.dsn: cannot be used (error %d)", err);
+        log_error("core", "streams, tenants or dispatch cannot be opened (error %d)", err);
         return err;
     }
     ASSERT(uv_timer_init(lane_loop(b->lane), &b->check_timer) == 0);
@@ -408,22 +420,33 @@ static void tell_not_loaded(struct broker *b, const struct config_plugin *how, c
     if (health_add(b->health, HEALTH_PLUGIN, how->instance, how->required, &component) == 0)
         health_set(component, MUSTER_HEALTH_DOWN, "not_loaded", "%s", why);
     else
-        log_error("loader", "plugins.%s: %s", how->instance, why);
+        log_error("loader", "%s", why);
 }
 
 /* A plugin that is not required may be missing; what it said stays in /readyz. */
 static int load_plugin(struct broker *b, const struct config_plugin *how)
 {
     const struct muster_plugin *plugin;
-    char why[LOADER_WHY_SIZE];
-    int err = loader_load(how, &plugin, why);
+    struct config_error why;
+    int err = check_load(b->config, how, &plugin, &why);
 
     if (err) {
-        tell_not_loaded(b, how, why);
+        tell_not_loaded(b, how, why.text);
         return err;
     }
     for (uint32_t lane = 0; !err && lane < (uint32_t)how->lanes; lane++)
         err = add_instance(b, plugin, how, lane);
+    return err;
+}
+
+/* What will be opened later is looked at first: a mistake is told with its place in the configuration. */
+static int look_at_files(const struct broker *b)
+{
+    struct config_error why;
+    int err = check_files(b->config, &why);
+
+    if (err)
+        log_error("config", "%s", why.text);
     return err;
 }
 
@@ -486,6 +509,8 @@ int broker_new(const struct config *config, struct broker **ret_broker)
     if (!b->metrics || !b->health)
         err = MUSTER_ENOMEM;
     if (!err)
+        err = look_at_files(b);
+    if (!err)
         err = add_health(b);
     if (!err)
         err = tenants_new(&b->tenants);
@@ -508,11 +533,14 @@ int broker_new(const struct config *config, struct broker **ret_broker)
 static int open_admin(struct broker *b)
 {
     struct admin_options options = {.listen = b->config->broker.admin, .health = b->health, .metrics = b->metrics};
+    struct config_error fault;
     char why[HTTP_WHY_SIZE];
     int err = admin_open(&options, &b->admin, why);
 
-    if (err)
-        log_error("http", "%s", why);
+    if (err) {
+        (void)config_fault(b->config, "broker.admin", &fault, "%s", why + strlen("broker.admin: ")); /* it begins with the key */
+        log_error("http", "%s", fault.text);
+    }
     return err;
 }
 

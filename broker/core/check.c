@@ -1,69 +1,147 @@
-/* `musterd --check`; see check.h. */
+/* The configuration against what it names; see check.h. */
 #include "core/check.h"
 
 #include <errno.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
-#include "config/config.h"
 #include "core/loader.h"
 #include "core/services.h"
 
-static int refuse(const struct config_plugin *how, const char *why)
+struct checking {
+    const struct config *config;
+    struct services *services;
+    check_tell_fn tell;
+    void *arg;
+    size_t n_faults;
+};
+
+static void tell_fault(struct checking *c, const struct config_error *err)
 {
-    fprintf(stderr, "plugins.%s: %s\n", how->instance, why);
-    return 1;
+    c->n_faults++;
+    c->tell(c->arg, MUSTER_LOG_ERROR, err->text);
 }
 
-static int check_plugin(const struct config *config, const struct config_plugin *how, struct services *services)
+/* ---- files ---------------------------------------------------------------------------------------------------------------------- */
+
+/* A file that is named must be there to be read. 0, or errno. */
+static int try_file(const char *path)
 {
-    const struct muster_plugin *plugin;
-    char why[LOADER_WHY_SIZE], service_why[SERVICES_WHY_SIZE];
-    struct config_error err;
-    void *values;
+    struct stat st;
+
+    if (access(path, R_OK) != 0 || stat(path, &st) != 0)
+        return errno;
+    return S_ISDIR(st.st_mode) ? EISDIR : 0;
+}
+
+static int check_file(const struct config *config, const char *key, const char *path, struct config_error *err)
+{
+    int error = path ? try_file(path) : 0;
+
+    return error ? config_fault(config, key, err, "%s: %s, expected a readable file", path, strerror(error)) : 0;
+}
+
+struct named_file {
+    const char *key, *path;
+    bool is_ours; /* the broker reads it; the others are for the commands */
+};
+enum { N_FILES = 7 };
+
+static void list_files(const struct config *c, struct named_file out[N_FILES])
+{
+    const struct named_file files[N_FILES] = {
+        {"nats.creds", c->nats.creds, true},
+        {"nats.system_creds", c->nats.system_creds, false},
+        {"nats.password_file", c->nats.password_file, true},
+        {"nats.system_password_file", c->nats.system_password_file, false},
+        {"nats.tls.ca", c->nats.tls_ca, true},
+        {"nats.tls.cert", c->nats.tls_cert, true},
+        {"nats.tls.key", c->nats.tls_key, true},
+    };
+
+    memcpy(out, files, sizeof files);
+}
+
+int check_files(const struct config *config, struct config_error *err)
+{
+    struct named_file files[N_FILES];
     int code = 0;
 
-    if (loader_load(how, &plugin, why) != 0)
-        return refuse(how, why);
-    if (services_add(services, plugin, service_why) != 0)
-        code = refuse(how, service_why);
-    values = calloc(1, plugin->config_size + 1);
-    if (!values || config_bind(config, how, plugin, values, &err) != 0) {
-        fprintf(stderr, "%s\n", values ? err.text : "no memory");
-        code = 1;
+    list_files(config, files);
+    for (size_t i = 0; i < N_FILES && !code; i++)
+        code = files[i].is_ours ? check_file(config, files[i].key, files[i].path, err) : 0;
+    return code;
+}
+
+static void check_all_files(struct checking *c)
+{
+    struct named_file files[N_FILES];
+    struct config_error err;
+
+    list_files(c->config, files);
+    for (size_t i = 0; i < N_FILES; i++)
+        if (check_file(c->config, files[i].key, files[i].path, &err) != 0)
+            tell_fault(c, &err);
+}
+
+/* ---- plugins -------------------------------------------------------------------------------------------------------------------- */
+
+int check_load(const struct config *config, const struct config_plugin *how, const struct muster_plugin **ret_plugin,
+               struct config_error *err)
+{
+    char why[LOADER_WHY_SIZE];
+    int code = loader_load(how, ret_plugin, why);
+
+    if (code)
+        (void)config_fault_entry(config, how, how->path ? "path" : "name", err, "%s", why); /* the loader's code says more */
+    return code;
+}
+
+/* A start goes on without a plugin that does not load, unless it is required. */
+static void tell_not_loaded(struct checking *c, const struct config_plugin *how, const struct config_error *err)
+{
+    if (how->required)
+        tell_fault(c, err);
+    else
+        c->tell(c->arg, MUSTER_LOG_WARN, err->text);
+}
+
+static void check_plugin(struct checking *c, const struct config_plugin *how)
+{
+    const struct muster_plugin *plugin;
+    char why[SERVICES_WHY_SIZE];
+    struct config_error err;
+    void *values;
+
+    if (check_load(c->config, how, &plugin, &err) != 0) {
+        tell_not_loaded(c, how, &err);
+        return;
     }
+    if (services_add(c->services, plugin, why) != 0) {
+        (void)config_fault_entry(c->config, how, how->path ? "path" : "name", &err, "%s", why);
+        tell_fault(c, &err);
+    }
+    values = calloc(1, plugin->config_size + 1);
+    if (!values)
+        (void)config_fault_entry(c->config, how, "config", &err, "no memory");
+    if (!values || config_bind(c->config, how, plugin, values, &err) != 0)
+        tell_fault(c, &err);
     free(values);
-    return code;
 }
 
-/* A file that is named must be there to be read. */
-static int check_file(const char *key, const char *path)
+size_t check_config(const struct config *config, check_tell_fn tell, void *arg)
 {
-    if (!path || access(path, R_OK) == 0)
-        return 0;
-    fprintf(stderr, "%s: %s: %s\n", key, path, strerror(errno));
-    return 1;
-}
+    struct checking c = {.config = config, .tell = tell, .arg = arg};
 
-static int check_files(const struct config *c)
-{
-    return check_file("nats.creds", c->nats.creds) | check_file("nats.system_creds", c->nats.system_creds) |
-           check_file("nats.password_file", c->nats.password_file) |
-           check_file("nats.system_password_file", c->nats.system_password_file) | check_file("nats.tls.ca", c->nats.tls_ca) |
-           check_file("nats.tls.cert", c->nats.tls_cert) | check_file("nats.tls.key", c->nats.tls_key);
-}
-
-int check_config(const struct config *config)
-{
-    struct services *services;
-    int code = check_files(config);
-
-    if (services_new(NULL, &services) != 0)
-        return 1;
+    check_all_files(&c);
+    if (services_new(NULL, &c.services) != 0) {
+        tell(arg, MUSTER_LOG_ERROR, "no memory to check the plugins");
+        return c.n_faults + 1;
+    }
     for (size_t i = 0; i < config->n_plugins; i++)
-        code |= check_plugin(config, &config->plugins[i], services);
-    services_free(services);
-    return code;
+        check_plugin(&c, &config->plugins[i]);
+    services_free(c.services);
+    return c.n_faults;
 }

@@ -1,6 +1,7 @@
 /* Loading of plugins; see loader.h. At start, before any lane runs. */
 #include "core/loader.h"
 
+#include <dirent.h>
 #include <dlfcn.h>
 #include <errno.h>
 #include <limits.h>
@@ -11,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/name.h"
+#include "config/near.h"
 
 #define ENTRY_PREFIX "muster_plugin_entry_v"
 enum { DESCRIBE_SIZE = 128 };
@@ -63,11 +65,51 @@ const char *loader_path(const struct config_plugin *p, char *out, size_t size)
     return out;
 }
 
+/* The built-in plugins by name: those near to near->word are kept there, all are listed in *names. */
+static void look_around(const char *dir, struct near *near, struct buf *names)
+{
+    struct dirent **entries;
+    int n = scandir(dir, &entries, NULL, alphasort);
+
+    for (int i = 0; i < n; i++) {
+        size_t len = strlen(entries[i]->d_name);
+
+        if (len > 3 && strcmp(entries[i]->d_name + len - 3, ".so") == 0) {
+            near_offer(near, entries[i]->d_name, len - 3);
+            buf_printf(names, "%s%.*s", names->len ? ", " : "", (int)len - 3, entries[i]->d_name);
+        }
+        free(entries[i]);
+    }
+    if (n >= 0)
+        free(entries);
+}
+
+/* Names in the configuration are the operator's; that they become files is not. */
+static int why_no_plugin(const char *name, char why[LOADER_WHY_SIZE])
+{
+    struct near near = near_to(name);
+    struct buf names = {0};
+    char dir[PATH_MAX];
+
+    look_around(loader_dir(dir, sizeof dir), &near, &names);
+    if (near.n)
+        (void)why_not(why, 0, "there is no plugin %s; did you mean %s?", name, near.names.data);
+    else if (names.len)
+        (void)why_not(why, 0, "there is no plugin %s; those of %s are %s", name, dir, names.data);
+    else
+        (void)why_not(why, 0, "there is no plugin %s; %s holds none", name, dir);
+    near_done(&near);
+    buf_done(&names);
+    return MUSTER_ENOTFOUND;
+}
+
 /* A file that anybody else may write is anybody's code in this process. */
-static int check_file(const char *path, char why[LOADER_WHY_SIZE])
+static int check_file(const struct config_plugin *how, const char *path, char why[LOADER_WHY_SIZE])
 {
     struct stat st;
 
+    if (stat(path, &st) != 0 && errno == ENOENT && !how->path)
+        return why_no_plugin(how->name, why);
     if (stat(path, &st) != 0)
         return why_not(why, MUSTER_ENOTFOUND, "%s: %s", path, strerror(errno));
     if (!S_ISREG(st.st_mode))
@@ -93,7 +135,6 @@ static int why_no_entry(void *lib, const char *path, char why[LOADER_WHY_SIZE])
                    MUSTER_ABI_MAJOR);
 }
 
-/* Held against what this broker needs, not against its own size: an older plugin's descriptor may be shorter. */
 /* "plugin acme 1.2" where the descriptor can be read so far. */
 static const char *describe(const struct muster_plugin *p, char out[DESCRIBE_SIZE])
 {
@@ -103,6 +144,7 @@ static const char *describe(const struct muster_plugin *p, char out[DESCRIBE_SIZ
     return out;
 }
 
+/* Held against what this broker needs, not against its own size: an older plugin's descriptor may be shorter. */
 static int check_numbers(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
 {
     char who[DESCRIBE_SIZE];
@@ -144,7 +186,7 @@ int loader_load(const struct config_plugin *how, const struct muster_plugin **re
     const struct muster_plugin *plugin;
     char path[PATH_MAX + 80];
     void *lib, *symbol;
-    int err = check_file(loader_path(how, path, sizeof path), why);
+    int err = check_file(how, loader_path(how, path, sizeof path), why);
 
     if (err)
         return err;

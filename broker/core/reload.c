@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "base/buf.h"
 #include "base/log.h"
 #include "config/config.h"
 #include "core/check.h"
@@ -18,6 +19,28 @@ static void name_change(void *arg, const char *path, const char *change)
     log_warn("config", "reload: %s: %s; waits for a restart", path, change);
 }
 
+/* All that is wrong is one line of the log; warnings are lines of their own, since they keep nothing from being changed. */
+static void on_told(void *arg, int level, const char *text)
+{
+    struct buf *faults = arg;
+
+    if (level == MUSTER_LOG_WARN)
+        log_warn("config", "reload: %s", text);
+    else
+        buf_printf(faults, "%s%s", faults->len ? "; " : "", text);
+}
+
+static bool is_good(const struct config *config)
+{
+    struct buf faults = {0};
+    size_t n = check_config(config, on_told, &faults);
+
+    if (n)
+        log_error("config", "reload: %s; nothing was changed", faults.data ? faults.data : "no memory to check the plugins");
+    buf_done(&faults);
+    return n == 0;
+}
+
 void reload_config(const struct config *running, const char *file)
 {
     struct config_error err;
@@ -28,8 +51,7 @@ void reload_config(const struct config *running, const char *file)
         log_error("config", "reload: %s; nothing was changed", err.text);
         return;
     }
-    if (check_config(config) != 0) {
-        log_error("config", "reload: a plugin refuses its part; nothing was changed");
+    if (!is_good(config)) {
         config_free(config);
         return;
     }

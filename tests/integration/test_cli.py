@@ -120,8 +120,52 @@ def test_instances_of_cdc_do_not_share_a_slot_or_the_events(tmp_path: Path, firs
         assert done.returncode == 1 and f"{config}:5:{said}" in done.stdout + done.stderr
 
 
+BAD = {  # what stands in the file, from where on it is wrong, and what is said of it
+    "plugins: [{name: presence}]": (18, "plugins.presence.name: there is no plugin presence; those of "),
+    "plugins: [{name: cdcc}]": (18, "plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?"),
+    "plugins: [{path: /nowhere/audit.so}]": (18, "plugins.audit.path: /nowhere/audit.so: No such file or directory"),
+    "plugins: [{path: text.so}]": (18, "plugins.text.path: FOLDER/text.so: cannot be loaded: "),
+    "nats: {creds: nofile}": (15, "nats.creds: FOLDER/nofile: No such file or directory, expected a readable file"),
+    "nats: {creds: .}": (15, "nats.creds: FOLDER/.: Is a directory, expected a readable file"),
+    "nats: {tls: {ca: no.pem}}": (18, "nats.tls.ca: FOLDER/no.pem: No such file or directory, expected a readable file"),
+    "nats: {tls: {cert: text.so, key: no.pem}}": (34, "nats.tls.key: FOLDER/no.pem: No such file or directory, expected a readable file"),
+    "nats: {user: a, password_file: no}": (32, "nats.password_file: FOLDER/no: No such file or directory, expected a readable file"),
+}
+
+
 def musterd(*argv: str | Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([binary("musterd"), *argv], text=True, capture_output=True, timeout=30, env={**os.environ, **(env or {})})
+
+
+@pytest.mark.parametrize("text", BAD)
+def test_what_is_wrong_in_the_file_is_told_with_its_place(tmp_path: Path, text: str) -> None:
+    """Before anything is started, and in the same words by all who look at the file."""
+    config, (column, words) = tmp_path / "muster.yaml", BAD[text]
+    config.write_text(f"# a comment\n{text}\n")
+    (tmp_path / "text.so").write_text("not a plugin")
+    (tmp_path / "text.so").chmod(0o644)
+    said = f"{config}:2:{column}: {words.replace('FOLDER', str(tmp_path))}"
+    checked, started = musterd("-c", config, "--check"), musterd("-c", config)
+    assert checked.returncode == 1 and checked.stderr.startswith(said) and checked.stderr.count("\n") == 1 and not checked.stdout
+    assert started.returncode == 1 and said in started.stderr
+    if "plugins" in text:
+        assert said in muster("-c", str(config), "doctor", code=1).stdout
+
+
+def test_what_is_wrong_in_a_variable_names_it(tmp_path: Path) -> None:
+    config = tmp_path / "muster.yaml"
+    config.write_text("nats: {creds: nofile}\n")
+    for argv in ["--check"], []:
+        done = musterd("-c", config, *argv, env={"MUSTER_NATS_CREDS": "/nowhere"})
+        assert done.returncode == 1 and "MUSTER_NATS_CREDS: /nowhere: No such file or directory, expected" in done.stderr
+
+
+def test_check_warns_of_what_a_start_goes_on_without(tmp_path: Path) -> None:
+    config = tmp_path / "muster.yaml"
+    config.write_text("plugins: [{name: cdcc, required: false}]\n")
+    done = musterd("-c", config, "--check")
+    assert done.returncode == 0 and done.stdout == f"{config}: ok\n"
+    assert done.stderr == f"warning: {config}:1:18: plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?\n"
 
 
 @pytest.mark.parametrize(("argv", "said"), [
@@ -215,7 +259,7 @@ def test_plugin_list_shows_the_options_of_one(plugins: Path) -> None:
     schema = json.loads(muster("-c", str(plugins), "plugin", "list", "main", "--json").stdout)["options"]
     assert schema["properties"]["slot"]["maxLength"] == 63 and schema["required"] == ["slot"]
     assert "cannot be loaded" in refusal("-c", str(plugins), "plugin", "list", "broken", code=1)
-    assert "nope.so: No such file" in refusal("plugin", "list", "nope", code=1)
+    assert "there is no plugin nope; " in refusal("plugin", "list", "nope", code=1)
 
 
 # ---- watch

@@ -50,6 +50,33 @@ def test_sighup_changes_the_log_at_once(site: Site) -> None:
     assert [line["message"] for line in told if line["area"] == "config"] == ["reload: done; 0 settings wait for a restart"]
 
 
+def test_sighup_tells_why_it_changed_nothing_in_one_line(site: Site) -> None:
+    broker = site.broker()
+    broker.config["broker"]["log"] = {"format": "json"}
+    broker.start()
+    main, evt = broker.config["plugins"]
+    for plugins, words in (
+            ([{**main, "config": {**main["config"], "slott": "x"}}, evt], "plugins.main.slott: unknown key; did you mean slot?"),
+            ([main, evt, {"name": "cdcc"}], "plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?")):
+        at = len(broker.log())
+        broker.config_path.write_text(json.dumps({**broker.config, "plugins": plugins}))
+        broker.signal(signal.SIGHUP)
+        wait_until(lambda at=at: "nothing was changed" in broker.log()[at:], 10, "the end of the reload")
+        lines = [json.loads(line) for line in broker.log()[at:].splitlines()]
+        [told] = [line for line in lines if line["area"] == "config"]
+        assert told["level"] == "error" and words in told["message"]
+        assert told["message"].startswith(f"reload: {broker.config_path}:1:") and told["message"].endswith("; nothing was changed")
+
+
+def test_sighup_goes_on_without_a_plugin_that_is_not_required(site: Site) -> None:
+    broker = site.broker()
+    broker.config["plugins"].append({"name": "cdcc", "required": False})
+    broker.start()
+    said = reload(broker, {**broker.config, "broker": {**broker.config["broker"], "log": {"level": "debug"}}})
+    assert len(said) == 3 and said[0].endswith("plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?")
+    assert said[1].startswith("plugins.cdcc: was not loaded") and said[2] == "done; 1 settings wait for a restart"
+
+
 def test_an_orderly_stop_is_no_fault(site: Site) -> None:
     broker = site.broker()
     broker.start()

@@ -429,6 +429,30 @@ static void test_example_loads(void **state)
     config_free(config);
 }
 
+static void test_told_values(void **state)
+{
+    struct config *c = load("nats:\n  tls:\n    ca: no.pem\nplugins:\n  - {name: demo}\n");
+    struct config_error err;
+
+    (void)state;
+    assert_int_equal(config_fault(c, "nats.tls.ca", &err, "%s is not there", c->nats.tls_ca), MUSTER_EINVAL);
+    assert_non_null(strstr(err.text, "/no.pem is not there"));
+    assert_memory_equal(err.text, "m.yaml:3:9: nats.tls.ca: /", 26);
+    assert_int_equal(config_fault(c, "broker.admin", &err, "is taken"), MUSTER_EINVAL);
+    assert_string_equal(err.text, "broker.admin: is taken");
+    assert_int_equal(config_fault_entry(c, &c->plugins[0], "name", &err, "is not there"), MUSTER_EINVAL);
+    assert_string_equal(err.text, "m.yaml:5:12: plugins.demo.name: is not there");
+    assert_int_equal(config_fault_entry(c, &c->plugins[0], "path", &err, "is not there"), MUSTER_EINVAL);
+    assert_string_equal(err.text, "m.yaml:5:5: plugins.demo: is not there");
+    config_free(c);
+
+    setenv("MUSTER_NATS_CREDS", "x", 1);
+    c = load("nats: {creds: y}\n");
+    assert_int_equal(config_fault(c, "nats.creds", &err, "is not there"), MUSTER_EINVAL);
+    assert_string_equal(err.text, "MUSTER_NATS_CREDS: is not there");
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,6 +462,7 @@ int main(void)
         cmocka_unit_test(test_host_values),
         cmocka_unit_test_teardown(test_environment, clear_environment),
         cmocka_unit_test_teardown(test_environment_errors, clear_environment),
+        cmocka_unit_test_teardown(test_told_values, clear_environment),
         cmocka_unit_test(test_bounds),
         cmocka_unit_test(test_long_texts),
         cmocka_unit_test(test_files),
