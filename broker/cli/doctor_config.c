@@ -1,7 +1,8 @@
 /*
  * doctor: the configuration, and whether every plugin loads and takes its part of it.
  *
- * What `musterd --check` checks, and by the same functions. Nothing of a plugin runs but its entry.
+ * What `musterd --check` checks, and by the same functions. Nothing of a plugin runs but its entry and its
+ * check().
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,6 +11,7 @@
 #include "cli/doctor.h"
 #include "cli/options.h"
 #include "core/check.h"
+#include "core/settings.h"
 
 /* Remember an instance whose settings are good; takes values. */
 static void add_cdc(struct doctor *d, const struct config_plugin *how,
@@ -54,7 +56,7 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
         return;
     }
     values = calloc(1, plugin->config_size + 1);
-    if (!values || config_bind(d->cli->config, how, plugin, values, &err) != 0) {
+    if (!values || settings_bind(d->cli->config, how, plugin, values, &err) != 0) {
         doctor_say(d, level, what, "plugin_settings", "%s", values ? err.text : "no memory");
         free(values);
         return;

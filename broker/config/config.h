@@ -86,6 +86,9 @@ int config_fault(const struct config *config, const char *path, struct config_er
 /* The same for a key of plugin p's entry, such as "path". */
 int config_fault_entry(const struct config *config, const struct config_plugin *p, const char *key, struct config_error *err,
                        const char *fmt, ...) MUSTER_PRINTF(5, 6);
+/* The same for what plugin p says of its settings. A text that begins with a key that was given, "slot: …", gets its place; any
+ * other that of the entry. */
+int config_fault_setting(const struct config *config, const struct config_plugin *p, struct config_error *err, const char *text);
 /* The effective configuration as YAML, defaults filled in, secrets hidden; for --print-config. The settings of a plugin come
  * with their defaults once it was bound, until then as they stand in the file. */
 void config_print(const struct config *config, struct buf *out);

@@ -9,6 +9,7 @@
 
 #include "core/loader.h"
 #include "core/services.h"
+#include "core/settings.h"
 
 struct checking {
     const struct config *config;
@@ -126,7 +127,7 @@ static void check_plugin(struct checking *c, const struct config_plugin *how)
     values = calloc(1, plugin->config_size + 1);
     if (!values)
         (void)config_fault_entry(c->config, how, "config", &err, "no memory");
-    if (!values || config_bind(c->config, how, plugin, values, &err) != 0)
+    if (!values || settings_bind(c->config, how, plugin, values, &err) != 0)
         tell_fault(c, &err);
     free(values);
 }

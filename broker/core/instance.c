@@ -14,23 +14,14 @@
 #include "core/host.h"
 #include "core/loader.h"
 #include "core/services.h"
+#include "core/settings.h"
 #include "sql/sql.h"
 
 static const int64_t start_ns = 30 * CLOCK_S;
 
 bool instance_has_capability(const struct instance *in, const char *capability)
 {
-    const char *list = MUSTER_HAS(in->plugin, capabilities) ? in->plugin->capabilities : NULL;
-    size_t len = strlen(capability);
-
-    while (list && *list) {
-        size_t n = strcspn(list, " ");
-
-        if (n == len && memcmp(list, capability, len) == 0)
-            return true;
-        list += n + strspn(list + n, " ");
-    }
-    return false;
+    return loader_has_capability(in->plugin, capability);
 }
 
 #ifdef NDEBUG
@@ -96,7 +87,7 @@ static int bind_config(struct instance *in)
     in->config = calloc(1, in->plugin->config_size + 1);
     if (!in->config)
         return MUSTER_ENOMEM;
-    code = config_bind(broker_config(in->broker), in->how, in->plugin, in->config, &err);
+    code = settings_bind(broker_config(in->broker), in->how, in->plugin, in->config, &err);
     if (code)
         health_set(in->health, MUSTER_HEALTH_DOWN, "bad_config", "%s", err.text);
     return code;

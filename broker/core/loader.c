@@ -180,6 +180,21 @@ static int check_descriptor(const struct muster_plugin *p, const char *path, cha
     return 0;
 }
 
+bool loader_has_capability(const struct muster_plugin *plugin, const char *capability)
+{
+    const char *list = MUSTER_HAS(plugin, capabilities) ? plugin->capabilities : NULL;
+    size_t len = strlen(capability);
+
+    while (list && *list) {
+        size_t n = strcspn(list, " ");
+
+        if (n == len && memcmp(list, capability, len) == 0)
+            return true;
+        list += n + strspn(list + n, " ");
+    }
+    return false;
+}
+
 int loader_load(const struct config_plugin *how, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE])
 {
     const struct muster_plugin *(*entry)(void);

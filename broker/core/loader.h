@@ -17,6 +17,8 @@ enum { LOADER_WHY_SIZE = 512 };
 const char *loader_dir(char *out, size_t size);
 /* The file of p. */
 const char *loader_path(const struct config_plugin *p, char *out, size_t size);
+/* True when the descriptor lists the capability. */
+bool loader_has_capability(const struct muster_plugin *plugin, const char *capability);
 /* Load p. Errors: MUSTER_ENOTFOUND no such file, MUSTER_EABI the two do not fit, MUSTER_EINVAL not a plugin or not a well-formed one,
  * MUSTER_EACCES a file that others than root or the broker's user may write; why names file and cause. */
 int loader_load(const struct config_plugin *p, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE]);

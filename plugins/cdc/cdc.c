@@ -344,6 +344,8 @@ static void cdc_destroy(void *self)
     free(c);
 }
 
+#define TENANT_RULE "1 to 64 letters, digits, _ or -, and no _ first"
+
 /* A copy with the defaults that depend on other settings. */
 static const struct cdc_config *settle_config(const struct cdc_config *given)
 {
@@ -357,41 +359,49 @@ static const struct cdc_config *settle_config(const struct cdc_config *given)
     return config;
 }
 
+static int check_table(const struct muster_host *host, const char *name, const struct route_setting *table)
+{
+    if (!strchr(name, '.'))
+        return host->fail(host, MUSTER_EINVAL, "tables.%s: expected schema.table, such as public.%s", name, name);
+    if (table->tenant && !name_is_public(table->tenant, strlen(table->tenant)))
+        return host->fail(host, MUSTER_EINVAL, "tables.%s.tenant: \"%s\": expected a tenant's name: " TENANT_RULE, name, table->tenant);
+    if (table->tenant && table->tenant_column)
+        return host->fail(host, MUSTER_EINVAL, "tables.%s.tenant: tenant_column is given too; all rows are one tenant's, or a column tells whose each is",
+                          name);
+    return 0;
+}
+
 /* Names that could never match are refused where they stand. */
 static int check_names(const struct muster_host *host, const struct cdc_config *config)
 {
     const struct muster_map *m = &config->tables;
     const char *taker = config->unroutable_tenant;
+    int err = 0;
 
     if (strspn(config->slot, "abcdefghijklmnopqrstuvwxyz0123456789_") != strlen(config->slot)) /* PostgreSQL's rule */
         return host->fail(host, MUSTER_EINVAL, "slot: \"%s\": expected a name of a-z, 0-9 and _", config->slot);
     if (taker && !name_is_public(taker, strlen(taker)))
-        return host->fail(host, MUSTER_EINVAL, "unroutable.tenant: \"%s\": expected a tenant's name: 1 to 64 letters, digits, _ or -, and no _ first", taker);
-    for (size_t i = 0; i < m->n; i++) {
-        const char *tenant = ((const struct route_setting *)m->entries + i)->tenant;
-
-        if (!strchr(m->keys[i], '.'))
-            return host->fail(host, MUSTER_EINVAL, "tables.%s: expected schema.table, such as public.%s", m->keys[i], m->keys[i]);
-        if (tenant && !name_is_public(tenant, strlen(tenant)))
-            return host->fail(host, MUSTER_EINVAL, "tables.%s.tenant: \"%s\": expected a tenant's name", m->keys[i], tenant);
-    }
-    return 0;
+        return host->fail(host, MUSTER_EINVAL, "unroutable.tenant: \"%s\": expected a tenant's name: " TENANT_RULE, taker);
+    for (size_t i = 0; i < m->n && !err; i++)
+        err = check_table(host, m->keys[i], (const struct route_setting *)m->entries + i);
+    return err;
 }
 
-static int cdc_create(const struct muster_host *host, const void *config, void **ret_self)
+static int cdc_check(const struct muster_host *host, const void *config)
 {
-    struct cdc *c;
-    int err;
-
     if (host->n_lanes != 1)
         return host->fail(host, MUSTER_EINVAL, "lanes: %u: a slot has one reader, expected 1; give each further slot an instance",
                           host->n_lanes);
     if (!host->postgres_dsn)
         return host->fail(host, MUSTER_EINVAL, "postgres.dsn is missing: expected where the slot is");
-    err = check_names(host, config);
-    if (err)
-        return err;
-    c = calloc(1, sizeof *c);
+    return check_names(host, config);
+}
+
+static int cdc_create(const struct muster_host *host, const void *config, void **ret_self)
+{
+    struct cdc *c = calloc(1, sizeof *c);
+    int err;
+
     if (!c)
         return host->fail(host, MUSTER_ENOMEM, "no memory for an instance");
     c->host = host;
@@ -445,4 +455,4 @@ static void cdc_drain(void *self, int64_t deadline_ns)
 MUSTER_PLUGIN(.name = "cdc", .version = MUSTER_VERSION, .capabilities = "cross_tenant stream sql postgres", .options = options,
               .n_options = sizeof options / sizeof *options, .config_size = sizeof(struct cdc_config), .create = cdc_create,
               .start = cdc_start, .drain = cdc_drain, .destroy = cdc_destroy, .on_writable = cdc_on_writable,
-              .on_link = cdc_on_link, .on_tables = cdc_on_tables);
+              .on_link = cdc_on_link, .on_tables = cdc_on_tables, .check = cdc_check);

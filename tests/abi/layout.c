@@ -249,7 +249,7 @@ AT(muster_service, name, 8);
 AT(muster_service, verbs, 16);
 AT(muster_service, schema, 24);
 
-SIZE(muster_plugin, 136);
+SIZE(muster_plugin, 144);
 AT(muster_plugin, size, 0);
 AT(muster_plugin, abi_major, 4);
 AT(muster_plugin, abi_minor, 6);
@@ -271,6 +271,7 @@ AT(muster_plugin, destroy, 104);
 AT(muster_plugin, on_writable, 112);
 AT(muster_plugin, on_link, 120);
 AT(muster_plugin, on_tables, 128);
+AT(muster_plugin, check, 136);
 
 #define VALUE(name, value) _Static_assert((name) == (value), #name)
 VALUE(MUSTER_EINVAL, -1);

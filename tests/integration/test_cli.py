@@ -130,6 +130,15 @@ BAD = {  # what stands in the file, from where on it is wrong, and what is said 
     "nats: {tls: {ca: no.pem}}": (18, "nats.tls.ca: FOLDER/no.pem: No such file or directory, expected a readable file"),
     "nats: {tls: {cert: text.so, key: no.pem}}": (34, "nats.tls.key: FOLDER/no.pem: No such file or directory, expected a readable file"),
     "nats: {user: a, password_file: no}": (32, "nats.password_file: FOLDER/no: No such file or directory, expected a readable file"),
+    "plugins: [{name: cdc, lanes: 2, config: {slot: s}}]": (30, "plugins.cdc.lanes: 2: a slot has one reader, expected 1"),
+    "plugins: [{name: cdc, config: {slot: A b}}]": (38, 'plugins.cdc.slot: "A b": expected a name of a-z, 0-9 and _'),
+    "plugins: [{name: cdc, config: {slot: s, unroutable: {tenant: a.b}}}]": (
+        62, 'plugins.cdc.unroutable.tenant: "a.b": expected a tenant\'s name'),
+    "plugins: [{name: cdc, config: {slot: s, tables: {orders: {}}}}]": (50, "plugins.cdc.tables.orders: expected schema.table, such as "),
+    "plugins: [{name: cdc, config: {slot: s, tables: {a.b: {tenant: c.d}}}}]": (
+        64, 'plugins.cdc.tables.a.b.tenant: "c.d": expected a tenant\'s name'),
+    "plugins: [{name: cdc, config: {slot: s, tables: {a.b: {tenant_column: t, tenant: c}}}}]": (
+        82, "plugins.cdc.tables.a.b.tenant: tenant_column is given too; "),
 }
 
 

@@ -57,6 +57,7 @@ def test_sighup_tells_why_it_changed_nothing_in_one_line(site: Site) -> None:
     main, evt = broker.config["plugins"]
     for plugins, words in (
             ([{**main, "config": {**main["config"], "slott": "x"}}, evt], "plugins.main.slott: unknown key; did you mean slot?"),
+            ([{**main, "config": {**main["config"], "slot": "Bad Slot"}}, evt], 'plugins.main.slot: "Bad Slot": expected a name of '),
             ([main, evt, {"name": "cdcc"}], "plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?")):
         at = len(broker.log())
         broker.config_path.write_text(json.dumps({**broker.config, "plugins": plugins}))

@@ -681,6 +681,32 @@ static void test_schema(void **state)
     buf_done(&b);
 }
 
+/* What plugins say of their settings, with the place of the key that it begins with. */
+static void test_told_settings(void **state)
+{
+    static const struct bad table[] = {
+        {"name: not good", "m.yaml:4:7: plugins.demo.name: not good"},
+        {"messages: not good", "m.yaml:4:44: plugins.demo.messages: not good"},
+        {"tables.public.orders: not good", "m.yaml:4:24: plugins.demo.tables.public.orders: not good"},
+        {"lanes: not good", "m.yaml:2:25: plugins.demo.lanes: not good"},
+        {"token: not good", "m.yaml:2:5: plugins.demo: token: not good"},
+        {"tables.public: not good", "m.yaml:2:5: plugins.demo: tables.public: not good"},
+        {"out of order: not good", "m.yaml:2:5: plugins.demo: out of order: not good"},
+        {": not\ngood", "m.yaml:2:5: plugins.demo: : not?good"},
+        {"", "m.yaml:2:5: plugins.demo: "},
+    };
+    struct config *c = load("plugins:\n  - {name: demo, lanes: 2,\n     config: {\n"
+                            "name: public, tables: {public.orders: {}}, messages: [a]}}\n");
+    struct config_error err;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++) {
+        assert_int_equal(config_fault_setting(c, &c->plugins[0], &err, table[i].text), MUSTER_EINVAL);
+        assert_string_equal(err.text, table[i].expected);
+    }
+    config_free(c);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -691,6 +717,7 @@ int main(void)
         cmocka_unit_test(test_stride),          cmocka_unit_test(test_position),
         cmocka_unit_test(test_hidden),          cmocka_unit_test(test_print),
         cmocka_unit_test(test_schema),          cmocka_unit_test(test_shared_settings),
+        cmocka_unit_test(test_told_settings),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,7 @@
  *          struct muster_host and the service tables found by it; no symbol of the broker is linked by name, so a plugin
  *          builds against this file alone.
  * Threads  Every function below carries one tag.
- *            [init]  inside create(), on the thread that starts the broker, before the lane runs
+ *            [init]  inside create() and check(), on the thread that starts the broker, before the lane runs
  *            [lane]  on the instance's own lane, from start() on; every callback of the instance runs there, one at a time
  *            [any]   on any thread, between the begin of create() and the end of destroy()
  *          A [lane] function that is called from elsewhere is told in the log and gives MUSTER_EINVAL; debug builds of the broker
@@ -500,10 +500,15 @@ struct muster_plugin {
     void (*drain)(void *self, int64_t deadline_ns); /* take no more, finish what is held; may be NULL. The broker waits until the
                                                      * deadline for requests that are held. [lane] */
     void (*destroy)(void *self);                    /* accepts NULL; joins the plugin's own threads. [lane] */
-    /* The rest may be NULL, comes after start(), and runs on the lane. */
+    /* The next three may be NULL, come after start(), and run on the lane. */
     void (*on_writable)(void *self);     /* what gave MUSTER_EAGAIN has room again: half of it is free. [lane] */
     void (*on_link)(void *self, int up); /* NATS is there (both links), or went away: what was on its way may be lost. [lane] */
     void (*on_tables)(void *self);       /* tenants or muster.tables changed, or were read for the first time. [lane] */
+    /* Say whether the settings can be used, beyond what the option table says: 0, or an error with a reason by host->fail(). A reason
+     * that begins with a key, "slot: …", "tables.public.orders.tenant: …", is told with the key's place in the file. Runs before
+     * create(), at a reload beside the lanes of instances that run, and for `musterd --check`, where nothing is started: no side
+     * effects, and of host only log, fail and the members that are values work. May be NULL. [init] */
+    int (*check)(const struct muster_host *host, const void *config);
 };
 
 /* Define the one exported function. Arguments are designated initialisers. */
