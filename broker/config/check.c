@@ -12,6 +12,8 @@
 #include "base/name.h"
 #include "config/host.h"
 
+enum { QUEUED_BYTES_MIN = 65536 };
+
 static int refuse(struct host_load *l, const char *path, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
 static int refuse(struct host_load *l, const char *path, const char *fmt, ...)
@@ -281,6 +283,18 @@ static int check_broker(struct host_load *l)
     return err;
 }
 
+/* As `muster tenant limits` has it: less would keep single messages out. */
+static int check_limits(struct host_load *l)
+{
+    const struct config_host *h = l->host;
+
+    if (h->limits.burst && !h->limits.requests_per_s)
+        return refuse(l, "limits.burst", "needs limits.requests_per_s beside it");
+    if (h->limits.queued_bytes && h->limits.queued_bytes < QUEUED_BYTES_MIN)
+        return refuse(l, "limits.queued_bytes", "%lld is below 64KiB; 0 is no limit", (long long)h->limits.queued_bytes);
+    return 0;
+}
+
 int config_host_check(struct host_load *l)
 {
     int err = check_broker(l);
@@ -292,5 +306,7 @@ int config_host_check(struct host_load *l)
         err = check_dsn(l);
     if (!err)
         err = check_logins(l);
+    if (!err)
+        err = check_limits(l);
     return err ? err : check_plugins(l);
 }

@@ -62,6 +62,7 @@ struct config {
     } postgres;
     struct {
         int64_t subscriptions, watches;
+        int64_t requests_per_s, burst, queued_messages, queued_bytes; /* of a tenant that has none of its own; 0: none */
     } limits;
     struct config_plugin *plugins;
     size_t n_plugins;

@@ -71,6 +71,15 @@ static const struct muster_option host_options[] = {
      .min = 1, .max = 1000000},
     {HOST(INT, "limits.watches", limits.watches, "Of one tenant."), .def = "1000", .min = 1,
      .max = 1000000},
+    {HOST(INT, "limits.requests_per_s", limits.requests_per_s, "Of one tenant's agents together; 0: no limit."),
+     .def = "0", .max = 1000000},
+    {HOST(INT, "limits.burst", limits.burst, "Requests at once; 0: what a second gives."), .def = "0",
+     .max = 1000000},
+    {HOST(INT, "limits.queued_messages", limits.queued_messages,
+          "Of one tenant, waiting for a plugin's lane; 0: the broker's own bound."),
+     .def = "0", .max = 10000000},
+    {HOST(BYTES, "limits.queued_bytes", limits.queued_bytes, "The same in bytes."), .def = "0",
+     .max = INT64_C(1) << 40},
 
     {.key = "plugins",
      .help = "What runs in this broker.",
@@ -135,6 +144,10 @@ static void copy_values(struct config *c, const struct config_host *h)
     c->postgres.pool = h->postgres.pool;
     c->limits.subscriptions = h->limits.subscriptions;
     c->limits.watches = h->limits.watches;
+    c->limits.requests_per_s = h->limits.requests_per_s;
+    c->limits.burst = h->limits.burst;
+    c->limits.queued_messages = h->limits.queued_messages;
+    c->limits.queued_bytes = h->limits.queued_bytes;
 }
 
 /* From here on the tree belongs to the configuration. */

@@ -39,7 +39,7 @@ struct config_host {
         int64_t pool;
     } postgres;
     struct {
-        int64_t subscriptions, watches;
+        int64_t subscriptions, watches, requests_per_s, burst, queued_messages, queued_bytes;
     } limits;
     struct muster_map plugins; /* of struct host_plugin */
 };

@@ -478,6 +478,24 @@ static void make_id(struct broker *b)
                    (unsigned long long)(clock_wall_ns() / CLOCK_S));
 }
 
+static int make_tenants(struct broker *b)
+{
+    const struct config *c = b->config;
+    const int64_t limits[TENANT_N_LIMITS] = {[TENANT_REQUESTS_PER_S] = c->limits.requests_per_s,
+                                             [TENANT_BURST] = c->limits.burst,
+                                             [TENANT_QUEUED_MESSAGES] = c->limits.queued_messages,
+                                             [TENANT_QUEUED_BYTES] = c->limits.queued_bytes,
+                                             [TENANT_WATCHES] = c->limits.watches};
+    int64_t defaults[TENANT_N_LIMITS];
+    int err = tenants_new(&b->tenants);
+
+    for (int i = 0; i < TENANT_N_LIMITS; i++)
+        defaults[i] = limits[i] > 0 ? limits[i] : -1;
+    if (!err)
+        tenants_set_defaults(b->tenants, defaults);
+    return err;
+}
+
 static int add_health(struct broker *b)
 {
     int err = health_add(b->health, HEALTH_LINK, "bulk", true, &b->link_health[BUS_BULK]);
@@ -513,7 +531,7 @@ int broker_new(const struct config *config, struct broker **ret_broker)
     if (!err)
         err = add_health(b);
     if (!err)
-        err = tenants_new(&b->tenants);
+        err = make_tenants(b);
     if (!err)
         err = lane_new("core", &b->lane);
     if (!err)

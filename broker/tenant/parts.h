@@ -45,6 +45,7 @@ struct tenants {
     /* Of the loop's thread alone: */
     uint32_t n_handles;
     uint64_t reading; /* counts tenants_set() */
+    int64_t defaults[TENANT_N_LIMITS];
     struct watcher watchers[WATCHERS_MAX];
     size_t n_watchers;
     struct listen *listen;

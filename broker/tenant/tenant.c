@@ -86,16 +86,27 @@ static struct muster_tenant *handle_new(struct tenants *t, const char *name, siz
     return tenant;
 }
 
-/* True when any differs. A changed bucket starts full: debt counted under a slow rate would otherwise outlive it by far. */
-static bool apply_limits(struct muster_tenant *tenant, const int64_t limits[TENANT_N_LIMITS])
+/* Its own, or what stands in for it. A burst belongs to its rate, and none of its own to a rate of its own. */
+static int64_t in_force(const struct tenants *t, const int64_t own[TENANT_N_LIMITS], int which)
 {
-    bool bucket = limits[TENANT_REQUESTS_PER_S] != tenants_limit(tenant, TENANT_REQUESTS_PER_S) ||
-                  limits[TENANT_BURST] != tenants_limit(tenant, TENANT_BURST);
-    bool any = false;
+    if (own[which] >= 0 || (which == TENANT_BURST && own[TENANT_REQUESTS_PER_S] >= 0))
+        return own[which];
+    return t->defaults[which];
+}
 
-    for (int i = 0; i < TENANT_N_LIMITS; i++)
-        if (atomic_exchange(&tenant->limits[i], limits[i]) != limits[i])
-            any = true;
+/* True when any differs. A changed bucket starts full: debt counted under a slow rate would otherwise outlive it by far. */
+static bool apply_limits(const struct tenants *t, struct muster_tenant *tenant, const int64_t own[TENANT_N_LIMITS])
+{
+    bool bucket = false, any = false;
+
+    for (int i = 0; i < TENANT_N_LIMITS; i++) {
+        int64_t limit = in_force(t, own, i);
+
+        if (atomic_exchange(&tenant->limits[i], limit) == limit)
+            continue;
+        any = true;
+        bucket = bucket || i == TENANT_REQUESTS_PER_S || i == TENANT_BURST;
+    }
     if (bucket)
         atomic_store(&tenant->full_at_ns, 0);
     return any;
@@ -126,7 +137,7 @@ static int apply(struct tenants *t, const struct tenant_row *row, bool *changed,
         *changed = true;
     if (atomic_exchange(&tenant->encoding, row->encoding) != row->encoding)
         *changed = true;
-    if (apply_limits(tenant, row->limits))
+    if (apply_limits(t, tenant, row->limits))
         *changed = true;
     if (!atomic_exchange(&tenant->live, true)) /* last: who finds it sees its limits */
         *changed = *listed = true;
@@ -264,6 +275,11 @@ int tenants_on_change(struct tenants *t, tenants_change_fn fn, void *arg)
     return 0;
 }
 
+void tenants_set_defaults(struct tenants *t, const int64_t limits[TENANT_N_LIMITS])
+{
+    memcpy(t->defaults, limits, sizeof t->defaults);
+}
+
 int tenants_new(struct tenants **ret_tenants)
 {
     struct tenants *t = calloc(1, sizeof *t);
@@ -274,6 +290,8 @@ int tenants_new(struct tenants **ret_tenants)
         free(table);
         return MUSTER_ENOMEM;
     }
+    for (int i = 0; i < TENANT_N_LIMITS; i++)
+        t->defaults[i] = -1;
     atomic_init(&t->table, table);
     *ret_tenants = t;
     return 0;

@@ -23,7 +23,7 @@
 #include "sql/fault.h"
 
 enum { TENANTS_MAX = 1 << 17, TENANT_ANSWERS_PER_S = 100 };
-/* `muster tenant limits` sets these; -1: no limit of its own. */
+/* `muster tenant limits` sets these, and `limits:` of the configuration for those it does not; -1: none. */
 enum {
     TENANT_REQUESTS_PER_S,
     TENANT_BURST,
@@ -51,7 +51,7 @@ struct muster_tenant {
     atomic_bool live;
     _Atomic uint32_t encoding; /* MUSTER_JSON or MUSTER_MSGPACK */
     _Atomic uint32_t history;  /* replicas of its stream of messages; 0: it has none */
-    _Atomic int64_t limits[TENANT_N_LIMITS];
+    _Atomic int64_t limits[TENANT_N_LIMITS]; /* its own, or what stands in for them */
     /* By any thread: the token bucket, as the time at which it would be full again; and when the last answers went out. */
     _Atomic int64_t full_at_ns;
     _Atomic uint32_t n_answers;
@@ -64,7 +64,7 @@ struct tenant_row {
     const char *name;
     size_t name_len;
     uint32_t encoding, history;
-    int64_t limits[TENANT_N_LIMITS];
+    int64_t limits[TENANT_N_LIMITS]; /* its own; -1: none */
 };
 
 struct tenants;
@@ -81,6 +81,9 @@ struct tenants_source {
 int tenants_new(struct tenants **ret_tenants);
 /* Close first where it was opened. Every handle dies here. Accepts NULL. */
 void tenants_free(struct tenants *t);
+/* What holds for tenants without a limit of their own; -1: none. A burst stands in only beside a rate that does. Before any tenant is
+ * known. [loop] */
+void tenants_set_defaults(struct tenants *t, const int64_t limits[TENANT_N_LIMITS]);
 /* Read the database and follow it. MUSTER_EINVAL: the connection string cannot be parsed. [loop] */
 int tenants_open(struct tenants *t, const struct tenants_source *source);
 /* Follow no longer; the registry stays. Run the loop once more, for libuv's handles. [loop] */

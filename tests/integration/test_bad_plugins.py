@@ -271,6 +271,25 @@ def test_a_flooding_tenant_leaves_the_other_served(broker: Start, agents: Agents
     assert SANITIZED or server.metric("process_resident_memory_bytes") - before < 100 << 20
 
 
+def test_the_configuration_limits_tenants_that_have_no_limit_of_their_own(site: Site, broker: Start, agents: Agents) -> None:
+    site.cli("tenant", "limits", "zeta", "requests_per_s=1000")
+    server = broker(echo())
+    server.config["limits"] = {"requests_per_s": 1, "burst": 5}
+    server.start()
+
+    def served(tenant: str) -> int:
+        agent = agents(tenant, "a9")
+        box = agent.client.subscribe(agent.box("r"))
+        for _ in range(30):
+            agent.tell("echo", "say", {"text": "x"}, reply=agent.box("r"))
+        wait_until(lambda: len(box.messages) == 30, 20, f"an answer to each request of {tenant}")
+        return sum(b"resource_exhausted" not in m.data for m in box.messages)
+
+    assert 5 <= served("acme") < 20 and served("zeta") == 30
+    site.cli("tenant", "limits", "zeta", "requests_per_s=none")
+
+
+
 # ---- lanes ----------------------------------------------------------------------------------------------------------------------
 
 

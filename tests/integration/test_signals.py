@@ -28,13 +28,14 @@ def test_sighup_names_what_waits_for_a_restart(site: Site) -> None:
     main, evt = broker.config["plugins"]
     changed = {**broker.config,
                "postgres": {"dsn": broker.config["postgres"]["dsn"].replace("@", ":swordfish@"), "pool": 5},
+               "limits": {"requests_per_s": 9},
                "plugins": [{**main, "config": {"slot": "other", "tables": {"public.orders": {"tenant": "acme"}}}},
                            {"name": "cdc", "instance": "more", "config": {"slot": "more"}}]}
     said = reload(broker, changed)
     assert {line.removesuffix("; waits for a restart") for line in said[:-1]} == {
         f"postgres.dsn: {json.dumps(broker.config['postgres']['dsn'])} -> "
         f"{json.dumps(changed['postgres']['dsn'].replace('swordfish', '…'), ensure_ascii=False)}",
-        "postgres.pool: 4 -> 5", "plugins.main.slot: muster_main -> other", "plugins.main.retention: 2d -> 1d (the default)",
+        "postgres.pool: 4 -> 5", "limits.requests_per_s: 0 -> 9", "plugins.main.slot: muster_main -> other", "plugins.main.retention: 2d -> 1d (the default)",
         "plugins.main.publication: muster -> not set", "plugins.main.tables.public.orders: added", "plugins.more: added",
         "plugins.evt: removed"}
     assert said[-1] == f"done; {len(said) - 1} settings wait for a restart" and "swordfish" not in broker.log()

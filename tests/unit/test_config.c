@@ -86,9 +86,13 @@ static void test_host_errors(void **state)
         {"natz: {}\n", "m.yaml:1:1: natz: unknown key; did you mean nats?"},
         {"nats:\n  creds: a\n  url: nats://h\n", "m.yaml:3:3: nats.url: unknown key; did you mean urls?"},
         {"nats: {tls: {cx: a}}\n", "m.yaml:1:14: nats.tls.cx: unknown key; did you mean ca?"},
+        {"limits: {burst: 5}\n", "m.yaml:1:17: limits.burst: needs limits.requests_per_s beside it"},
+        {"limits: {queued_bytes: 65535}\n", "m.yaml:1:24: limits.queued_bytes: 65535 is below 64KiB; 0 is no limit"},
+        {"limits: {requests_per_s: -1}\n", "m.yaml:1:26: limits.requests_per_s: -1 is below 0"},
         {"limits: {sub: 1}\n", "m.yaml:1:10: limits.sub: unknown key; did you mean subscriptions?"},
         {"limits: {x: 1}\n",
-         "m.yaml:1:10: limits.x: unknown key; the keys here are subscriptions, watches"},
+         "m.yaml:1:10: limits.x: unknown key; the keys here are subscriptions, watches, requests_per_s, burst, "
+         "queued_messages, queued_bytes"},
         {"broker: 5\n", "m.yaml:1:9: broker: expected a map of settings, got '5'"},
         {"broker: {log: [x]}\n", "m.yaml:1:15: broker.log: expected a map of settings, got a list"},
         {"broker: {log: {level: inf}}\n", "m.yaml:1:23: broker.log.level: expected one of error, warn, "
@@ -185,6 +189,8 @@ static void test_host_defaults(void **state)
         assert_int_equal(c->postgres.pool, 4);
         assert_int_equal(c->limits.subscriptions, 500);
         assert_int_equal(c->limits.watches, 1000);
+        assert_int_equal(c->limits.requests_per_s, 0);
+        assert_int_equal(c->limits.queued_bytes, 0);
         assert_int_equal(c->n_plugins, 0);
         config_free(c);
     }
@@ -196,7 +202,7 @@ static void test_host_values(void **state)
         "broker: {id: b1, http: '[::1]:80', admin: 'h:0', root: r, log: {format: json, level: debug}}\n"
         "nats: {urls: [tls://a.b:1, 'nats://u:p@h'], user: u, password_file: /p, tls: {ca: /ca}}\n"
         "postgres: {dsn: host=/run dbname=x, pool: 9}\n"
-        "limits: {subscriptions: 7, watches: 8}\n"
+        "limits: {subscriptions: 7, watches: 8, requests_per_s: 200, burst: 400, queued_messages: 9, queued_bytes: 1MiB}\n"
         "plugins:\n  - {name: cdc, lanes: 3, required: false}\n"
         "  - {path: /opt/audit.so, config: {a: 1}}\n"
         "  - {path: /opt/audit.so, instance: two, isolation: none}\n");
@@ -211,6 +217,10 @@ static void test_host_values(void **state)
     assert_string_equal(c->nats.tls_ca, "/ca");
     assert_int_equal(c->postgres.pool, 9);
     assert_int_equal(c->limits.watches, 8);
+    assert_int_equal(c->limits.requests_per_s, 200);
+    assert_int_equal(c->limits.burst, 400);
+    assert_int_equal(c->limits.queued_messages, 9);
+    assert_int_equal(c->limits.queued_bytes, 1 << 20);
     assert_int_equal(c->n_plugins, 3);
     assert_string_equal(c->plugins[0].instance, "cdc");
     assert_int_equal(c->plugins[0].lanes, 3);

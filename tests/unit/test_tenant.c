@@ -51,6 +51,33 @@ static void no_limit_is_never_over(void **state)
     tenants_free(t);
 }
 
+/* What the configuration gives to tenants that have nothing of their own. */
+static void defaults_stand_in(void **state)
+{
+    static const int64_t defaults[TENANT_N_LIMITS] = {2, 7, 100, -1, 1000};
+    struct tenants *t = registry();
+    struct tenant_row rows[] = {row("acme", -1, -1), row("big", 50, -1), row("bursts", -1, 9), row("free", 0, -1)};
+    const struct muster_tenant *acme, *big;
+    uint32_t retry = 0;
+
+    (void)state;
+    rows[1].limits[TENANT_QUEUED_MESSAGES] = 5;
+    tenants_set_defaults(t, defaults);
+    assert_int_equal(tenants_set(t, rows, 4), 0);
+    acme = tenants_find(t, "acme", 4);
+    for (int i = 0; i < TENANT_N_LIMITS; i++)
+        assert_int_equal(tenants_limit(acme, i), defaults[i]);
+    for (int i = 0; i < 8; i++)
+        assert_int_equal(tenant_charge(tenants_find(t, "acme", 4), 1, &retry), i < 7 ? TENANT_OK : TENANT_OVER_ANSWER);
+    big = tenants_find(t, "big", 3);
+    assert_int_equal(tenants_limit(big, TENANT_REQUESTS_PER_S), 50);
+    assert_int_equal(tenants_limit(big, TENANT_BURST), -1); /* that of another rate would be no burst of this one */
+    assert_int_equal(tenants_limit(big, TENANT_QUEUED_MESSAGES), 5);
+    assert_int_equal(tenants_limit(tenants_find(t, "bursts", 6), TENANT_BURST), 9);
+    assert_int_equal(tenants_limit(tenants_find(t, "free", 4), TENANT_REQUESTS_PER_S), 0);
+    tenants_free(t);
+}
+
 static void burst_then_rate(void **state)
 {
     struct tenants *t = registry();
@@ -353,7 +380,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(no_limit_is_never_over),
-        cmocka_unit_test(burst_then_rate),
+        cmocka_unit_test(defaults_stand_in), cmocka_unit_test(burst_then_rate),
         cmocka_unit_test(rate_alone_allows_a_second_of_it),
         cmocka_unit_test(limits_change_at_once),
         cmocka_unit_test(answers_are_bounded),
