@@ -148,7 +148,7 @@ static void read_info(const cJSON *root, struct js_info *out)
 
 static void finish_info(struct op *op, int code, const cJSON *root, const char *text)
 {
-    struct js_info info = {.text = text, .state.size = sizeof info.state};
+    struct js_info info = {.stream = op->stream, .text = text, .state.size = sizeof info.state};
 
     if (!code)
         read_info(root, &info);

@@ -24,6 +24,7 @@ struct js_config {
 };
 
 struct js_info {
+    const char *stream; /* that was asked for. Borrowed */
     struct muster_stream_info state;
     const char *text; /* why code is not 0: one line; "" otherwise. Borrowed */
 };

@@ -13,6 +13,7 @@
 #include "core/health.h"
 #include "tenant/tenant.h"
 
+#define HISTORY_PREFIX "MSG_" /* and the tenant's name */
 enum { N_PRESENCE = 16, MAX_SUBJECT = 256 };
 static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
 
@@ -41,13 +42,42 @@ static struct js_target target(struct streams *s)
         .bus = broker_bus(s->broker), .lane = broker_lane(s->broker), .owner = s, .timeout_ns = timeout_ns};
 }
 
+/* The tenant whose messages the stream keeps in more than one copy; NULL: it is no such stream. */
+static const struct muster_tenant *replicated_tenant(struct streams *s, const char *stream)
+{
+    const char *name = stream + sizeof HISTORY_PREFIX - 1;
+    const struct muster_tenant *tenant;
+
+    if (strncmp(stream, HISTORY_PREFIX, sizeof HISTORY_PREFIX - 1) != 0)
+        return NULL;
+    tenant = tenants_find(broker_tenants(s->broker), name, strlen(name));
+    return tenant && tenants_history(tenant) > 1 ? tenant : NULL;
+}
+
+/* A server that was reached and refused a stream with copies has most likely too few others beside it. */
+static void tell_failed(struct streams *s, int code, const struct js_info *info)
+{
+    bool refused = code != MUSTER_ELINK && code != MUSTER_ETIME;
+    const struct muster_tenant *tenant = refused ? replicated_tenant(s, info->stream) : NULL;
+
+    if (code == MUSTER_EEXIST) /* the text names the stream */
+        health_set(s->health, MUSTER_HEALTH_DOWN, "stream_conflict", "%s", info->text);
+    else if (tenant)
+        health_set(s->health, MUSTER_HEALTH_DOWN, "stream_missing",
+                   "stream %s: %s; tenant %s has --history r%u, which takes %u servers with JetStream: start more, or UPDATE muster.tenants SET "
+                   "history = 'r1' WHERE name = '%s'",
+                   info->stream, info->text, tenants_name(tenant), tenants_history(tenant), tenants_history(tenant), tenants_name(tenant));
+    else
+        health_set(s->health, MUSTER_HEALTH_DOWN, "stream_missing", "stream %s: %s", info->stream, info->text);
+}
+
 static void on_ensured(void *arg, int code, const struct js_info *info)
 {
     struct streams *s = arg;
 
     if (code) {
         s->n_failed++;
-        health_set(s->health, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "stream_conflict" : "stream_missing", "%s", info->text);
+        tell_failed(s, code, info);
     }
     s->n_open--;
     finish(s);
@@ -90,7 +120,7 @@ static void ensure_history(void *arg, const struct muster_tenant *tenant)
 
     if (!replicas)
         return;
-    (void)snprintf(stream, sizeof stream, "MSG_%s", name);
+    (void)snprintf(stream, sizeof stream, HISTORY_PREFIX "%s", name);
     (void)snprintf(subjects[0], MAX_SUBJECT, "%s.%s.all.>", root, name);
     (void)snprintf(subjects[1], MAX_SUBJECT, "%s.%s.to.>", root, name);
     (void)snprintf(subjects[2], MAX_SUBJECT, "%s.%s.grp.>", root, name);

@@ -330,3 +330,18 @@ def test_the_end_of_a_broker_where_requests_wait(site: Site, broker: Musterd, ag
         assert broker.stop() == 0
     wait_until(lambda: len(box.messages) == 5, 5, "each to be told")
     assert codes(box.messages) == ["unavailable"] * 5
+
+
+def test_a_tenant_whose_history_this_server_cannot_keep(site: Site, broker: Musterd) -> None:
+    """/readyz names the stream and what helps, and what it says helps."""
+    def told() -> str:
+        return next((c["text"] for c in json.loads(broker.get("/readyz")[1])["components"] if c["code"] == "stream_missing"), "")
+
+    site.cli("tenant", "add", "copies", "--history", "r3")
+    text = str(wait_until(told, 20, "the broker to be refused"))
+    assert text.startswith("stream MSG_copies: replicas > 1 not supported in non-clustered mode; tenant copies has --history r3, "), text
+    remedy = re.search(r"UPDATE muster\.tenants .*", text)
+    assert remedy
+    site.postgres.query(remedy.group())
+    wait_until(lambda: broker.get("/readyz")[0] == 200, 20, "the broker to be ready")
+    site.cli("tenant", "rm", "copies")
