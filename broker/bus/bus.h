@@ -43,6 +43,10 @@ struct bus_counters { /* of one link; monotonic but for waiting */
     uint64_t waiting_msgs, waiting_bytes;
 };
 
+enum { BUS_WHY_SIZE = 256 };
+/* Read the certificates that the options name, and nothing else of them. MUSTER_EINVAL: *ret_key is the configuration's key of the one
+ * that cannot be used, why says why. */
+int bus_check_tls(const struct bus_options *options, const char **ret_key, char why[BUS_WHY_SIZE]);
 int bus_open(const struct bus_options *options, struct bus **ret_bus);
 /* Send what is queued (at most timeout_ns), then close. Calls still open complete with MUSTER_ELINK. */
 void bus_close(struct bus *bus, int64_t timeout_ns);

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "bus/tls.h"
 
 enum {
     TICK_MS = 100,
@@ -347,18 +348,13 @@ static void *run(void *arg)
 static natsStatus set_identity(natsOptions *opts, const struct bus_options *o)
 {
     natsStatus s = NATS_OK;
+    const char *key;
 
     if (o->creds)
         s = natsOptions_SetUserCredentialsFromFiles(opts, o->creds, NULL);
     if (s == NATS_OK && o->user)
         s = natsOptions_SetUserInfo(opts, o->user, o->password ? o->password : "");
-    if (s == NATS_OK && o->tls_ca)
-        s = natsOptions_SetSecure(opts, true);
-    if (s == NATS_OK && o->tls_ca)
-        s = natsOptions_LoadCATrustedCertificates(opts, o->tls_ca);
-    if (s == NATS_OK && o->tls_cert)
-        s = natsOptions_LoadCertificatesChain(opts, o->tls_cert, o->tls_key);
-    return s;
+    return s == NATS_OK ? tls_load(opts, o, &key) : s; /* which file it was, bus_check_tls() has told */
 }
 
 static natsStatus make_options(struct link *l, const struct bus_options *o)

@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "bus/bus.h"
 #include "core/loader.h"
 #include "core/services.h"
 #include "core/settings.h"
@@ -65,6 +66,19 @@ static void list_files(const struct config *c, struct named_file out[N_FILES])
     memcpy(out, files, sizeof files);
 }
 
+/* Whether files that can be read are certificates. */
+static int check_tls(const struct config *config, struct config_error *err)
+{
+    const struct bus_options options = {.tls_ca = config->nats.tls_ca, .tls_cert = config->nats.tls_cert, .tls_key = config->nats.tls_key};
+    char why[BUS_WHY_SIZE];
+    const char *key;
+    int code = bus_check_tls(&options, &key, why);
+
+    if (code == MUSTER_EINVAL)
+        return config_fault(config, key, err, "%s", why);
+    return code ? config_fault(config, "nats.tls", err, "no memory") : 0;
+}
+
 int check_files(const struct config *config, struct config_error *err)
 {
     struct named_file files[N_FILES];
@@ -73,18 +87,21 @@ int check_files(const struct config *config, struct config_error *err)
     list_files(config, files);
     for (size_t i = 0; i < N_FILES && !code; i++)
         code = files[i].is_ours ? check_file(config, files[i].key, files[i].path, err) : 0;
-    return code;
+    return code ? code : check_tls(config, err);
 }
 
 static void check_all_files(struct checking *c)
 {
     struct named_file files[N_FILES];
     struct config_error err;
+    size_t before = c->n_faults;
 
     list_files(c->config, files);
     for (size_t i = 0; i < N_FILES; i++)
         if (check_file(c->config, files[i].key, files[i].path, &err) != 0)
             tell_fault(c, &err);
+    if (c->n_faults == before && check_tls(c->config, &err) != 0)
+        tell_fault(c, &err);
 }
 
 /* ---- plugins -------------------------------------------------------------------------------------------------------------------- */

@@ -11,7 +11,7 @@ typedef void (*check_tell_fn)(void *arg, int level, const char *text);
 
 /* Tell every fault and warning. Returns the number of faults. */
 size_t check_config(const struct config *config, check_tell_fn tell, void *arg);
-/* The files that the broker itself reads: 0, or MUSTER_EINVAL with the first that cannot be read in *err. */
+/* The files that the broker itself reads: 0, or MUSTER_EINVAL with the first that cannot be used in *err. */
 int check_files(const struct config *config, struct config_error *err);
 /* loader_load() with the place of the name or path in *err. */
 int check_load(const struct config *config, const struct config_plugin *how, const struct muster_plugin **ret_plugin,

@@ -129,6 +129,8 @@ BAD = {  # what stands in the file, from where on it is wrong, and what is said 
     "nats: {creds: .}": (15, "nats.creds: FOLDER/.: Is a directory, expected a readable file"),
     "nats: {tls: {ca: no.pem}}": (18, "nats.tls.ca: FOLDER/no.pem: No such file or directory, expected a readable file"),
     "nats: {tls: {cert: text.so, key: no.pem}}": (34, "nats.tls.key: FOLDER/no.pem: No such file or directory, expected a readable file"),
+    "nats: {tls: {ca: text.so}}": (18, "nats.tls.ca: Error loading trusted certificates 'FOLDER/text.so': "),
+    "nats: {tls: {cert: text.so, key: text.so}}": (20, "nats.tls.cert: Error loading certificate chain"),
     "nats: {user: a, password_file: no}": (32, "nats.password_file: FOLDER/no: No such file or directory, expected a readable file"),
     "plugins: [{name: cdc, lanes: 2, config: {slot: s}}]": (30, "plugins.cdc.lanes: 2: a slot has one reader, expected 1"),
     "plugins: [{name: cdc, config: {slot: A b}}]": (38, 'plugins.cdc.slot: "A b": expected a name of a-z, 0-9 and _'),
