@@ -48,7 +48,7 @@ static int open_dsn(const char *dsn, const char *source, const char *command,
     return CLI_DONE;
 }
 
-int database_open_admin(const char *command, struct sql_admin **ret_admin)
+int database_connect_admin(const char *command, struct sql_admin **ret_admin)
 {
     const char *dsn = getenv(DATABASE_ADMIN_DSN);
 
@@ -59,18 +59,50 @@ int database_open_admin(const char *command, struct sql_admin **ret_admin)
     return open_dsn(dsn, DATABASE_ADMIN_DSN, command, ret_admin);
 }
 
-int database_open(const struct cli *cli, const char *command, struct sql_admin **ret_admin)
+int database_connect(const struct cli *cli, const char *command, struct sql_admin **ret_admin)
 {
     const char *dsn = getenv(DATABASE_ADMIN_DSN);
 
     if (dsn && *dsn)
-        return database_open_admin(command, ret_admin);
+        return database_connect_admin(command, ret_admin);
     dsn = cli->config->postgres.dsn;
     if (!dsn || !*dsn)
         return cli_fail(CLI_FAILED, command,
                         "no database is configured: set postgres.dsn in the configuration, "
                         "MUSTER_POSTGRES_DSN or " DATABASE_ADMIN_DSN);
     return open_dsn(dsn, "postgres.dsn", command, ret_admin);
+}
+
+int database_look(struct sql_admin *admin, const char *command, struct schema *ret_schema)
+{
+    int err = schema_look(admin, ret_schema);
+
+    if (err)
+        return database_fail(admin, command, err);
+    if (*ret_schema->foreign)
+        return cli_fail(CLI_FAILED, command,
+                        "%s, muster_owner's was expected, and reading it could run code of another; "
+                        "see what it is, and drop it before `muster migrate`",
+                        ret_schema->foreign);
+    return CLI_DONE;
+}
+
+int database_open(const struct cli *cli, const char *command, struct sql_admin **ret_admin)
+{
+    struct sql_admin *admin = NULL;
+    struct schema schema;
+    int code = database_connect(cli, command, &admin);
+
+    if (code == CLI_DONE)
+        code = database_look(admin, command, &schema);
+    if (code == CLI_DONE && !schema.there)
+        code = cli_fail(CLI_FAILED, command,
+                        "there is no schema muster in this database; first: muster migrate");
+    if (code == CLI_DONE)
+        *ret_admin = admin;
+    else
+        sql_admin_close(admin);
+    return code;
 }
 
 static int judge_tenant(const struct sql_rows *rows, const char *command, const char *tenant)
@@ -99,10 +131,15 @@ int database_check_tenant(const struct cli *cli, const char *command, const char
     const char *dsn = cli->config->postgres.dsn;
     struct sql_admin *admin = NULL;
     struct sql_rows *rows = NULL;
+    struct schema schema;
     int code = CLI_DONE, err = dsn && *dsn ? sql_admin_open_within(dsn, command, PATIENCE_S, &admin) : MUSTER_ELINK;
 
     if (!err)
         err = sql_admin_script(admin, "SET search_path = pg_catalog; SET statement_timeout = '2s'");
+    if (!err)
+        err = schema_look(admin, &schema);
+    if (!err && (!schema.there || *schema.foreign))
+        err = MUSTER_ENOTFOUND;
     if (!err)
         err = sql_admin_exec(admin, "SELECT name FROM muster.tenants ORDER BY name", 0, NULL, &rows);
     if (!err)

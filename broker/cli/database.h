@@ -10,6 +10,7 @@
 #define MUSTER_CLI_DATABASE_H
 
 #include "cli/cli.h"
+#include "cli/schema.h"
 #include "sql/admin.h"
 
 #define DATABASE_ADMIN_DSN "MUSTER_POSTGRES_ADMIN_DSN"
@@ -17,10 +18,15 @@
 #define DATABASE_TIME(column)                                                                      \
     "to_char(" column " AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
 
-/* Connect with MUSTER_POSTGRES_ADMIN_DSN where it is set, else with the configuration's DSN. */
+/* Connect with MUSTER_POSTGRES_ADMIN_DSN where it is set, else with the configuration's DSN. Fails
+ * where schema muster is missing or is not ours. */
 int database_open(const struct cli *cli, const char *command, struct sql_admin **ret_admin);
-/* Connect with MUSTER_POSTGRES_ADMIN_DSN only. */
-int database_open_admin(const char *command, struct sql_admin **ret_admin);
+/* The same without that look: what is in schema muster must not be read before one. */
+int database_connect(const struct cli *cli, const char *command, struct sql_admin **ret_admin);
+/* Connect with MUSTER_POSTGRES_ADMIN_DSN only, without the look too. */
+int database_connect_admin(const char *command, struct sql_admin **ret_admin);
+/* Look at schema muster (cli/schema.h); fails where it is somebody else's, not where it is missing. */
+int database_look(struct sql_admin *admin, const char *command, struct schema *ret_schema);
 /* Tell when there is no such tenant, and which may be meant. CLI_DONE also where nobody can be asked. */
 int database_check_tenant(const struct cli *cli, const char *command, const char *tenant);
 /* Tell the failure err of the last statement, with what to do about it. Returns CLI_FAILED. */

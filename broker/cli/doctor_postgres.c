@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "cli/doctor.h"
 #include "cli/migrations.h"
+#include "cli/schema.h"
 #include "sql/fault.h"
 
 enum { OLDEST_SERVER = 150000, MISSING_SHOWN = 5 };
@@ -166,7 +167,27 @@ static void judge_migrations(struct doctor *d, const struct sql_rows *applied)
         doctor_say(d, DOCTOR_OK, "migrations", NULL, "all %zu are applied", n_migrations);
 }
 
-/* A database without our schema and one that we may not read give the same advice. */
+/* False when schema muster must not be read: whose DSN this is may be a superuser. */
+static bool check_schema(struct doctor *d, struct sql_admin *admin)
+{
+    struct schema schema;
+
+    if (schema_look(admin, &schema) != 0)
+        doctor_say(d, DOCTOR_BROKEN, "postgres", "postgres_error", "a question was refused: %s",
+                   sql_admin_error(admin));
+    else if (*schema.foreign)
+        doctor_say(d, DOCTOR_BROKEN, "schema muster", "schema_foreign",
+                   "%s, muster_owner's was expected: see what it is, and drop it before `muster "
+                   "migrate`",
+                   schema.foreign);
+    else if (!schema.there)
+        doctor_say(d, DOCTOR_BROKEN, "migrations", "migrations_pending",
+                   "there is no schema muster in this database: run `muster migrate`");
+    else
+        return true;
+    return false;
+}
+
 static void check_migrations(struct doctor *d, struct sql_admin *admin)
 {
     struct sql_rows *rows = NULL;
@@ -235,7 +256,8 @@ void doctor_postgres(struct doctor *d)
         return;
     if (check_server(d, admin)) {
         check_clock(d, admin);
-        check_migrations(d, admin);
+        if (check_schema(d, admin))
+            check_migrations(d, admin);
         if (d->schema_known)
             check_tenants(d, admin);
         doctor_slots(d, admin);

@@ -74,15 +74,12 @@ static int load_applied(struct sql_admin *admin, struct sql_rows **ret_rows)
     static const char all[] = "SELECT number, name, sha256, " DATABASE_TIME("applied_at")
                               " FROM muster.migrations ORDER BY number";
     /* clang-format on */
-    struct sql_rows *found = NULL;
-    const char *sql;
-    int err = sql_admin_exec(admin, "SELECT to_regclass('muster.migrations')", 0, NULL, &found);
+    struct schema schema;
+    int code = database_look(admin, command, &schema), err;
 
-    if (err)
-        return database_fail(admin, command, err);
-    sql = sql_rows_get(found, 0, 0) ? all : none;
-    sql_rows_free(found);
-    err = sql_admin_exec(admin, sql, 0, NULL, ret_rows);
+    if (code != CLI_DONE)
+        return code;
+    err = sql_admin_exec(admin, schema.migrated ? all : none, 0, NULL, ret_rows);
     return err ? database_fail(admin, command, err) : CLI_DONE;
 }
 
@@ -284,7 +281,7 @@ int cmd_migrate(const struct cli *cli, int argc, char **argv)
         return cli_fail(CLI_USAGE, command, "%s came, no argument was expected", argv[optind]);
     if (json && !status)
         return cli_fail(CLI_USAGE, command, "--json belongs to --status");
-    code = status ? database_open(cli, command, &admin) : database_open_admin(command, &admin);
+    code = status ? database_connect(cli, command, &admin) : database_connect_admin(command, &admin);
     if (code == CLI_DONE)
         code = status ? print_status(admin, json) : migrate(admin);
     sql_admin_close(admin);

@@ -192,6 +192,41 @@ def test_a_role_that_may_only_create_roles_is_told_what_is_missing(make_database
         database.query("DROP ROLE maker")
 
 
+GRAB = ("CREATE FUNCTION muster.grab() RETURNS int LANGUAGE plpgsql AS"
+        " $$ BEGIN EXECUTE 'ALTER ROLE mallory SUPERUSER'; RETURN 1; END $$;")
+
+
+@pytest.mark.parametrize(("schema", "create", "said"), [
+    ("", "CREATE SCHEMA muster;" + GRAB + "CREATE VIEW muster.migrations AS SELECT muster.grab() AS number, 'x' AS name, 'y' AS sha256,"
+     " now() AS applied_at; CREATE VIEW muster.tenants AS SELECT muster.grab()::text AS name", "schema muster belongs to mallory"),
+    ("CREATE SCHEMA muster AUTHORIZATION muster_owner; GRANT CREATE ON SCHEMA muster TO mallory",
+     "CREATE TABLE muster.migrations (number int, name text, sha256 text, applied_at timestamptz)",
+     "muster.migrations belongs to mallory"),
+    ("CREATE SCHEMA muster AUTHORIZATION muster_owner; GRANT CREATE, USAGE ON SCHEMA muster TO mallory", GRAB,
+     "function muster.grab() belongs to mallory"),
+    ("CREATE SCHEMA muster AUTHORIZATION muster_owner; CREATE VIEW muster.migrations AS SELECT 1 AS number;"
+     " ALTER VIEW muster.migrations OWNER TO muster_owner", "SELECT", "muster.migrations is no ordinary table"),
+])
+def test_nothing_of_a_strangers_schema_is_run(make_database: Callable[..., Database], template: str, schema: str, create: str,
+                                              said: str) -> None:
+    """Who may create a schema must not become superuser because a superuser reads it."""
+    database = make_database()
+    database.query("DROP ROLE IF EXISTS mallory; CREATE ROLE mallory LOGIN")
+    try:
+        database.query(f"GRANT CREATE ON DATABASE {database.name} TO mallory; CREATE TABLE t (tenant_id text PRIMARY KEY)")
+        database.query(schema or "SELECT")
+        database.query(create, role="mallory")
+        for argv in (["migrate"], ["migrate", "--status"], ["publish", "t"], ["publish", "t", "--tenant", "acme"],
+                     ["tenant", "list"], ["tenant", "add", "x"], ["agent", "list"]):
+            assert said in database.refused(*argv)
+        done = run_cli(["doctor", "--json"], {"MUSTER_POSTGRES_DSN": database.dsn(), "MUSTER_NATS_URLS": "nats://127.0.0.1:9"}, check=False)
+        assert {c["code"]: c["text"] for c in json.loads(done.stdout)["checks"]}["schema_foreign"].startswith(said)
+        assert database.query("SELECT rolsuper FROM pg_roles WHERE rolname = 'mallory'") == [(False,)]
+        assert database.query("SELECT count(*) FROM pg_publication") == [(0,)]
+    finally:
+        database.query("DROP SCHEMA muster CASCADE; DROP OWNED BY mallory; DROP ROLE mallory")
+
+
 def test_wal_level_is_warned_about(postgres: Postgres, make_database: Callable[..., Database]) -> None:
     database = make_database()
     postgres.query("ALTER SYSTEM SET wal_level = replica")
