@@ -36,7 +36,9 @@ static const char migrate_help[] =
     "\n"
     "MUSTER_POSTGRES_ADMIN_DSN is a superuser's connection string. Each migration is a transaction "
     "of its own; brokers of the\n"
-    "previous version go on working.\n"
+    "previous version go on working. Each run also puts right roles, privileges and publications, which "
+    "a restore loses\n"
+    "(`always` in the list).\n"
     "\n"
     "  --status   change nothing; list what is applied and what is pending\n"
     "  --json     with --status: as JSON\n";

@@ -202,6 +202,34 @@ static void check_migrations(struct doctor *d, struct sql_admin *admin)
     sql_rows_free(rows);
 }
 
+/* ---- privileges ---- */
+
+/* Lost in a restore, which brings PostgreSQL's own privileges back, and in pg_upgrade to a version
+ * with another signature. */
+static void check_emit(struct doctor *d, struct sql_admin *admin)
+{
+    static const char what[] = "pg_logical_emit_message";
+    static const char sql[] =
+        "SELECT bool_or(has_function_privilege('public', oid, 'EXECUTE')),"
+        " bool_and(has_function_privilege('muster_owner', oid, 'EXECUTE')) FROM pg_proc"
+        " WHERE proname = 'pg_logical_emit_message' AND pronamespace = 'pg_catalog'::regnamespace";
+    struct sql_rows *rows = doctor_query(d, admin, sql, 0, NULL);
+
+    if (!rows)
+        return;
+    if (doctor_is_true(rows, 0, 0))
+        doctor_say(d, DOCTOR_BROKEN, what, "emit_open",
+                   "every role may call it, and so forge the events of every tenant, as it is after "
+                   "a restore: run `muster migrate`");
+    else if (!doctor_is_true(rows, 0, 1))
+        doctor_say(d, DOCTOR_BROKEN, what, "emit_closed",
+                   "muster_owner may not call it, so that muster.emit() fails: run `muster "
+                   "migrate`");
+    else
+        doctor_say(d, DOCTOR_OK, what, NULL, "only muster_owner may call it");
+    sql_rows_free(rows);
+}
+
 /* ---- tenants ---- */
 
 static bool lacks_history(const struct doctor *d, const char *tenant)
@@ -258,8 +286,10 @@ void doctor_postgres(struct doctor *d)
         check_clock(d, admin);
         if (check_schema(d, admin))
             check_migrations(d, admin);
-        if (d->schema_known)
+        if (d->schema_known) {
+            check_emit(d, admin);
             check_tenants(d, admin);
+        }
         doctor_slots(d, admin);
         if (d->schema_known)
             doctor_tables(d, admin);

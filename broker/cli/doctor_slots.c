@@ -75,6 +75,28 @@ static void check_publication(struct doctor *d, struct sql_admin *admin, const c
     sql_rows_free(rows);
 }
 
+/* Read beside every other. Without its tables brokers do not learn of tenants and settings in the
+ * order of commits. */
+static void check_registry(struct doctor *d, struct sql_admin *admin)
+{
+    static const char name[] = "muster_registry";
+    struct sql_rows *rows = doctor_query(
+        d, admin,
+        "SELECT p.oid IS NULL OR (SELECT count(*) FROM pg_publication_tables t WHERE t.pubname = $1"
+        " AND schemaname = 'muster' AND tablename IN ('tenants', 'tables')) = 2"
+        " FROM (SELECT) one LEFT JOIN pg_publication p ON p.pubname = $1",
+        1, (const char *const[]){name});
+
+    if (!rows)
+        return;
+    if (doctor_is_true(rows, 0, 0))
+        check_publication(d, admin, name);
+    else
+        doctor_say(d, DOCTOR_BROKEN, "publication muster_registry", "publication_incomplete",
+                   "it lacks muster.tenants or muster.tables: run `muster migrate`");
+    sql_rows_free(rows);
+}
+
 /* Where the stream is there too, something was published once: then a missing slot is a loss, not a
  * beginning. */
 static void tell_missing(struct doctor *d, const struct doctor_cdc *c, const char *what, bool full)
@@ -168,7 +190,7 @@ void doctor_slots(struct doctor *d, struct sql_admin *admin)
         check_slot(d, admin, &d->cdc[i], &unlimited);
     }
     if (d->n_cdc)
-        check_publication(d, admin, "muster_registry"); /* read beside every other */
+        check_registry(d, admin);
     if (unlimited)
         doctor_say(d, DOCTOR_HINT, "postgres max_slot_wal_keep_size", NULL,
                    "unlimited: a slot that nobody reads fills the server's disk; set a size that "

@@ -115,6 +115,31 @@ static bool check_table(struct doctor *d, struct sql_admin *admin, const struct 
     return check_identity(d, admin, oid, column);
 }
 
+/* A dump of schemas carries the settings and not the publication. */
+static void check_unpublished(struct doctor *d, struct sql_admin *admin,
+                              const struct doctor_cdc *c)
+{
+    static const char sql[] =
+        "SELECT c.oid::regclass FROM muster.tables t JOIN pg_namespace n ON n.nspname = t.schema_name"
+        " JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.table_name"
+        " WHERE EXISTS (SELECT FROM pg_publication WHERE pubname = $1)"
+        "  AND NOT EXISTS (SELECT FROM pg_publication_tables p WHERE p.pubname = $1"
+        "   AND p.schemaname = t.schema_name AND p.tablename = t.table_name) ORDER BY 1";
+    struct sql_rows *rows = doctor_query(d, admin, sql, 1, &c->publication);
+
+    for (int i = 0; rows && i < sql_rows_count(rows); i++) {
+        const char *name = sql_rows_get(rows, i, 0);
+        char what[DOCTOR_WHAT_SIZE];
+
+        (void)snprintf(what, sizeof what, "table %.200s", name);
+        doctor_say(d, DOCTOR_HINT, what, "table_unpublished",
+                   "muster.tables says how to route it, and it is not in publication %s: `muster "
+                   "publish %s` with its options, or delete its row there",
+                   c->publication, name);
+    }
+    sql_rows_free(rows);
+}
+
 /* Tables that are well are told as a number: a hundred lines of ok would hide the one that is not.
  * */
 static void check_publication(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c)
@@ -140,6 +165,9 @@ static void check_publication(struct doctor *d, struct sql_admin *admin, const s
 void doctor_tables(struct doctor *d, struct sql_admin *admin)
 {
     for (size_t i = 0; i < d->n_cdc; i++)
-        if (!d->cdc[i].events)
+        if (!d->cdc[i].events) {
             check_publication(d, admin, &d->cdc[i]);
+            if (strcmp(d->cdc[i].publication, "muster") == 0) /* to which `muster publish` adds */
+                check_unpublished(d, admin, &d->cdc[i]);
+        }
 }

@@ -3,8 +3,8 @@
  *
  * Each file of schemas/sql/ runs in a transaction of its own together with its row in
  * muster.migrations, so that what is recorded is exactly what was done. Migrations go forward only;
- * a file that changed after it was applied is refused by name. Runs at the same time wait for each
- * other.
+ * a file that changed after it was applied is refused by name. always.sql ends every run: it puts
+ * right what a dump does not carry. Runs at the same time wait for each other.
  */
 #include <getopt.h>
 #include <stdio.h>
@@ -112,27 +112,39 @@ static int check_unchanged(const struct sql_rows *applied)
     return code;
 }
 
-static int apply(struct sql_admin *admin, const struct migration *m)
+static int record(struct sql_admin *admin, const struct migration *m)
 {
     char number[12];
     const char *row[] = {number, m->name, m->sha256};
+
+    (void)snprintf(number, sizeof number, "%d", m->number); /* it fits */
+    return sql_admin_exec(
+        admin, "INSERT INTO muster.migrations (number, name, sha256) VALUES ($1, $2, $3)", 3, row,
+        NULL);
+}
+
+static int apply(struct sql_admin *admin, const struct migration *m)
+{
     int code = CLI_DONE;
     int err = sql_admin_script(admin, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp");
 
-    snprintf(number, sizeof number, "%d", m->number);
     if (!err)
         err = sql_admin_script(admin, m->sql);
-    if (!err)
-        err = sql_admin_exec(
-            admin, "INSERT INTO muster.migrations (number, name, sha256) VALUES ($1, $2, $3)", 3,
-            row, NULL);
+    if (!err && m != &migration_always)
+        err = record(admin, m);
     if (err)
         code = cli_fail(CLI_FAILED, command, "%s: %s; nothing of it was kept", m->name,
                         sql_admin_error(admin));
-    code = database_end(admin, command, code);
-    if (code == CLI_DONE)
-        printf("applied %s\n", m->name);
-    return code;
+    return database_end(admin, command, code);
+}
+
+/* True when a newer program was here: its always.sql knows more than ours, which would undo it. */
+static bool has_newer(const struct sql_rows *applied)
+{
+    for (int i = 0; i < sql_rows_count(applied); i++)
+        if (atoi(sql_rows_get(applied, i, 0)) > migrations[n_migrations - 1].number)
+            return true;
+    return false;
 }
 
 static int apply_missing(struct sql_admin *admin, const struct sql_rows *applied)
@@ -144,8 +156,11 @@ static int apply_missing(struct sql_admin *admin, const struct sql_rows *applied
             continue;
         if (apply(admin, &migrations[i]))
             return CLI_FAILED;
+        printf("applied %s\n", migrations[i].name);
         n++;
     }
+    if (!has_newer(applied) && apply(admin, &migration_always))
+        return CLI_FAILED;
     printf("%zu applied, %zu in all\n", n, n_migrations);
     return CLI_DONE;
 }
@@ -247,6 +262,7 @@ static int print_status(struct sql_admin *admin, bool json)
         put_status(&out, json, &line);
     }
     put_newer(&out, json, applied);
+    put_status(&out, json, &(struct status_line){.name = migration_always.name, .state = "each run"});
     if (json)
         buf_puts(&out, "]\n");
     if (buf_failed(&out)) {

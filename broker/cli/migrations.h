@@ -16,5 +16,7 @@ struct migration {
 
 extern const struct migration migrations[];
 extern const size_t n_migrations;
+/* Runs behind them each time and is not recorded: number 0, no sha256. */
+extern const struct migration migration_always;
 
 #endif

@@ -520,7 +520,7 @@ def test_doctor_finds_nothing_broken_where_nothing_is(site: Site, broker: Muster
     told = {c["what"]: c["level"] for c in checks}
     for what in ("configuration", "plugin main", "plugin evt", f"nats 127.0.0.1:{site.nats.port}", "nats credentials", "jetstream",
                  "nats system credentials", "postgres", "postgres wal_level", "postgres role muster_broker", "clock", "migrations",
-                 "tenants", "publication muster", "publication muster_evt", "publication muster_registry", "slot muster_main", "slot muster_evt", "tables of muster",
+                 "pg_logical_emit_message", "tenants", "publication muster", "publication muster_evt", "publication muster_registry", "slot muster_main", "slot muster_evt", "tables of muster",
                  "broker"):
         assert told.get(what) == "ok", f"{what}: {checks}"
     assert [c["what"] for c in checks if c["level"] != "ok"] == ["postgres max_slot_wal_keep_size"]
@@ -644,6 +644,17 @@ def test_doctor_finds_a_role_a_publication_and_migrations_that_are_wrong(site: S
     assert "ALTER ROLE muster_broker REPLICATION" in found["no_replication_privilege"]
     assert "run `muster migrate`" in found["publication_missing"] and "run `muster migrate`" in found["migrations_pending"]
     assert found["migration_changed"].startswith("001_")
+
+
+def test_doctor_finds_what_a_restore_has_lost(site: Site) -> None:
+    site.postgres.query("ALTER PUBLICATION muster_registry DROP TABLE muster.tables")
+    site.postgres.query("ALTER PUBLICATION muster DROP TABLE public.orders")
+    checks = {c["code"]: c for c in doctor(site, 1)}
+    assert "run `muster migrate`" in checks["publication_incomplete"]["text"]
+    assert checks["table_unpublished"]["what"] == "table public.orders" and checks["table_unpublished"]["level"] == "hint"
+    site.cli("migrate")
+    site.cli("publish", "orders")
+    assert not {"publication_incomplete", "table_unpublished"} & {c["code"] for c in doctor(site)}
 
 
 def test_doctor_finds_a_database_that_was_never_migrated(site: Site, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness import Postgres, run_cli
+from harness import Postgres, installed, run_cli
 
 Done = subprocess.CompletedProcess[str]
 
@@ -97,13 +97,14 @@ def recorded(database: Database) -> list[tuple[Any, ...]]:
 
 def test_migrate_twice_does_nothing(make_database: Callable[..., Database]) -> None:
     database = make_database()
-    assert {row["state"] for row in json.loads(database.cli("migrate", "--status", "--json").stdout)} == {"pending"}
+    assert {row["state"] for row in json.loads(database.cli("migrate", "--status", "--json").stdout)} == {"pending", "each run"}
     assert "applied 001_roles\n" in database.cli("migrate").stdout
     before = recorded(database)
     done = database.cli("migrate")
     assert done.stdout == f"0 applied, {len(before)} in all\n" and done.stderr == ""
     assert recorded(database) == before
     status = json.loads(database.cli("migrate", "--status", "--json").stdout)
+    assert status.pop() == {"name": "always", "state": "each run"}
     assert [row["name"] for row in status] == [name for name, _, _ in before]
     assert {row["state"] for row in status} == {"applied"}
 
@@ -137,8 +138,62 @@ def test_a_failed_migration_leaves_nothing(make_database: Callable[..., Database
 
 def test_a_newer_database_is_left_alone(database: Database) -> None:
     database.query("INSERT INTO muster.migrations VALUES (999, '999_future', repeat('a', 64))")
+    database.query("ALTER PUBLICATION muster_registry ADD TABLE muster.requests")
     assert database.cli("migrate").stdout.startswith("0 applied")
     assert re.search(r"^999_future +newer", database.cli("migrate", "--status").stdout, re.MULTILINE)
+    assert database.query("SELECT count(*) FROM pg_publication_tables WHERE pubname = 'muster_registry'") == [(3,)]
+
+
+def held(database: Database) -> list[Any]:
+    """What a dump of schemas does not carry: who may do what, publications, owners."""
+    return [database.query(statement) for statement in (
+        "SELECT proname, pronargs, proacl::text[] FROM pg_proc WHERE proname = 'pg_logical_emit_message' ORDER BY 2",
+        "SELECT oid::regprocedure::text, proowner::regrole::text, has_function_privilege('public', oid, 'EXECUTE'),"
+        " has_function_privilege('muster_broker', oid, 'EXECUTE') FROM pg_proc WHERE pronamespace = 'muster'::regnamespace ORDER BY 1",
+        "SELECT relname, relowner::regrole::text, has_table_privilege('muster_broker', oid, 'SELECT'),"
+        " has_table_privilege('muster_broker', oid, 'DELETE') FROM pg_class"
+        " WHERE relnamespace = 'muster'::regnamespace AND relkind = 'r' ORDER BY 1",
+        "SELECT nspowner::regrole::text, has_schema_privilege('muster_broker', oid, 'USAGE'), has_schema_privilege('public', oid, 'USAGE')"
+        " FROM pg_namespace WHERE nspname = 'muster'",
+        "SELECT pubname, pubowner::regrole::text, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot FROM pg_publication ORDER BY 1",
+        "SELECT pubname, schemaname, tablename FROM pg_publication_tables ORDER BY 1, 2, 3",
+        "SELECT rolname, rolcanlogin, rolreplication, rolsuper FROM pg_roles WHERE rolname LIKE 'muster%' ORDER BY 1",
+        "SELECT defaclrole::regrole::text, defaclacl::text[] FROM pg_default_acl")]
+
+
+def doctor(database: Database) -> dict[str, str]:
+    """What doctor says of the database with the brokers' role, by code."""
+    env = {"MUSTER_POSTGRES_DSN": database.dsn("muster_broker"), "MUSTER_NATS_URLS": "nats://127.0.0.1:9"}
+    done = run_cli(["doctor", "--json"], env, check=False)
+    return {c["code"]: f"{c['level']}: {c['text']}" for c in json.loads(done.stdout)["checks"]}
+
+
+@pytest.mark.parametrize("options", [[], ["-x"], ["-x", "-O"]])
+def test_a_restored_database_is_closed_again(database: Database, make_database: Callable[..., Database], options: list[str]) -> None:
+    """Then migrate has nothing to apply, and all the same everything to do."""
+    before = held(database)
+    dump = subprocess.run([installed("pg_dump"), "-n", "muster", "-n", "public", *options, database.dsn()],
+                          text=True, capture_output=True, check=True).stdout
+    restored = make_database()
+    restored.query("DROP SCHEMA public")
+    subprocess.run([installed("psql"), "-qX", "-v", "ON_ERROR_STOP=1", restored.dsn()], input=dump, text=True,
+                   capture_output=True, check=True)
+    restored.query("ALTER ROLE muster_app NOLOGIN CREATEDB")
+    assert held(restored) != before
+    if not options:
+        assert re.match("broken: every role may call it.*`muster migrate`", doctor(restored)["emit_open"])
+    assert restored.cli("migrate").stdout.startswith("0 applied")
+    assert held(restored) == before
+    assert "emit_open" not in doctor(restored) and doctor(restored).keys() == doctor(database).keys()
+
+
+def test_doctor_finds_privileges_that_are_wrong(database: Database) -> None:
+    database.query("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM muster_owner")
+    assert "muster.emit() fails" in doctor(database)["emit_closed"]
+    database.query("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO PUBLIC")
+    assert "`muster migrate`" in doctor(database)["emit_open"]
+    database.cli("migrate")
+    assert not {"emit_open", "emit_closed"} & doctor(database).keys()
 
 
 def test_two_migrates_do_not_clash(make_database: Callable[..., Database]) -> None:
