@@ -187,6 +187,20 @@ def test_a_restored_database_is_closed_again(database: Database, make_database: 
     assert "emit_open" not in doctor(restored) and doctor(restored).keys() == doctor(database).keys()
 
 
+def test_the_manual_says_how_to_leave_nothing_for_pg_upgrade(database: Database) -> None:
+    """Its dump must not name the function by the signature that a newer version no longer has."""
+    def dump() -> str:
+        return subprocess.run([installed("pg_dump"), "--schema-only", database.dsn()], text=True, capture_output=True, check=True).stdout
+
+    page = (Path(__file__).parents[2] / "deploy/man/muster.1").read_text()
+    statements = re.findall(r"^\.Bd -literal.*?\n(GRANT EXECUTE ON FUNCTION pg_logical.*?)^\.Ed", page, re.MULTILINE | re.DOTALL)
+    assert "FUNCTION pg_catalog.pg_logical_emit_message" in dump()
+    database.query(statements[0])
+    assert "FUNCTION pg_catalog.pg_logical_emit_message" not in dump()
+    database.cli("migrate")
+    assert "FUNCTION pg_catalog.pg_logical_emit_message" in dump()
+
+
 def test_doctor_finds_privileges_that_are_wrong(database: Database) -> None:
     database.query("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM muster_owner")
     assert "muster.emit() fails" in doctor(database)["emit_closed"]
