@@ -39,18 +39,26 @@ static const char *column_of(const struct doctor_cdc *c, const struct sql_rows *
     return column ? column : c->tenant_column;
 }
 
-static bool has_column(struct doctor *d, struct sql_admin *admin, const char *oid,
-                       const char *column)
+/* True when the column is there and its text can name a tenant. table: oid, what, quoted name. */
+static bool check_column(struct doctor *d, struct sql_admin *admin, const char *const table[3],
+                         const char *column)
 {
-    const char *const params[] = {oid, column};
-    struct sql_rows *rows = doctor_query(d, admin,
-                                         "SELECT FROM pg_attribute WHERE attrelid = $1 AND attname "
-                                         "= $2 AND attnum > 0 AND NOT attisdropped",
-                                         2, params);
-    bool has = rows && sql_rows_count(rows) > 0;
+    const char *const params[] = {table[0], column};
+    struct sql_rows *rows = doctor_query(d, admin, column_sql, 2, params);
+    bool fits = rows && sql_rows_count(rows) > 0 && doctor_is_true(rows, 0, COLUMN_NAMES);
 
+    if (rows && sql_rows_count(rows) == 0)
+        doctor_say(d, DOCTOR_BROKEN, table[1], "table_refused",
+                   "it is not delivered: it has no tenant column %s: `muster publish %s --tenant "
+                   "T` gives it to a tenant, --tenant-column names another column",
+                   column, table[2]);
+    else if (rows && !fits)
+        doctor_say(d, DOCTOR_BROKEN, table[1], "table_refused",
+                   "the rows are not delivered: tenant column %s is %s, whose text is no name of a "
+                   "tenant: %s",
+                   column, sql_rows_get(rows, 0, COLUMN_TYPE), sql_rows_get(rows, 0, COLUMN_MEND));
     sql_rows_free(rows);
-    return has;
+    return fits;
 }
 
 /* One relation of a table (itself, or a partition). True when it is well. */
@@ -104,14 +112,8 @@ static bool check_table(struct doctor *d, struct sql_admin *admin, const struct 
                    "%s may not read it, which a snapshot needs: GRANT SELECT ON %s TO %s",
                    sql_rows_get(tables, row, TABLE_USER), quoted,
                    sql_rows_get(tables, row, TABLE_USER));
-    if (column && !has_column(d, admin, oid, column)) {
-        doctor_say(d, DOCTOR_BROKEN, what, "table_refused",
-                   "it is not delivered: it has no tenant column %s: `muster publish %s --tenant "
-                   "T` gives it to a tenant, --tenant-column "
-                   "names another column",
-                   column, quoted);
+    if (column && !check_column(d, admin, (const char *const[]){oid, what, quoted}, column))
         return false;
-    }
     return check_identity(d, admin, oid, column);
 }
 

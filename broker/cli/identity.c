@@ -1,5 +1,5 @@
 /*
- * The look at replica identities; see identity.h.
+ * The looks at replica identities and at columns; see identity.h.
  *
  * With publish_via_partition_root the root's own identity counts too. A deferrable key cannot be an
  * identity, and only the key columns of an index (not INCLUDE) are part of one.
@@ -37,3 +37,25 @@ const char identity_sql[] =
     "    WHERE u.indrelid = relation.oid AND u.not_null AND ($2 IS NULL OR $2 = ANY(u.columns))"
     "    ORDER BY u.indisprimary DESC, cardinality(u.columns), x.oid LIMIT 1), 'FULL'))"
     " FROM relation ORDER BY name";
+
+/* Strings but char(n), enums, uuid and whole numbers: every other type writes blanks, dots, colons or
+ * braces into its text. A domain is what it is made of. */
+const char column_sql[] =
+    "WITH RECURSIVE types AS ("
+    "  SELECT a.atttypid AS oid, a.atttypmod AS typmod FROM pg_attribute a"
+    "  WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped"
+    "  UNION ALL SELECT t.typbasetype, t.typtypmod FROM types JOIN pg_type t ON t.oid = types.oid"
+    "  WHERE t.typtype = 'd'),"
+    " base AS ("
+    "  SELECT t.oid, t.typcategory, types.typmod FROM types JOIN pg_type t ON t.oid = types.oid"
+    "  WHERE t.typtype <> 'd')"
+    " SELECT format_type(a.atttypid, a.atttypmod), a.attgenerated <> '',"
+    "  base.oid = 'bpchar'::regtype,"
+    "  base.oid <> 'bpchar'::regtype AND base.typcategory IN ('S', 'E')"
+    "  OR base.oid IN ('uuid'::regtype, 'int2'::regtype, 'int4'::regtype, 'int8'::regtype)"
+    "  OR base.oid = 'numeric'::regtype AND base.typmod >= 4 AND (base.typmod - 4) & 2047 = 0,"
+    "  format('ALTER TABLE %s ALTER COLUMN %I TYPE text;',"
+    "   (SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c"
+    "    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = a.attrelid), a.attname)"
+    " FROM pg_attribute a, base"
+    " WHERE a.attrelid = $1 AND a.attname = $2 AND a.attnum > 0 AND NOT a.attisdropped";

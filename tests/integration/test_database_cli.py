@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness import Postgres, installed, run_cli
+from harness import Postgres, installed, run_cli, wait_until
 
 Done = subprocess.CompletedProcess[str]
 
@@ -161,9 +161,9 @@ def held(database: Database) -> list[Any]:
         "SELECT defaclrole::regrole::text, defaclacl::text[] FROM pg_default_acl")]
 
 
-def doctor(database: Database) -> dict[str, str]:
+def doctor(database: Database, config: str = "") -> dict[str, str]:
     """What doctor says of the database with the brokers' role, by code."""
-    env = {"MUSTER_POSTGRES_DSN": database.dsn("muster_broker"), "MUSTER_NATS_URLS": "nats://127.0.0.1:9"}
+    env = {"MUSTER_POSTGRES_DSN": database.dsn("muster_broker"), "MUSTER_NATS_URLS": "nats://127.0.0.1:9", "MUSTER_CONFIG": config}
     done = run_cli(["doctor", "--json"], env, check=False)
     return {c["code"]: f"{c['level']}: {c['text']}" for c in json.loads(done.stdout)["checks"]}
 
@@ -414,6 +414,65 @@ def test_every_partition_needs_the_identity(database: Database) -> None:
     database.cli("publish", "p")
     database.query("INSERT INTO p VALUES (11, 'acme')")
     database.query("UPDATE p SET tenant_id = 'zeta'")
+
+
+def test_children_are_not_published_along(database: Database) -> None:
+    """A child has a key and a tenant of its own, or none: its UPDATEs must not fail because of the parent."""
+    database.query("CREATE TABLE par (tenant_id text PRIMARY KEY, x int); CREATE TABLE bare () INHERITS (par);"
+                   'CREATE TABLE "Grand" () INHERITS (bare); INSERT INTO bare VALUES (\'acme\', 1)')
+    done = database.cli("publish", "par")
+    assert done.stderr == ("muster publish: note: public.par has children whose rows are not sent with its own: public.bare,"
+                           ' public."Grand"; publish those whose rows are to be sent by their own names\n')
+    assert published(database) == ["public.par"]
+    database.query("UPDATE par SET x = 2")
+
+
+def test_publish_waits_for_who_writes(database: Database) -> None:
+    """A transaction that wrote before would be captured as if the table were not published."""
+    database.query("CREATE TABLE t (tenant_id text PRIMARY KEY); CREATE TABLE child () INHERITS (t)")
+    with psycopg.connect(database.dsn()) as writer:
+        writer.execute("INSERT INTO t VALUES ('acme')")
+        message = database.refused("publish", "t")
+        assert re.fullmatch(r"muster publish: t: transactions that write to it or change it have not ended within 10 s, and nothing was"
+                            r" published; try again when they have \(pg_stat_activity shows them\)\n", message), message
+        run = threading.Thread(target=lambda: database.cli("publish", "t"))
+        run.start()
+        wait_until(lambda: database.query("SELECT 1 FROM pg_locks WHERE NOT granted AND mode = 'ShareRowExclusiveLock'"), 9, "publish to wait")
+        writer.commit()
+        run.join()
+        assert published(database) == ["public.t"]
+        writer.execute("INSERT INTO t VALUES ('zeta')")
+        database.cli("publish", "t", "--tenant", "acme")  # the settings alone wait for nobody
+
+
+def test_the_same_table_twice_is_told_once(database: Database) -> None:
+    database.query("CREATE TABLE alt (tenant_id text PRIMARY KEY, id int); CREATE TABLE neu (tenant_id text PRIMARY KEY)")
+    assert database.cli("publish", "alt", "public.alt", "ALT", "neu").stdout.count("published ") == 2
+    assert published(database) == ["public.alt", "public.neu"]
+
+
+@pytest.mark.parametrize(("kind", "said"), [
+    ("char(8)", 'character(8), which PostgreSQL pads with blanks, so that its rows would go to nobody; first: ALTER TABLE public.t'
+                ' ALTER COLUMN "Org" TYPE text;'),
+    ("padded", "is public.padded, which PostgreSQL pads"), ("boolean", "boolean, whose values are no names"), ("bytea", "bytea, whose"),
+    ("timestamptz", "timestamp with time zone, whose"), ("numeric(8,2)", "numeric(8,2), whose"), ("numeric", "numeric, whose"),
+    ("text[]", "text[], whose"), ("jsonb", "jsonb, whose"), ("float8", "double precision, whose"),
+    *((kind, "") for kind in ("text", "varchar(8)", "name", "uuid", "smallint", "int", "bigint", "numeric(18)", "mood", "label", "amount")),
+])
+def test_the_type_of_a_tenant_column(database: Database, kind: str, said: str) -> None:
+    database.query("CREATE TYPE mood AS ENUM ('acme'); CREATE DOMAIN label AS text; CREATE DOMAIN padded AS char(8);"
+                   "CREATE DOMAIN amount AS numeric(18)")
+    database.query(f'CREATE TABLE t (id int, "Org" {kind}); ALTER TABLE t REPLICA IDENTITY FULL')
+    if said:
+        assert said in database.refused("publish", "t", "--tenant-column", "Org")
+        database.query("ALTER PUBLICATION muster ADD TABLE t; INSERT INTO muster.tables VALUES ('public', 't', 'Org')")
+        config = json.dumps({"plugins": [{"name": "cdc", "instance": "main", "config": {"slot": "none"}}]})
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            file.write(config)
+            file.flush()
+            assert doctor(database, file.name)["table_refused"].startswith("broken: the rows are not delivered: tenant column")
+    else:
+        database.cli("publish", "t", "--tenant-column", "Org")
 
 
 @pytest.mark.parametrize(("create", "argv", "expected"), [
