@@ -52,6 +52,16 @@ static void check_wal_level(struct doctor *d, const char *level)
         doctor_say(d, DOCTOR_OK, "postgres wal_level", NULL, "logical");
 }
 
+/* As `muster migrate` warns. In SQL_ASCII nothing is converted. */
+static void check_encoding(struct doctor *d, const char *encoding)
+{
+    if (strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0)
+        doctor_say(d, DOCTOR_HINT, "postgres encoding", "encoding",
+                   "%s: a single row with a character that has no UTF-8 form stops the capture for "
+                   "every tenant; move to a database with ENCODING 'UTF8'",
+                   encoding);
+}
+
 /* A superuser's role works, and hides mistakes: it sees every tenant's rows whatever the policies
  * say. */
 static void check_role(struct doctor *d, const struct sql_rows *rows)
@@ -76,7 +86,8 @@ static bool check_server(struct doctor *d, struct sql_admin *admin)
 {
     static const char sql[] =
         "SELECT current_setting('server_version'), current_setting('wal_level'), current_user,"
-        " rolreplication OR rolsuper, rolsuper OR rolbypassrls, pg_is_in_recovery()"
+        " rolreplication OR rolsuper, rolsuper OR rolbypassrls, pg_is_in_recovery(),"
+        " getdatabaseencoding()"
         " FROM pg_roles WHERE rolname = current_user";
     struct sql_rows *rows;
     bool standby;
@@ -97,6 +108,7 @@ static bool check_server(struct doctor *d, struct sql_admin *admin)
     else
         doctor_say(d, DOCTOR_OK, "postgres", NULL, "PostgreSQL %s", sql_rows_get(rows, 0, 0));
     check_wal_level(d, sql_rows_get(rows, 0, 1));
+    check_encoding(d, sql_rows_get(rows, 0, 6));
     check_role(d, rows);
     sql_rows_free(rows);
     return !standby;

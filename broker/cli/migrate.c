@@ -182,6 +182,26 @@ static int warn_wal_level(struct sql_admin *admin)
     return CLI_DONE;
 }
 
+/* Not an error either: a database keeps its encoding for life, and most rows will do. In SQL_ASCII
+ * nothing is converted. */
+static int warn_encoding(struct sql_admin *admin)
+{
+    struct sql_rows *rows = NULL;
+    int err = sql_admin_exec(admin, "SELECT getdatabaseencoding()", 0, NULL, &rows);
+    const char *encoding;
+
+    if (err)
+        return database_fail(admin, command, err);
+    encoding = sql_rows_get(rows, 0, 0);
+    if (strcmp(encoding, "UTF8") != 0 && strcmp(encoding, "SQL_ASCII") != 0)
+        (void)cli_fail(CLI_DONE, command,
+                       "warning: the database's encoding is %s: a single row with a character that "
+                       "has no UTF-8 form stops the capture for every tenant; UTF8 was expected",
+                       encoding);
+    sql_rows_free(rows);
+    return CLI_DONE;
+}
+
 static int migrate(struct sql_admin *admin)
 {
     struct sql_rows *applied = NULL;
@@ -197,6 +217,8 @@ static int migrate(struct sql_admin *admin)
         code = apply_missing(admin, applied);
     if (code == CLI_DONE)
         code = warn_wal_level(admin);
+    if (code == CLI_DONE)
+        code = warn_encoding(admin);
     sql_rows_free(applied);
     return code;
 }

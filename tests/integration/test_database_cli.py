@@ -310,9 +310,21 @@ def test_wal_level_is_warned_about(postgres: Postgres, make_database: Callable[.
     assert database.cli("migrate").stderr == ""
 
 
+@pytest.mark.parametrize(("encoding", "warned"), [("WIN1252", True), ("EUC_JP", True), ("UTF8", False), ("SQL_ASCII", False)])
+def test_an_encoding_with_more_than_unicode_is_warned_about(make_database: Callable[..., Database], encoding: str, warned: bool) -> None:
+    database = make_database(f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0")
+    said = database.cli("migrate").stderr
+    found = doctor(database).get("encoding", "")
+    if warned:
+        assert re.fullmatch(f"muster migrate: warning: the database's encoding is {encoding}: .* UTF8 was expected\n", said), said
+        assert found.startswith(f"hint: {encoding}: ") and "every tenant" in found
+    else:
+        assert said == found == ""
+
+
 def test_a_latin1_database_emits_utf8(make_database: Callable[..., Database]) -> None:
     database = make_database("ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
-    database.cli("migrate")
+    assert "encoding is LATIN1" in database.cli("migrate").stderr
     database.query("SELECT pg_create_logical_replication_slot('latin', 'pgoutput')")
     try:
         database.query("SELECT muster.emit('acme', 'task', 'queued', 'é', '{}')", role="muster_broker")
