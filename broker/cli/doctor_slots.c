@@ -163,6 +163,31 @@ static void judge_slot(struct doctor *d, const struct doctor_cdc *c, const char 
                    c->stream);
 }
 
+/* Each name of the setting is bare or in double quotes, whatever stands before and around them, and
+ * is compared without regard to case. The reader calls itself "muster cdc" unless the connection
+ * string says otherwise, as can be seen while it reads. */
+static bool is_synchronous(struct doctor *d, struct sql_admin *admin, const char *slot)
+{
+    static const char sql[] =
+        "SELECT current_setting('synchronous_standby_names') FROM regexp_matches("
+        "current_setting('synchronous_standby_names'),"
+        " '\"((?:[^\"]|\"\")*)\"|([^[:space:],()\"]+)', 'g') AS name (part)"
+        " WHERE lower(coalesce(part[1], part[2])) IN ("
+        "  SELECT '*' UNION SELECT 'muster cdc' UNION SELECT lower(r.application_name)"
+        "  FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid"
+        "  WHERE s.slot_name = $1)";
+    struct sql_rows *rows = doctor_query(d, admin, sql, 1, &slot);
+    bool is = rows && sql_rows_count(rows) > 0;
+
+    if (is)
+        doctor_say(d, DOCTOR_HINT, "postgres synchronous_standby_names", NULL,
+                   "%s matches the brokers' reader (muster cdc) too, so that commits wait for what "
+                   "is stored in NATS, and for ever while it is away: name the standbys one by one",
+                   sql_rows_get(rows, 0, 0));
+    sql_rows_free(rows);
+    return is;
+}
+
 static void check_slot(struct doctor *d, struct sql_admin *admin, const struct doctor_cdc *c,
                        bool *unlimited)
 {
@@ -183,9 +208,10 @@ static void check_slot(struct doctor *d, struct sql_admin *admin, const struct d
 /* The size is the server's, not the slot's: said once, after the last. */
 void doctor_slots(struct doctor *d, struct sql_admin *admin)
 {
-    bool unlimited = false;
+    bool unlimited = false, synchronous = false;
 
     for (size_t i = 0; i < d->n_cdc; i++) {
+        synchronous = synchronous || is_synchronous(d, admin, d->cdc[i].slot);
         check_publication(d, admin, d->cdc[i].publication);
         check_slot(d, admin, &d->cdc[i], &unlimited);
     }

@@ -646,6 +646,29 @@ def test_doctor_finds_a_role_a_publication_and_migrations_that_are_wrong(site: S
     assert found["migration_changed"].startswith("001_")
 
 
+def test_doctor_finds_a_reader_that_commits_would_wait_for(site: Site, broker: Musterd) -> None:
+    """A walsender that synchronous_standby_names matches is a synchronous standby, whatever it is for."""
+    def told(names: str) -> str:
+        site.postgres.query(f"ALTER SYSTEM SET synchronous_standby_names = '{names}'")
+        site.postgres.query("SELECT pg_reload_conf()")
+        with site.postgres.connect(autocommit=True) as connection:
+            wait_until(lambda: connection.execute("SHOW synchronous_standby_names").fetchone() == (names,), 10, "the setting to hold")
+        found = [c for c in doctor(site) if c["what"] == "postgres synchronous_standby_names"]
+        assert all(c["level"] == "hint" for c in found)
+        return "".join(c["text"] for c in found)
+
+    try:
+        with_names = told("ANY 1 (*)")
+        assert with_names.startswith("ANY 1 (*) matches") and "muster cdc" in with_names and "name the standbys" in with_names
+        for names in ("*", '"*"', 'FIRST 1 (b, "Muster CDC")', '2("muster cdc",x)'):
+            assert told(names), names
+        for names in ("", "b", "FIRST 1 (muster, cdc)", 'ANY 2 ("a, *", "b""c")'):
+            assert not told(names), names
+    finally:
+        site.postgres.query("ALTER SYSTEM RESET synchronous_standby_names")
+        site.postgres.query("SELECT pg_reload_conf()")
+
+
 def test_doctor_finds_what_a_restore_has_lost(site: Site) -> None:
     site.postgres.query("ALTER PUBLICATION muster_registry DROP TABLE muster.tables")
     site.postgres.query("ALTER PUBLICATION muster DROP TABLE public.orders")
