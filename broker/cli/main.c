@@ -17,24 +17,23 @@
 
 enum { RUN = -1 }; /* a result of parse_globals(): no exit code yet, go on */
 
-/* What `muster --help` prints; `muster` alone prints it on stderr, because nothing was done then
- * and a script must not take it for output. */
-static void print_overview(FILE *out)
+/* What `muster --help` prints. */
+static void print_overview(void)
 {
     fputs("usage: muster [-c FILE] COMMAND [ARGUMENTS]\n\nThe command line of Muster, the message "
           "broker for fleets of AI agents.\n\n",
-          out);
+          stdout);
     for (size_t i = 0; i < n_cli_commands; i++) {
         const char *help = cli_commands[i].help;
 
-        fprintf(out, "  %-12s %.*s\n", cli_commands[i].name, (int)strcspn(help, "\n"), help);
+        printf("  %-12s %.*s\n", cli_commands[i].name, (int)strcspn(help, "\n"), help);
     }
     fputs("\n"
           "  -c, --config FILE   the configuration (default: $MUSTER_CONFIG; without either, the "
           "environment alone)\n"
           "      --version       print the version and exit\n"
           "  -h, --help          print this and exit; `muster COMMAND --help` tells of a command\n",
-          out);
+          stdout);
 }
 
 static int print_help(const struct cli_command *command)
@@ -88,7 +87,7 @@ static int parse_globals(int argc, char **argv, const char **ret_file)
             puts("muster " MUSTER_VERSION);
             return CLI_DONE;
         case 'h':
-            print_overview(stdout);
+            print_overview();
             return CLI_DONE;
         default:
             return cli_fail(CLI_USAGE, NULL, "%s%s; see muster --help", argv[optind - 1],
@@ -117,7 +116,7 @@ static int help_on(int argc, char **argv)
     const struct cli_command *command;
 
     if (argc < 2) {
-        print_overview(stdout);
+        print_overview();
         return CLI_DONE;
     }
     command = find_command(argv[1]);
@@ -165,10 +164,8 @@ int main(int argc, char **argv)
         return finish(code);
     argc -= optind;
     argv += optind;
-    if (argc == 0) {
-        print_overview(stderr);
-        return CLI_USAGE;
-    }
+    if (argc == 0)
+        return cli_fail(CLI_USAGE, NULL, "expected a command; see muster --help");
     if (strcmp(argv[0], "help") == 0)
         return finish(help_on(argc, argv));
     command = find_command(argv[0]);
