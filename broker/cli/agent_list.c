@@ -69,8 +69,12 @@ int agent_list(const struct cli *cli, int argc, char **argv)
 
     if (code == CLI_DONE)
         code = database_open(cli, command, &admin);
-    if (code != CLI_DONE)
+    if (code == CLI_DONE && tenant)
+        code = database_known_tenant(admin, command, tenant);
+    if (code != CLI_DONE) {
+        sql_admin_close(admin);
         return code;
+    }
     int err = sql_admin_exec(admin, json ? json_sql : LISTED, 1, &tenant, &rows);
     if (err)
         code = database_fail(admin, command, err);

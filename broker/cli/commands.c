@@ -40,8 +40,9 @@ static const char migrate_help[] =
     "a restore loses\n"
     "(`always` in the list).\n"
     "\n"
-    "  --status   change nothing; list what is applied and what is pending\n"
-    "  --json     with --status: as JSON\n";
+    "  --status     change nothing; list what is applied and what is pending\n"
+    "  --json       with --status: as JSON\n"
+    "  --tenant T   with --status: changes nothing, the schema is the same for every tenant\n";
 
 static const char publish_help[] =
     "Send the row changes of tables to their tenants.\n"
@@ -70,6 +71,7 @@ static const char tenant_help[] =
     "    --force                   also while credentials are in use\n"
     "  limits NAME [KEY=VALUE...]  show or set limits; `muster tenant limits --help` lists the "
     "keys\n"
+    "    --json                    as JSON, as it is without\n"
     "\n"
     "Brokers follow at once.\n";
 
@@ -95,7 +97,8 @@ static const char plugin_help[] =
     "  list          instance, plugin, version, ABI, lanes, file, capabilities and verbs of each, "
     "and why a file does not load\n"
     "  list NAME     one instance or plugin, with the table of its options\n"
-    "    --json      as JSON; the options as JSON Schema\n";
+    "    --json      as JSON; the options as JSON Schema\n"
+    "    --tenant T  changes nothing, plugins are the same for every tenant\n";
 
 static const char watch_help[] =
     "Show row changes and events while they happen.\n"
@@ -139,7 +142,7 @@ const struct cli_command cli_commands[] = {
      .usage = "--dir DIR [--listen ADDR] [--http ADDR] [--store DIR] [--static]",
      .help = nats_config_help,
      .run = cmd_nats_config},
-    {.name = "migrate", .usage = "[--status [--json]]", .help = migrate_help, .run = cmd_migrate},
+    {.name = "migrate", .usage = "[--status [--json] [--tenant T]]", .help = migrate_help, .run = cmd_migrate},
     {.name = "publish",
      .usage = "TABLE... [--tenant-column C | --tenant T] [--owner-column C] [--subject-key]",
      .help = publish_help,
@@ -153,7 +156,7 @@ const struct cli_command cli_commands[] = {
      .usage = "add|rotate|revoke TENANT AGENT...|list [TENANT] [OPTIONS]",
      .help = agent_help,
      .run = cmd_agent},
-    {.name = "plugin", .usage = "list [NAME] [--json]", .help = plugin_help, .run = cmd_plugin},
+    {.name = "plugin", .usage = "list [NAME] [--json] [--tenant T]", .help = plugin_help, .run = cmd_plugin},
     {.name = "watch",
      .usage = "[cdc|evt|all] [--tenant T] [--table TABLE]... [--json] [--count N] [--timeout D]",
      .help = watch_help,

@@ -124,6 +124,21 @@ static int judge_tenant(const struct sql_rows *rows, const char *command, const 
     return found ? CLI_DONE : CLI_FAILED;
 }
 
+static int list_tenants(struct sql_admin *admin, struct sql_rows **ret_rows)
+{
+    return sql_admin_exec(admin, "SELECT name FROM muster.tenants ORDER BY name", 0, NULL, ret_rows);
+}
+
+int database_known_tenant(struct sql_admin *admin, const char *command, const char *tenant)
+{
+    struct sql_rows *rows = NULL;
+    int err = list_tenants(admin, &rows);
+    int code = err ? database_fail(admin, command, err) : judge_tenant(rows, command, tenant);
+
+    sql_rows_free(rows);
+    return code;
+}
+
 /* Whoever only needs NATS must not wait long for a database, nor hear of one that is away. */
 int database_check_tenant(const struct cli *cli, const char *command, const char *tenant)
 {
@@ -141,7 +156,7 @@ int database_check_tenant(const struct cli *cli, const char *command, const char
     if (!err && (!schema.there || *schema.foreign))
         err = MUSTER_ENOTFOUND;
     if (!err)
-        err = sql_admin_exec(admin, "SELECT name FROM muster.tenants ORDER BY name", 0, NULL, &rows);
+        err = list_tenants(admin, &rows);
     if (!err)
         code = judge_tenant(rows, command, tenant);
     sql_rows_free(rows);

@@ -29,6 +29,8 @@ int database_connect_admin(const char *command, struct sql_admin **ret_admin);
 int database_look(struct sql_admin *admin, const char *command, struct schema *ret_schema);
 /* Tell when there is no such tenant, and which may be meant. CLI_DONE also where nobody can be asked. */
 int database_check_tenant(const struct cli *cli, const char *command, const char *tenant);
+/* The same of a database that is open, and of one that cannot be asked. */
+int database_known_tenant(struct sql_admin *admin, const char *command, const char *tenant);
 /* Tell the failure err of the last statement, with what to do about it. Returns CLI_FAILED. */
 int database_fail(const struct sql_admin *admin, const char *command, int err);
 /* Commit when code is CLI_DONE, else roll back. Returns the code that is true then. */

@@ -301,24 +301,30 @@ static int print_status(struct sql_admin *admin, bool json)
 int cmd_migrate(const struct cli *cli, int argc, char **argv)
 {
     static const struct option options[] = {
-        {"status", no_argument, NULL, 's'}, {"json", no_argument, NULL, 'j'}, {0}};
+        {"status", no_argument, NULL, 's'},
+        {"json", no_argument, NULL, 'j'},
+        {"tenant", required_argument, NULL, 't'},
+        {0},
+    };
     struct sql_admin *admin = NULL;
-    bool status = false, json = false;
+    bool status = false, json = false, tenant = false;
     int code, c;
 
     optind = 0;
     opterr = 0;
-    while ((c = getopt_long(argc, argv, "", options, NULL)) != -1) {
-        if (c == '?')
-            return cli_fail(CLI_USAGE, command, "%s came, --status or --json was expected",
+    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (c == '?' || c == ':')
+            return cli_fail(CLI_USAGE, command,
+                            "%s came, --status, --json or --tenant T was expected",
                             argv[optind - 1]);
         status |= c == 's';
         json |= c == 'j';
+        tenant |= c == 't'; /* the schema is the same for every tenant */
     }
     if (optind < argc)
         return cli_fail(CLI_USAGE, command, "%s came, no argument was expected", argv[optind]);
-    if (json && !status)
-        return cli_fail(CLI_USAGE, command, "--json belongs to --status");
+    if ((json || tenant) && !status)
+        return cli_fail(CLI_USAGE, command, "%s belongs to --status", json ? "--json" : "--tenant");
     code = status ? database_connect(cli, command, &admin) : database_connect_admin(command, &admin);
     if (code == CLI_DONE)
         code = status ? print_status(admin, json) : migrate(admin);

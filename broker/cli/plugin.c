@@ -222,16 +222,18 @@ static int list_one(const struct config *config, const char *name, bool json, st
 
 static int parse_list(int argc, char **argv, bool *ret_json)
 {
-    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {0}};
+    static const struct option options[] = {
+        {"json", no_argument, NULL, 'j'}, {"tenant", required_argument, NULL, 't'}, {0}};
     int c;
 
     optind = 0; /* as the first call of this process */
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (c != 'j')
-            return cli_fail(CLI_USAGE, command, "list: %s came, [NAME] [--json] was expected",
+        if (c == '?' || c == ':')
+            return cli_fail(CLI_USAGE, command,
+                            "list: %s came, [NAME] [--json] [--tenant T] was expected",
                             argv[optind - 1]);
-        *ret_json = true;
+        *ret_json |= c == 'j'; /* --tenant: plugins are the same for every tenant */
     }
     if (argc - optind > 1)
         return cli_fail(CLI_USAGE, command, "list: %s came, one NAME at most was expected",

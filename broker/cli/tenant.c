@@ -24,11 +24,6 @@ static int check_name(const char *name)
                     name);
 }
 
-static int no_tenant(const char *name)
-{
-    return cli_fail(CLI_FAILED, command, "there is no tenant %s; see `muster tenant list`", name);
-}
-
 static bool is_one_of(const char *value, const char *const *values)
 {
     for (; *values; values++)
@@ -157,9 +152,11 @@ static int tenant_list(const struct cli *cli, int argc, char **argv)
     err = sql_admin_exec(admin, json ? json_sql : LISTED, 1, &only, &rows);
     if (err)
         (void)database_fail(admin, command, err);
-    else if (json)
+    else if (only)
+        err = database_known_tenant(admin, command, only);
+    if (!err && json)
         puts(sql_rows_get(rows, 0, 0));
-    else
+    else if (!err)
         print_table(rows);
     sql_rows_free(rows);
     sql_admin_close(admin);
@@ -185,7 +182,7 @@ static int check_unused(struct sql_admin *admin, const char *name, bool force)
         return database_fail(admin, command, err);
     if (sql_rows_count(rows) == 0) {
         sql_rows_free(rows);
-        return no_tenant(name);
+        return database_known_tenant(admin, command, name);
     }
     live = sql_rows_get(rows, 0, 0);
     tables = sql_rows_get(rows, 0, 1);
@@ -296,7 +293,7 @@ static int change_limits(struct sql_admin *admin, const char *name, const char *
     if (err)
         return database_fail(admin, command, err);
     if (sql_rows_count(rows) == 0)
-        code = no_tenant(name);
+        code = database_known_tenant(admin, command, name);
     else if (strcmp(sql_rows_get(rows, 0, 1), "t") == 0)
         code = cli_fail(CLI_FAILED, command,
                         "limits: burst came without requests_per_s; set both, or burst=none");
@@ -318,22 +315,41 @@ static int print_limit_keys(void)
     return CLI_DONE;
 }
 
+/* What it prints is JSON in any case. */
+static int parse_limits_options(int argc, char **argv)
+{
+    static const struct option options[] = {{"json", no_argument, NULL, 'j'}, {0}};
+    int c;
+
+    optind = 0;
+    opterr = 0;
+    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1)
+        if (c != 'j')
+            return cli_fail(CLI_USAGE, command,
+                            "limits: %s came, NAME [KEY=VALUE...] [--json] was expected",
+                            argv[optind - 1]);
+    if (optind == argc)
+        return cli_fail(CLI_USAGE, command,
+                        "limits: no NAME came; NAME [KEY=VALUE...] was expected");
+    return CLI_DONE;
+}
+
 static int tenant_limits(const struct cli *cli, int argc, char **argv)
 {
     struct sql_admin *admin = NULL;
     struct buf set = {0}, unset = {0};
-    int code;
+    int code, first;
 
-    if (argc < 2)
-        return cli_fail(CLI_USAGE, command,
-                        "limits: no NAME came; NAME [KEY=VALUE...] was expected");
-    if (strcmp(argv[1], "--help") == 0)
+    if (argc > 1 && strcmp(argv[1], "--help") == 0)
         return print_limit_keys();
-    code = parse_limits(argc - 2, argv + 2, &set, &unset);
+    code = parse_limits_options(argc, argv);
+    first = optind;
+    if (code == CLI_DONE)
+        code = parse_limits(argc - first - 1, argv + first + 1, &set, &unset);
     if (code == CLI_DONE)
         code = database_open(cli, command, &admin);
     if (code == CLI_DONE)
-        code = change_limits(admin, argv[1], set.data, unset.data);
+        code = change_limits(admin, argv[first], set.data, unset.data);
     buf_done(&set);
     buf_done(&unset);
     sql_admin_close(admin);

@@ -575,6 +575,28 @@ def test_tenants_come_and_go(database: Database) -> None:
     assert "there is no tenant t1" in database.refused("tenant", "rm", "t1")
 
 
+@pytest.mark.parametrize("argv", [["tenant", "list"], ["agent", "list"], ["plugin", "list"], ["migrate", "--status"]])
+def test_every_listing_takes_json_and_a_tenant(database: Database, argv: list[str]) -> None:
+    everything = json.loads(database.cli(*argv, "--json").stdout)
+    assert json.loads(database.cli(*argv, "--tenant", "acme", "--json").stdout) == everything
+    assert "--tenant" in database.refused(*argv, "--tenant", code=2)
+
+
+def test_limits_take_json(database: Database) -> None:
+    assert json.loads(database.cli("tenant", "limits", "acme", "--json").stdout) == {}
+    assert json.loads(database.cli("tenant", "limits", "--json", "acme", "watches=3").stdout) == {"watches": 3}
+    assert "--yaml came" in database.refused("tenant", "limits", "acme", "--yaml", code=2)
+
+
+def test_a_listing_says_when_there_is_no_such_tenant(database: Database) -> None:
+    for argv in (["agent", "list", "acmee"], ["agent", "list", "--tenant", "acmee", "--json"], ["tenant", "list", "--tenant", "acmee"],
+                 ["tenant", "limits", "acmee"], ["tenant", "rm", "acmee"]):
+        done = database.cli(*argv, code=1)
+        assert done.stdout == "" and done.stderr == f"muster {argv[0]}: there is no tenant acmee; did you mean acme?\n"
+    assert "see `muster tenant list`" in database.refused("agent", "list", "nobody")
+    assert json.loads(database.cli("agent", "list", "acme", "--json").stdout) == []
+
+
 def test_a_tenant_in_use_is_not_removed(database: Database) -> None:
     database.query("INSERT INTO muster.credentials (tenant, agent, role) VALUES ('acme', 'a1', 'agent')")
     assert "muster agent revoke acme" in database.refused("tenant", "rm", "acme")
