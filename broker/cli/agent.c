@@ -447,6 +447,20 @@ static int check_lifetimes(const struct job *job)
     return CLI_DONE;
 }
 
+/* Creds whose permissions begin with another root reach no broker. Taking some away is no matter of
+ * roots. */
+static int check_root(const struct cli *cli, const struct job *job)
+{
+    const char *made_for = job->keys->settings.root, *root = cli->config->broker.root;
+
+    if (strcmp(made_for, root) == 0)
+        return CLI_DONE;
+    return cli_fail(CLI_FAILED, command,
+                    "%s is made for the root token %s, the configuration says %s: set broker.root "
+                    "(or MUSTER_ROOT) to %s, or name other keys",
+                    cli->config->nats.keys, made_for, root, made_for);
+}
+
 static int run_add(const struct cli *cli, struct job *job, int argc, char **argv)
 {
     int code = job_begin(cli, job, argc, argv, "reo");
@@ -454,7 +468,9 @@ static int run_add(const struct cli *cli, struct job *job, int argc, char **argv
     if (code != CLI_DONE)
         return code;
     struct agent_rows rows = rows_of(job);
-    code = plan_paths(job, false);
+    code = check_root(cli, job);
+    if (code == CLI_DONE)
+        code = plan_paths(job, false);
     if (code == CLI_DONE)
         code = mint_all(job);
     if (code == CLI_DONE)
@@ -472,7 +488,9 @@ static int run_rotate(const struct cli *cli, struct job *job, int argc, char **a
     if (code != CLI_DONE)
         return code;
     struct agent_rows rows = rows_of(job);
-    code = plan_paths(job, true);
+    code = check_root(cli, job);
+    if (code == CLI_DONE)
+        code = plan_paths(job, true);
     if (code == CLI_DONE)
         code = agent_rows_lock(&rows, true);
     if (code == CLI_DONE)

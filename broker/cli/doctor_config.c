@@ -10,6 +10,7 @@
 
 #include "cli/doctor.h"
 #include "cli/options.h"
+#include "cli/settings.h"
 #include "core/check.h"
 #include "core/settings.h"
 
@@ -68,6 +69,25 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
         free(values);
 }
 
+/* Keys may well be on another machine, or not be ours to read: then nothing can be said. */
+static void check_keys(struct doctor *d)
+{
+    const struct config *config = d->cli->config;
+    struct settings settings;
+    struct file_error err;
+
+    if (!config->nats.keys || !*config->nats.keys ||
+        settings_read(config->nats.keys, &settings, &err) != 0)
+        return;
+    if (strcmp(settings.root, config->broker.root) != 0)
+        doctor_say(d, DOCTOR_BROKEN, "nats keys", "root_differs",
+                   "%s is made for the root token %s, the configuration says %s: set broker.root "
+                   "(or MUSTER_ROOT) to %s, or name other keys",
+                   config->nats.keys, settings.root, config->broker.root, settings.root);
+    else
+        doctor_say(d, DOCTOR_OK, "nats keys", NULL, "made for the root token %s", settings.root);
+}
+
 bool doctor_config(struct doctor *d)
 {
     const struct config *config = d->cli->config;
@@ -83,6 +103,7 @@ bool doctor_config(struct doctor *d)
             d, DOCTOR_HINT, "plugins", NULL,
             "none is configured, so that a broker has nothing to do: add them under plugins:%s",
             config->file ? "" : " in a file and name it with -c or MUSTER_CONFIG");
+    check_keys(d);
     for (size_t i = 0; i < config->n_plugins; i++)
         check_plugin(d, &config->plugins[i]);
     return true;

@@ -543,6 +543,29 @@ def test_doctor_finds_nats_away(site: Site, broker: Musterd) -> None:
     site.nats.start()
 
 
+def test_doctor_does_not_guess_at_brokers_while_nats_is_away(site: Site, broker: Musterd) -> None:
+    """A broker that runs reads nothing then, and starting another would not help."""
+    broker.stop()
+    site.nats.stop()
+    text = broken(doctor(site, 1))["slot_inactive"]
+    assert "only while NATS is there" in text and "start musterd" not in text and "no broker" not in text
+    site.nats.start()
+
+
+def test_keys_of_another_root_are_refused_by_name(site: Site) -> None:
+    keys = {"MUSTER_NATS_KEYS": str(site.nats.keys), "MUSTER_POSTGRES_DSN": site.postgres.dsn("muster_broker")}
+    site.agent("acme", "rooted")
+    for verb in ("add", "rotate"):
+        done = muster("agent", verb, "acme", "rooted", code=1, env={**keys, "MUSTER_ROOT": "zap"})
+        assert done.stderr == (f"muster agent: {site.nats.keys} is made for the root token mst, the configuration says zap: "
+                               "set broker.root (or MUSTER_ROOT) to mst, or name other keys\n") and not done.stdout
+    for root, level in (("zap", "broken"), ("mst", "ok")):
+        report = json.loads(run_cli(["doctor", "--json"], {**keys, "MUSTER_ROOT": root, "MUSTER_NATS_URLS": site.nats.url}, False).stdout)
+        assert [(c["level"], c["code"]) for c in report["checks"] if c["what"] == "nats keys"] == [
+            (level, "root_differs" if level == "broken" else None)]
+    muster("agent", "revoke", "acme", "rooted", env={**keys, "MUSTER_ROOT": "zap"})
+
+
 def test_doctor_finds_refused_credentials(site: Site, tmp_path: Path) -> None:
     config = json.loads(config_of(site).read_text())
     path = tmp_path / "muster.yaml"
