@@ -225,7 +225,8 @@ static void put_static_accounts(struct buf *b, const struct settings *s,
         s->subscriptions, system_password);
 }
 
-/* local.conf comes last, so that what it says wins. With passwords inside the file is its owner's
+/* No listener for browsers: those of the packaged servers have known vulnerabilities, and whoever
+ * looks for one greps for its word. local.conf comes last, so that what it says wins. With passwords inside the file is its owner's
  * alone. */
 static int write_server_conf(const char *dir, const struct settings *s, const char *system_password,
                              struct file_error *err)
@@ -235,8 +236,7 @@ static int write_server_conf(const char *dir, const struct settings *s, const ch
 
     buf_put_lit(&b, "# Written by `muster nats-config`, anew by each run. Settings of your own "
                     "(TLS, cluster) go into local.conf,\n"
-                    "# which is kept. No websocket listener: those of the packaged servers have "
-                    "known vulnerabilities.\n"
+                    "# which is kept.\n"
                     "listen: ");
     put_quoted(&b, s->listen);
     if (s->http[0]) {
