@@ -39,6 +39,7 @@ struct doctor {
 
     struct doctor_cdc *cdc;
     size_t n_cdc;
+    bool nats_up;       /* the brokers' credentials were let in */
     bool streams_known; /* JetStream has listed its streams */
     struct map streams; /* their names; the values mean nothing */
     bool schema_known;  /* every migration is applied: schema muster can be asked */

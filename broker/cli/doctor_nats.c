@@ -235,6 +235,7 @@ static void check_login(struct doctor *d)
                    "%s is refused: %s; check nats.creds or nats.user", who, why);
     } else {
         doctor_say(d, DOCTOR_OK, "nats credentials", NULL, "%s is accepted", who);
+        d->nats_up = true;
         check_jetstream(d, s);
     }
     session_close(s);

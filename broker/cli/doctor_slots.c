@@ -145,7 +145,13 @@ static void judge_slot(struct doctor *d, const struct doctor_cdc *c, const char 
 
     if (is_lost(d, c, what, rows))
         return;
-    if (!doctor_is_true(rows, 0, SLOT_ACTIVE))
+    if (!doctor_is_true(rows, 0, SLOT_ACTIVE) && !d->nats_up)
+        doctor_say(d, DOCTOR_BROKEN, what, "slot_inactive",
+                   "nobody reads it, and the server keeps %" PRId64
+                   " bytes of log for it: brokers read only while NATS is there for them, so mend "
+                   "that first",
+                   number(rows, SLOT_KEPT));
+    else if (!doctor_is_true(rows, 0, SLOT_ACTIVE))
         doctor_say(d, DOCTOR_BROKEN, what, "slot_inactive",
                    "no broker reads it, and the server keeps %" PRId64
                    " bytes of log for it: start musterd, or see why it does not connect",

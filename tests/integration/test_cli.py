@@ -194,6 +194,11 @@ def test_a_full_disk_is_no_success() -> None:
     assert done.returncode == 1 and "could not be written" in done.stderr
 
 
+def test_what_nats_config_writes_has_no_word_of_a_listener_for_browsers(tmp_path: Path) -> None:
+    muster("nats-config", "--dir", str(tmp_path))
+    assert "websocket" not in (tmp_path / "nats-server.conf").read_text().lower()
+
+
 # ---- manual pages
 
 
@@ -548,7 +553,7 @@ def test_doctor_does_not_guess_at_brokers_while_nats_is_away(site: Site, broker:
     broker.stop()
     site.nats.stop()
     text = broken(doctor(site, 1))["slot_inactive"]
-    assert "only while NATS is there" in text and "start musterd" not in text and "no broker" not in text
+    assert "nobody reads it" in text and "only while NATS is there" in text and "start musterd" not in text and "no broker" not in text
     site.nats.start()
 
 
