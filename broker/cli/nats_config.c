@@ -226,8 +226,8 @@ static void put_static_accounts(struct buf *b, const struct settings *s,
 }
 
 /* No listener for browsers: those of the packaged servers have known vulnerabilities, and whoever
- * looks for one greps for its word. local.conf comes last, so that what it says wins. With passwords inside the file is its owner's
- * alone. */
+ * looks for one greps for its word. local.conf comes last, so that what it says wins. With passwords
+ * inside the file is its owner's alone. */
 static int write_server_conf(const char *dir, const struct settings *s, const char *system_password,
                              struct file_error *err)
 {
