@@ -13,7 +13,7 @@
 #include "base/log.h"
 #include "bus/link.h"
 
-enum { MAX_CALLS = 1 << 16 };
+enum { MAX_CALLS = 1 << 16, MAX_PENDING_MSGS = 1 << 16, MAX_PENDING_BYTES = 64 << 20 };
 
 /* One open call. Owned by the table until it completes, then by the lane. */
 struct call {
@@ -124,12 +124,9 @@ static bool is_of_owner(const struct call *c, const void *arg)
 /* A NATS status message "503" says that nobody listens (ADR-4). */
 static int answer_code(natsMsg *msg)
 {
-    const char *status = NULL;
+    const char *status = natsMsg_GetDataLength(msg) == 0 ? bus_msg_header((struct bus_msg *)msg, "Status") : NULL;
 
-    if (natsMsg_GetDataLength(msg) == 0 && natsMsgHeader_Get(msg, "Status", &status) == NATS_OK &&
-        strcmp(status, "503") == 0)
-        return MUSTER_ENOTFOUND;
-    return 0;
+    return status && strcmp(status, "503") == 0 ? MUSTER_ENOTFOUND : 0;
 }
 
 static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
@@ -139,6 +136,7 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
     const char *subject = natsMsg_GetSubject(msg), *token = strrchr(subject, '.');
     unsigned long id = token ? strtoul(token + 1, NULL, 10) : 0;
     uint32_t slot = (uint32_t)(id % MAX_CALLS), generation = (uint32_t)(id / MAX_CALLS);
+    int code = answer_code(msg);
     struct call *c;
 
     (void)nc;
@@ -149,8 +147,6 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
     if (c && strncmp(subject, c->prefix, strlen(c->prefix)) != 0)
         c = NULL; /* somebody else's word: agents write under their own names only */
     if (c) {
-        int code = answer_code(msg);
-
         if (code) {
             natsMsg_Destroy(msg);
             msg = NULL;
@@ -273,7 +269,7 @@ static int send_with_reply(struct bus *b, int link, const struct bus_out *out, c
     err = bus_is_up(b, link) ? make_msg(out, reply, &msg) : MUSTER_ELINK;
     if (err)
         return err;
-    err = link_send(b->sides[link].link, msg, n_bytes, out->more);
+    err = link_send(b->sides[link].link, msg, n_bytes, out);
     if (err)
         natsMsg_Destroy(msg);
     return err;
@@ -387,7 +383,9 @@ static natsStatus adopt(struct bus *b, natsSubscription *sub, natsOnCompleteCB l
 {
     b->n_attached++;
     ASSERT(natsSubscription_SetOnCompleteCB(sub, last_word, arg) == NATS_OK);
-    return natsSubscription_SetPendingLimits(sub, -1, -1); /* our bounds rule: the library would drop in silence */
+    /* Our bounds rule as soon as its thread comes to a message; this one holds when it does not. What is over is dropped and counted
+     * as slow. */
+    return natsSubscription_SetPendingLimits(sub, MAX_PENDING_MSGS, MAX_PENDING_BYTES);
 }
 
 /* The lock is held. */

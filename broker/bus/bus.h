@@ -39,7 +39,7 @@ struct bus_options {
 };
 
 struct bus_counters { /* of one link; monotonic but for waiting */
-    uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects;
+    uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects, slow;
     uint64_t waiting_msgs, waiting_bytes;
 };
 
@@ -62,8 +62,10 @@ struct bus_out {
     struct muster_bytes payload;
     int64_t fence; /* >= 0: header Nats-Expected-Last-Sequence; -1: none */
     bool more;     /* another follows at once: they may travel together; alone it goes out within 100 ms */
+    bool answer;   /* may take the room that is kept for answers, which whoever floods the link must not hold up */
 };
 enum { BUS_MAX_BYTES = 1 << 20 }; /* of a message with its headers, as servers have it by default */
+enum { BUS_MAX_HEADERS = 64, BUS_MAX_HEADER_BYTES = 32 << 10 }; /* of a message that is received */
 /* Copy and queue a message. MUSTER_EINVAL: it is too large, or a header's name is not one. */
 int bus_send(struct bus *bus, int link, const struct bus_out *out);
 
@@ -100,10 +102,12 @@ void bus_unsubscribe(struct bus *bus, uint64_t id);
 const char *bus_msg_subject(const struct bus_msg *msg);
 const char *bus_msg_reply(const struct bus_msg *msg); /* NULL when there is none */
 struct muster_bytes bus_msg_data(const struct bus_msg *msg);
-const char *bus_msg_header(const struct bus_msg *msg, const char *name); /* NULL when it is not there */
-/* Up to n headers, borrowed from the message; returns how many were written. One reader at a time. */
+/* False: more headers, or longer ones, than a message may have; they are not looked at, because that could take seconds. */
+bool bus_msg_headers_fit(const struct bus_msg *msg);
+const char *bus_msg_header(const struct bus_msg *msg, const char *name); /* NULL when it is not there, or they do not fit */
+/* Up to n headers, borrowed from the message; returns how many were written, 0 when they do not fit. One reader at a time. */
 uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n);
-/* Bytes of subject, reply subject, headers and body. Reads the headers: one reader at a time. */
+/* Bytes of subject, reply subject, headers and body. */
 size_t bus_msg_size(const struct bus_msg *msg);
 void bus_msg_free(struct bus_msg *msg);
 

@@ -22,12 +22,12 @@ enum {
     SEND_BATCH = 64,        /* messages a write(2), and the library's collector is woken for them once */
     SEND_BYTES = 1 << 18,
 };
-static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S;
+static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S, steady_ns = 5 * CLOCK_S;
 
 struct out {
     natsMsg *msg;
     size_t n_bytes;
-    bool more;
+    bool more, answer;
 };
 
 struct link {
@@ -44,7 +44,7 @@ struct link {
     atomic_bool want_read, want_write;
 
     natsConnection *nc; /* link thread only */
-    int64_t backoff_ns, retry_at_ns, next_tick_ns;
+    int64_t backoff_ns, retry_at_ns, next_tick_ns, up_since_ns;
     char last_error[256];
 
     pthread_mutex_t lock; /* guards the outbox */
@@ -55,7 +55,7 @@ struct link {
     bool starved; /* somebody was refused and waits for on_writable */
     bool asleep;  /* the thread saw the outbox empty and has not been woken since */
 
-    _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects;
+    _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects, slow;
 };
 
 static void wake(struct link *l)
@@ -120,6 +120,8 @@ static void on_error(natsConnection *nc, natsSubscription *sub, natsStatus err, 
     const char *text = NULL;
 
     (void)sub;
+    if (err == NATS_SLOW_CONSUMER)
+        atomic_fetch_add(&l->slow, 1);
     (void)natsConnection_GetLastError(nc, &text); /* text stays NULL when there is none */
     log_warn("bus", "%s link: %s%s%s", l->name, natsStatus_GetText(err), text ? ": " : "", text ? text : "");
 }
@@ -154,13 +156,16 @@ static uint32_t outbox_take(struct link *l, struct out *batch)
 
 static int outbox_put(struct link *l, const struct out *out)
 {
+    /* A sixteenth is for answers: whoever floods the link must not hold them up. */
+    uint32_t cap = out->answer ? l->cap : l->cap - l->cap / 16;
+    size_t max_bytes = out->answer ? l->max_bytes : l->max_bytes - l->max_bytes / 16;
     int err = 0;
     bool call;
 
     pthread_mutex_lock(&l->lock);
     if (!atomic_load(&l->up)) {
         err = MUSTER_ELINK;
-    } else if (l->n == l->cap || (l->n && l->n_bytes + out->n_bytes > l->max_bytes)) {
+    } else if (l->n >= cap || (l->n && l->n_bytes + out->n_bytes > max_bytes)) {
         l->starved = true;
         err = MUSTER_EAGAIN;
     } else {
@@ -228,7 +233,9 @@ static void set_down(struct link *l, const char *reason)
     if (was_up || strcmp(l->last_error, reason) != 0)
         l->hooks.on_state(l->hooks.arg, false, reason);
     (void)snprintf(l->last_error, sizeof l->last_error, "%s", reason);
-    l->retry_at_ns = clock_now_ns() + l->backoff_ns / 2 + random() % (l->backoff_ns / 2);
+    if (was_up && clock_now_ns() - l->up_since_ns >= steady_ns)
+        l->backoff_ns = backoff_min_ns; /* a server that accepts and drops at once is not to be run against */
+    l->retry_at_ns = clock_now_ns() + l->backoff_ns / 2 + clock_now_ns() % (l->backoff_ns / 2); /* nanoseconds are jitter enough */
     l->backoff_ns = l->backoff_ns * 2 > backoff_max_ns ? backoff_max_ns : l->backoff_ns * 2;
 }
 
@@ -255,7 +262,7 @@ static void try_connect(struct link *l)
         set_down(l, text && *text ? text : natsStatus_GetText(s));
         return;
     }
-    l->backoff_ns = backoff_min_ns;
+    l->up_since_ns = clock_now_ns();
     l->last_error[0] = '\0';
     atomic_fetch_add(&l->connects, 1);
     (void)set_up(l, true);
@@ -455,9 +462,9 @@ bool link_is_up(const struct link *l)
     return atomic_load(&l->up);
 }
 
-int link_send(struct link *l, natsMsg *msg, size_t n_bytes, bool more)
+int link_send(struct link *l, natsMsg *msg, size_t n_bytes, const struct bus_out *how)
 {
-    int err = outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes, .more = more});
+    int err = outbox_put(l, &(struct out){.msg = msg, .n_bytes = n_bytes, .more = how->more, .answer = how->answer});
 
     if (err == MUSTER_EAGAIN)
         atomic_fetch_add(&l->refused_full, 1);
@@ -494,7 +501,8 @@ void link_counters(const struct link *cl, struct bus_counters *ret)
                                  .received_msgs = atomic_load(&l->received_msgs),
                                  .dropped_away = atomic_load(&l->dropped_away),
                                  .refused_full = atomic_load(&l->refused_full),
-                                 .connects = atomic_load(&l->connects)};
+                                 .connects = atomic_load(&l->connects),
+                                 .slow = atomic_load(&l->slow)};
     pthread_mutex_lock(&l->lock);
     ret->waiting_msgs = l->n;
     ret->waiting_bytes = l->n_bytes;

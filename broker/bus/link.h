@@ -32,8 +32,8 @@ void link_free(struct link *link);
 bool link_is_up(const struct link *link);
 void link_counters(const struct link *link, struct bus_counters *ret);
 void link_count_received(struct link *link);
-/* Queue msg, which the link owns from then on; on failure it stays the caller's. more: the thread is not woken for this one. */
-int link_send(struct link *link, natsMsg *msg, size_t n_bytes, bool more);
+/* Queue msg, which the link owns from then on; on failure it stays the caller's. Of how, more and answer count. */
+int link_send(struct link *link, natsMsg *msg, size_t n_bytes, const struct bus_out *how);
 /* True while on_writable is due to somebody who got MUSTER_EAGAIN. */
 bool link_is_starved(struct link *link);
 /* Have on_resync called on the link's thread, before anything that is sent from now on. */

@@ -28,11 +28,39 @@ struct muster_bytes bus_msg_data(const struct bus_msg *msg)
                                  (size_t)natsMsg_GetDataLength(nats(msg))};
 }
 
+/* The header block as it came, "NATS/1.0" and all. The library keeps a received message in one piece: subject, reply subject, headers
+ * and data, each with a NUL; it gives no other way to the length of the headers than to take them apart, which costs the square of
+ * their number. */
+static struct muster_bytes header_block(const struct bus_msg *msg)
+{
+    const char *reply = bus_msg_reply(msg), *before = reply ? reply : bus_msg_subject(msg), *data = natsMsg_GetData(nats(msg));
+    const char *from = before + strlen(before) + 1;
+
+    return data && from < data ? (struct muster_bytes){from, (size_t)(data - from) - 1} : (struct muster_bytes){0};
+}
+
+bool bus_msg_headers_fit(const struct bus_msg *msg)
+{
+    struct muster_bytes block = header_block(msg);
+    const char *at = block.data, *end = at + block.len;
+    int lines = 0;
+
+    if (!block.len)
+        return true;
+    if (block.len > BUS_MAX_HEADER_BYTES || strncmp(at, "NATS/1.0", 8) != 0)
+        return false;
+    while (lines <= BUS_MAX_HEADERS + 2 && (at = memchr(at, '\n', (size_t)(end - at)))) {
+        at++;
+        lines++;
+    }
+    return lines <= BUS_MAX_HEADERS + 2; /* the first and the empty one are none */
+}
+
 const char *bus_msg_header(const struct bus_msg *msg, const char *name)
 {
     const char *value = NULL;
 
-    return natsMsgHeader_Get(nats(msg), name, &value) == NATS_OK ? value : NULL;
+    return bus_msg_headers_fit(msg) && natsMsgHeader_Get(nats(msg), name, &value) == NATS_OK ? value : NULL;
 }
 
 uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n)
@@ -41,7 +69,7 @@ uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, u
     int n_keys = 0;
     uint32_t i;
 
-    if (natsMsgHeader_Keys(nats(msg), &keys, &n_keys) != NATS_OK)
+    if (!bus_msg_headers_fit(msg) || natsMsgHeader_Keys(nats(msg), &keys, &n_keys) != NATS_OK)
         return 0;
     for (i = 0; i < (uint32_t)n_keys && i < n; i++)
         out[i] = (struct muster_header){keys[i], bus_msg_header(msg, keys[i])};
@@ -49,33 +77,11 @@ uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, u
     return i;
 }
 
-/* A key of several values is one header each. */
-static size_t header_size(const struct bus_msg *msg, const char *key)
-{
-    const char **values = NULL;
-    size_t size = 0;
-    int n = 0;
-
-    if (natsMsgHeader_Values(nats(msg), key, &values, &n) != NATS_OK)
-        return 0;
-    for (int i = 0; i < n; i++)
-        size += strlen(key) + strlen(values[i]);
-    free((void *)values);
-    return size;
-}
-
 size_t bus_msg_size(const struct bus_msg *msg)
 {
-    const char **keys = NULL, *reply = bus_msg_reply(msg);
-    size_t size = strlen(bus_msg_subject(msg)) + (reply ? strlen(reply) : 0) + bus_msg_data(msg).len;
-    int n = 0;
+    const char *reply = bus_msg_reply(msg);
 
-    if (natsMsgHeader_Keys(nats(msg), &keys, &n) != NATS_OK)
-        return size;
-    for (int i = 0; i < n; i++)
-        size += header_size(msg, keys[i]);
-    free((void *)keys);
-    return size;
+    return strlen(bus_msg_subject(msg)) + (reply ? strlen(reply) : 0) + header_block(msg).len + bus_msg_data(msg).len;
 }
 
 void bus_msg_free(struct bus_msg *msg)

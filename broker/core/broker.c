@@ -42,6 +42,8 @@ static const struct bus_metric bus_metrics[] = {
     {"muster_bus_received_messages_total", "Messages received.", MUSTER_COUNTER, offsetof(struct bus_counters, received_msgs)},
     {"muster_bus_dropped_total", "Messages dropped because NATS was away.", MUSTER_COUNTER, offsetof(struct bus_counters, dropped_away)},
     {"muster_bus_full_total", "Messages refused because the outbox was full.", MUSTER_COUNTER, offsetof(struct bus_counters, refused_full)},
+    {"muster_bus_slow_total", "Times that messages came faster than they were taken, so that some were dropped.", MUSTER_COUNTER,
+     offsetof(struct bus_counters, slow)},
     {"muster_bus_waiting_messages", "Messages in the outbox.", MUSTER_GAUGE, offsetof(struct bus_counters, waiting_msgs)},
     {"muster_bus_waiting_bytes", "Bytes in the outbox.", MUSTER_GAUGE, offsetof(struct bus_counters, waiting_bytes)},
 };
@@ -72,6 +74,8 @@ struct broker {
     struct admin *admin;
     uv_timer_t check_timer;
     bool lane_open; /* what lives on the core lane was started */
+    bool serving;       /* core lane: requests are taken, since the registry was read first */
+    uint64_t histories; /* core lane: see histories_changed() */
     struct instance **instances;
     size_t n_instances;
     atomic_bool link_up[BUS_N_LINKS];
@@ -313,10 +317,29 @@ static void on_postgres(void *arg, const struct sql_fault *fault, const char *re
 {
     struct broker *b = arg;
 
+    if (!fault && !b->serving)
+        b->serving = dispatch_start(b->dispatch) == 0; /* not before: other brokers know the tenants, and would be asked less */
     if (!fault)
         health_set(b->postgres_health, MUSTER_HEALTH_OK, "ok", "following muster.tenants and muster.tables");
     else
         health_set(b->postgres_health, MUSTER_HEALTH_DOWN, fault->code, "%s; %s", reason, fault->help);
+}
+
+/* A number that is another when a tenant comes or goes, or its history changes. */
+static void add_history(void *arg, const struct muster_tenant *tenant)
+{
+    uint64_t *sum = arg;
+
+    *sum += tenant->hash * (tenants_history(tenant) + 1);
+}
+
+static bool histories_changed(struct broker *b)
+{
+    uint64_t before = b->histories;
+
+    b->histories = 0;
+    tenants_each(b->tenants, add_history, &b->histories);
+    return b->histories != before;
 }
 
 static void on_tenants(void *arg, unsigned int what)
@@ -327,7 +350,7 @@ static void on_tenants(void *arg, unsigned int what)
     for (size_t i = 0; i < b->n_instances && b->telling; i++)
         instance_tell_tables(b->instances[i]);
     pthread_mutex_unlock(&b->tell_lock);
-    if (what & TENANTS_CHANGED)
+    if (what & TENANTS_CHANGED && histories_changed(b)) /* each stream is asked about */
         streams_check(b->streams);
 }
 
@@ -389,7 +412,7 @@ static int close_lane(void *arg)
 {
     struct broker *b = arg;
 
-    bus_cancel(b->bus, b->streams);
+    streams_close(b->streams);
     tenants_close(b->tenants);
     dispatch_close(b->dispatch);
     sweep_free(b->sweep);
@@ -590,7 +613,7 @@ int broker_start(struct broker *b)
         err = start_instances(b);
     if (!err)
         err = lane_call(b->lane, open_lane, b);
-    if (!err)
+    if (!err && !b->config->postgres.dsn)
         err = dispatch_start(b->dispatch);
     if (!err)
         err = services_start(b->services);

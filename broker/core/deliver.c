@@ -42,15 +42,16 @@ static int call_plugin(struct instance *in, struct delivery *d)
     return err;
 }
 
-/* Answer where the plugin did not; nothing happens when it did. */
+/* Answer where the plugin did not; nothing happens when it did. What every broker hears (a plain subscription) is left to the one whose
+ * plugin answers: the others' silence is none. */
 static void settle(struct instance *in, struct delivery *d, int err)
 {
-    if (err) {
+    if (err)
         inbox_count_failure(in->inbox);
+    if (err && d->sub->queue)
         dispatch_refuse(d, error_of_result(err), "the service failed");
-    } else if (!atomic_load(&d->held)) {
-        dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer");
-    }
+    else if (err || !atomic_load(&d->held))
+        dispatch_unanswered(d);
     if (!d->msg.request && d->endpoint)
         endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns,
                        err ? error_number(error_of_result(err)) : 0, "the service failed");

@@ -53,6 +53,7 @@ static int send_answer(struct dispatch *d, const struct request *r, const struct
 
     out.subject = r->reply;
     out.fence = -1;
+    out.answer = true;
     return bus_send(broker_bus(d->broker), BUS_LIVE, &out);
 }
 
@@ -70,39 +71,65 @@ static int send_error(struct dispatch *d, const struct request *r, const struct 
     struct buf body = {0};
     int err;
 
-    count_answer(r, answer);
     error_write(answer, r->note.encoding, &body);
     (void)snprintf(number, sizeof number, "%d", error_number(answer->code));
     (void)error_header(answer->message, line);
     err = buf_failed(&body) ? MUSTER_ENOMEM
                             : send_answer(d, r, &(struct bus_out){.headers = headers, .n_headers = 2, .payload = {body.data, body.len}});
     buf_done(&body);
+    if (!err)
+        count_answer(r, answer);
+    return err;
+}
+
+/* An answer that found no room leaves its request open: the caller tries again. One that was sent, or cannot be, ends it. */
+static int close_request(struct dispatch *d, uint64_t request, int err)
+{
+    struct request r;
+
+    if (err != MUSTER_EAGAIN && err != MUSTER_ENOMEM)
+        (void)requests_take(d->requests, request, &r); /* it is there: a lane answers its own requests one after the other */
     return err;
 }
 
 int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload)
 {
     struct request r;
-    int err = payload.len <= WIRE_MAX_BODY ? requests_take(d->requests, request, &r) : MUSTER_EINVAL;
+    int err = payload.len <= WIRE_MAX_BODY ? requests_peek(d->requests, request, &r) : MUSTER_EINVAL;
 
     if (err)
         return err;
-    count_answer(&r, NULL);
-    return send_answer(d, &r, &(struct bus_out){.payload = payload});
+    err = send_answer(d, &r, &(struct bus_out){.payload = payload});
+    if (!err)
+        count_answer(&r, NULL);
+    return close_request(d, request, err);
 }
 
 int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
 {
     struct request r;
-    int err = requests_take(d->requests, request, &r);
+    int err = requests_peek(d->requests, request, &r);
 
-    return err ? err : send_error(d, &r, &(struct error_answer){.code = code, .field = field, .message = message});
+    if (err)
+        return err;
+    err = send_error(d, &r, &(struct error_answer){.code = code, .field = field, .message = message});
+    return close_request(d, request, err);
 }
 
 void dispatch_refuse(struct delivery *d, int code, const char *message)
 {
     if (d->msg.request) /* who gets no answer asks again */
         (void)dispatch_reply_error(broker_dispatch(d->sub->in->broker), d->msg.request, code, NULL, message);
+}
+
+void dispatch_unanswered(struct delivery *d)
+{
+    struct request r;
+
+    if (d->sub->queue)
+        dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer"); /* nothing happens when it was answered */
+    else if (d->msg.request)
+        (void)requests_take(broker_dispatch(d->sub->in->broker)->requests, d->msg.request, &r); /* likewise */
 }
 
 /* Answer what never became a request. */
@@ -387,6 +414,19 @@ static void refuse_malformed(struct dispatch *d, struct intake *in)
     answer_error(d, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
 }
 
+/* Nobody's message has that many; to take them apart could take seconds. */
+static void refuse_headers(struct dispatch *d, struct intake *in)
+{
+    char text[ERROR_TEXT_SIZE];
+
+    dispatch_count_refused(d, "headers");
+    if (!in->tenant || !in->reply || !check_reply(d, in) || !charge(d, in))
+        return;
+    (void)snprintf(text, sizeof text, "headers: more came than the %d headers and %d bytes that a message may have", BUS_MAX_HEADERS,
+                   BUS_MAX_HEADER_BYTES);
+    answer_error(d, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
+}
+
 static void on_request(void *arg, struct bus_msg *raw)
 {
     struct dispatch *d = arg;
@@ -397,6 +437,9 @@ static void on_request(void *arg, struct bus_msg *raw)
         dispatch_count_refused(d, "subject");
         if (err == MUSTER_EINVAL)
             refuse_malformed(d, &in);
+        bus_msg_free(raw);
+    } else if (!bus_msg_headers_fit(raw)) {
+        refuse_headers(d, &in);
         bus_msg_free(raw);
     } else if (!await_tenant(d, &in, NULL)) {
         take_request(d, &in);
@@ -411,6 +454,9 @@ static void on_direct(void *arg, struct bus_msg *raw)
 
     if (intake_open(&in, sub->dispatch->broker, raw) != 0) {
         dispatch_count_refused(sub->dispatch, "subject");
+        bus_msg_free(raw);
+    } else if (!bus_msg_headers_fit(raw)) {
+        dispatch_count_refused(sub->dispatch, "headers");
         bus_msg_free(raw);
     } else if (!await_tenant(sub->dispatch, &in, sub)) {
         take_direct(sub, &in);
@@ -601,6 +647,8 @@ int dispatch_start(struct dispatch *d)
 {
     char subject[MAX_SUBJECT_LEN];
 
+    if (atomic_load(&d->stopped))
+        return 0;
     (void)snprintf(subject, sizeof subject, "%s.*.rpc.*.>", broker_root(d->broker));
     return bus_subscribe(broker_bus(d->broker), &(struct bus_sub){.subject = subject, .queue = "muster", .fn = on_request, .arg = d},
                          &d->rpc_sub);

@@ -292,7 +292,7 @@ static void host_drop(const struct muster_host *host, const struct muster_msg *m
 {
     struct delivery *d = delivery_of(msg);
 
-    dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer"); /* nothing happens when it was answered */
+    dispatch_unanswered(d);
     inbox_release(instance_of(host)->inbox, d);
     delivery_unref(d);
 }

@@ -21,6 +21,7 @@ enum {
     LANE_MSGS = 65536,
     TENANT_MSGS = 8192,
     HELD_MSGS = 16384,
+    RING_LOOK = 256,
     RETRY_MS = 20
 };
 static const size_t lane_bytes = 128u << 20, tenant_bytes = 16u << 20, held_bytes = 64u << 20;
@@ -180,7 +181,27 @@ static void append(struct inbox *b, struct queue *q, struct delivery *d)
     ring_add(b, q);
 }
 
-/* Make room by the policy of the subscription: what goes is chained to *ret_old. NULL: d has room; else the bound it hit. */
+/* The oldest of the tenant that has most waiting, for one that has less: who floods keeps nobody else out. NULL: no other tenant has
+ * so much. Of very many tenants with messages not all are looked at. */
+static struct delivery *take_from_largest(struct inbox *b, const struct queue *q, const struct delivery *d)
+{
+    struct queue *largest = b->ring;
+    int looked = 0;
+
+    for (struct queue *other = b->ring; other && looked < RING_LOOK; other = other->next, looked++)
+        if (other->n_msgs > largest->n_msgs)
+            largest = other;
+    return largest && largest != q && largest->n_msgs > q->n_msgs + 1 ? take_oldest(b, largest, d) : NULL;
+}
+
+static void chain(struct delivery *old, struct delivery **ret_old)
+{
+    old->next = *ret_old;
+    *ret_old = old;
+}
+
+/* Make room by the policy of the subscription, then from the tenant that has most: what goes is chained to *ret_old. NULL: d has room;
+ * else the bound it hit. */
 static const char *make_room(struct inbox *b, struct queue *q, const struct delivery *d,
                              struct delivery **ret_old)
 {
@@ -192,8 +213,15 @@ static const char *make_room(struct inbox *b, struct queue *q, const struct deli
 
         if (!old)
             break;
-        old->next = *ret_old;
-        *ret_old = old;
+        chain(old, ret_old);
+        full = full_by(b, q, d);
+    }
+    while (full && strcmp(full, "tenant") != 0 && d->n_bytes <= d->sub->max_bytes) {
+        struct delivery *old = take_from_largest(b, q, d);
+
+        if (!old)
+            break;
+        chain(old, ret_old);
         full = full_by(b, q, d);
     }
     return full;
@@ -241,7 +269,7 @@ static void drop_chain(struct inbox *b, struct delivery *old)
         count_drop(b, old, "old");
         b->how.refuse(
             old, ERROR_RESOURCE_EXHAUSTED,
-            "this service has more waiting than it may, and newer requests come first; try again");
+            "this service has more waiting than it may, and others come first; try again");
         delivery_unref(old);
         old = next;
     }

@@ -82,15 +82,37 @@ uint64_t requests_open(struct requests *r, const char *reply, const struct reque
     return handle;
 }
 
-int requests_take(struct requests *r, uint64_t handle, struct request *ret_request)
+/* The lock is held. */
+static struct slot *find(struct requests *r, uint64_t handle)
 {
     uint32_t i = (uint32_t)handle - 1, generation = (uint32_t)(handle >> 32);
-    char *reply = NULL;
+
+    return handle && i < r->n_slots && r->slots[i].reply && r->slots[i].generation == generation ? &r->slots[i] : NULL;
+}
+
+int requests_peek(struct requests *r, uint64_t handle, struct request *ret_request)
+{
+    const struct slot *s;
 
     pthread_mutex_lock(&r->lock);
-    if (handle && i < r->n_slots && r->slots[i].reply && r->slots[i].generation == generation) {
-        struct slot *s = &r->slots[i];
+    s = find(r, handle);
+    if (s) {
+        memcpy(ret_request->reply, s->reply, strlen(s->reply) + 1);
+        ret_request->note = s->note;
+    }
+    pthread_mutex_unlock(&r->lock);
+    return s ? 0 : MUSTER_ENOTFOUND;
+}
 
+int requests_take(struct requests *r, uint64_t handle, struct request *ret_request)
+{
+    uint32_t i = (uint32_t)handle - 1;
+    char *reply = NULL;
+    struct slot *s;
+
+    pthread_mutex_lock(&r->lock);
+    s = find(r, handle);
+    if (s) {
         reply = s->reply;
         ret_request->note = s->note;
         s->reply = NULL;

@@ -34,6 +34,8 @@ void requests_free(struct requests *r);
 uint64_t requests_open(struct requests *r, const char *reply, const struct request_note *note);
 /* Close it and copy what it was. MUSTER_ENOTFOUND: there is none. */
 int requests_take(struct requests *r, uint64_t handle, struct request *ret_request);
+/* Copy what it is and leave it open. MUSTER_ENOTFOUND. */
+int requests_peek(struct requests *r, uint64_t handle, struct request *ret_request);
 size_t requests_count(struct requests *r);
 
 #endif

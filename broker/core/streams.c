@@ -23,6 +23,7 @@ struct streams {
     void *arg;
     struct health_component *health;
     bool busy, again; /* one check at a time */
+    bool closing;     /* nothing is begun any more: an answer may come while the bus cannot be asked */
     bool passed;      /* all was well once */
     unsigned int n_open, n_failed;
 };
@@ -180,11 +181,11 @@ static void on_list(void *arg, int code, const struct js_listed *list, size_t n)
         s->n_failed++;
         health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away", "the streams could not be listed (error %d): is JetStream on?", code);
     }
-    for (size_t i = 0; !code && i < n && !danger; i++)
+    for (size_t i = 0; !code && !s->closing && i < n && !danger; i++)
         danger = is_danger(s, &list[i]);
     if (danger)
         s->n_failed++;
-    else if (!code)
+    else if (!code && !s->closing)
         ensure_all(s);
     finish(s);
 }
@@ -213,6 +214,8 @@ void streams_check(struct streams *s)
         s->again = true;
         return;
     }
+    if (s->closing)
+        return;
     if (!bus_is_up(broker_bus(s->broker), BUS_LIVE))
         return; /* the link's return checks */
     s->busy = true;
@@ -239,6 +242,12 @@ int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *
     }
     *ret_streams = s;
     return 0;
+}
+
+void streams_close(struct streams *s)
+{
+    s->closing = true;
+    bus_cancel(broker_bus(s->broker), s);
 }
 
 void streams_free(struct streams *s)

@@ -18,6 +18,8 @@ struct streams;
 int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *why), void *arg, struct streams **ret_streams);
 /* Check now, as soon as a check that is under way has ended. */
 void streams_check(struct streams *streams);
+/* Begin nothing more; what is under way ends. */
+void streams_close(struct streams *s);
 void streams_free(struct streams *streams);
 
 #endif

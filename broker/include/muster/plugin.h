@@ -145,7 +145,8 @@ struct muster_subscription {
     uint32_t overflow;   /* MUSTER_OVERFLOW_*; also when a bound of the tenant or of the lane is reached */
     const char *subject; /* what follows R.T., e.g. "rpc.*.presence.beat" or "evt.presence.>"; of every tenant */
     uint32_t max_msgs;   /* that may wait; > 0 */
-    uint32_t queue;      /* 1: one of the brokers gets each message (requests); 0: every broker does */
+    uint32_t queue;      /* 1: one of the brokers gets each message (requests); 0: every broker does, and of a request that no plugin
+                          * answers there is no answer: which of them should give it only the plugins know */
     size_t max_bytes;    /* that may wait; > 0 */
     muster_msg_fn fn;
 };
