@@ -293,7 +293,7 @@ static int make_metrics(struct cdc *c)
         {MUSTER_COUNTER, "published_total", "Messages sent to the stream.", NULL, &c->m.published},
         {MUSTER_COUNTER, "skipped_total", "Changes that the stream had already.", NULL, &c->m.skipped},
         {MUSTER_COUNTER, "unroutable_total", "Rows that went to nobody because of their tenant.", "table", &c->m.unroutable},
-        {MUSTER_COUNTER, "refused_total", "Rows of refused tables, and messages that could not be read.", NULL, &c->m.refused},
+        {MUSTER_COUNTER, "refused_total", "Rows of refused tables, and messages that are no events or of no tenant.", NULL, &c->m.refused},
         {MUSTER_COUNTER, "questions_total", "Look-ups in the database: settings, types and keys of tables, tenants, visibility.", NULL,
          &c->m.questions},
         {MUSTER_COUNTER, "restarts_total", "Times that the instance began again from slot and stream.", NULL, &c->m.restarts},

@@ -79,7 +79,7 @@ static int tenant_of_text(struct cdc *c, struct route *r, int state, struct must
     if (found == ROUTE_NOBODY && taker)
         found = route_tenant(c, taker, strlen(taker), ret_tenant);
     if (found == ROUTE_NOBODY)
-        route_unroutable(c, r, state == CHANGE_VALUE ? "its tenant is unknown or no legal name" : "its tenant is NULL");
+        route_unroutable(c, r, state == CHANGE_VALUE ? text.data : NULL, text.len);
     return found;
 }
 

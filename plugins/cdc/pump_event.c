@@ -4,6 +4,7 @@
  * The body is copied as it stands, so that no digit is lost. The content is our own function's, but any superuser can write one: what
  * emit() would have refused is counted, said, and goes to nobody.
  */
+#include <stdio.h>
 #include <string.h>
 
 #include "base/name.h"
@@ -116,6 +117,17 @@ static void refuse(struct cdc *c, const char *why)
     c->host->log(c->host, MUSTER_LOG_WARN, "a message with prefix %.64s goes to nobody: %s", c->msg.message.prefix, why);
 }
 
+/* At three in the morning somebody has to find who emits it. */
+static void refuse_tenant(struct cdc *c, const struct event *e)
+{
+    char tenant[ROUTE_SHOWN], why[ROUTE_SHOWN + 256];
+
+    route_show_name(e->tenant.s, e->tenant.len, tenant);
+    (void)snprintf(why, sizeof why, "there is no tenant %s; it is event %.*s of service %.*s", tenant, (int)e->name.len, e->name.s,
+                   (int)e->service.len, e->service.s);
+    refuse(c, why);
+}
+
 static int publish_event(struct cdc *c, const struct event *e, const struct muster_tenant *tenant)
 {
     char channel[NAME_MAX_LEN + 8], name[NAME_MAX_LEN + 1], token[NAME_TOKEN_SIZE];
@@ -152,7 +164,7 @@ static int handle_event(struct cdc *c)
     case ROUTE_TENANT:
         return publish_event(c, &e, tenant);
     default:
-        refuse(c, "its tenant is unknown");
+        refuse_tenant(c, &e);
         return 0;
     }
 }

@@ -244,15 +244,35 @@ int route_tenant(struct cdc *c, const char *name, size_t len, const struct muste
     return ask_tenant(c, name, len);
 }
 
-void route_unroutable(struct cdc *c, struct route *r, const char *why)
+/* A name that somebody wrote, for the log: whatever it is, it stays one short word of one line. */
+void route_show_name(const char *name, size_t len, char out[ROUTE_SHOWN])
+{
+    struct buf b = {0};
+    size_t n = len < NAME_MAX_LEN ? len : NAME_MAX_LEN;
+
+    while (n < len && n > 0 && ((unsigned char)name[n] & 0xC0) == 0x80) /* not in the middle of a character */
+        n--;
+    if (out_is_utf8(name, n))
+        buf_put_json(&b, name, n);
+    (void)snprintf(out, ROUTE_SHOWN, "%.390s%s", b.data && !buf_failed(&b) ? b.data : "(bytes)", n < len ? "…" : "");
+    buf_done(&b);
+}
+
+void route_unroutable(struct cdc *c, struct route *r, const char *tenant, size_t len)
 {
     int64_t now = c->timer->now(c->host);
+    char shown[ROUTE_SHOWN] = "NULL";
 
     c->metrics->add(c->host, c->m.unroutable, r->name, 1);
     r->n_unroutable++;
     if (r->told_ns && now - r->told_ns < unroutable_period_ns)
         return;
     r->told_ns = now;
-    c->host->log(c->host, MUSTER_LOG_WARN, "table %s: a row goes to nobody: %s (%llu so far)", r->name, why,
+    if (tenant)
+        route_show_name(tenant, len, shown);
+    c->host->log(c->host, MUSTER_LOG_WARN, "table %s: a row goes to nobody: its tenant is %s%s (%llu so far)", r->name, shown,
+                 !tenant                       ? ""
+                 : name_is_public(tenant, len) ? ", which there is not"
+                                               : ", which is no legal name",
                  (unsigned long long)r->n_unroutable);
 }

@@ -62,7 +62,9 @@ void route_free(void *route);
 enum { ROUTE_TENANT, ROUTE_NOBODY, ROUTE_WAIT };
 /* The tenant named by text: ROUTE_WAIT when the database is asked first, because it may have been added a moment ago. */
 int route_tenant(struct cdc *c, const char *name, size_t len, const struct muster_tenant **ret_tenant);
-/* Count a row that goes to nobody, and say so once a minute a table. */
-void route_unroutable(struct cdc *c, struct route *r, const char *why);
+enum { ROUTE_SHOWN = 400 };
+void route_show_name(const char *name, size_t len, char out[ROUTE_SHOWN]);
+/* Count a row that goes to nobody, and say so once a minute a table. tenant: what its column says; NULL: it is NULL. */
+void route_unroutable(struct cdc *c, struct route *r, const char *tenant, size_t len);
 
 #endif

@@ -95,6 +95,7 @@ def test_rows_of_nobody_are_counted_and_told_once_a_minute(rig: Rig, broker: Mus
     assert [h.body["op"] for h in every.all if h.body["table"] == table] == ["insert", "delete", "insert"]
     # Each half of a move is a row of its own: to nobody, from nobody to nobody, from nobody.
     assert unroutable(broker, table) == len(values) + 51 + 1 + 2 + 1
+    assert broker.log().count(f"main: table public.{table}: a row goes to nobody: its tenant is NULL (1 so far)") == 1
     assert broker.log().count(f"main: table public.{table}: a row goes to nobody") == 1
     assert unroutable(broker, table, "taker") == 0, "there they have a taker"
     taken.wait(len(values) + 51 + 3 + 4)

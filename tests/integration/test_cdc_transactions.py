@@ -320,6 +320,7 @@ def test_hostile_messages_go_to_nobody_and_are_counted(rig: Rig, broker: Musterd
     assert hostile == ["mst.acme.evt.hostile.fine.k"]
     assert not any("body" in h.body for ear in ears for h in ear.all if ".evt._.head" in h.subject)
     assert broker.metric("muster_cdc_refused_total", 'instance="evt"') - before == len(HOSTILE) + 2
+    assert 'there is no tenant "nobody"; it is event e of service hostile' in broker.log()
     assert broker.log().count("goes to nobody") < 25, "a flood of them must not flood the log"
 
 

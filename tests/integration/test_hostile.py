@@ -120,7 +120,7 @@ def test_one_tenant_does_not_take_a_services_whole_room(broker: Musterd, agents:
     """Its oldest make room for who has less waiting."""
     loud, quiet = agents("acme", "loud"), agents("zeta", "q1")
     wait_until(lambda: quiet.ask("lab", "slow", {"ms": 1}).body is not None, 10, "the service")
-    slow = loud, loud.subject("lab", "slow"), PREAMBLE + b"\r\n", b'{"ms": 20}'
+    slow = loud, loud.subject("lab", "slow"), PREAMBLE + b"\r\n", b'{"ms": 8}'
     publish_raw(*slow, times=4000)  # more than there is room for
     waits = []
     for _ in range(30):
