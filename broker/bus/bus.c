@@ -53,6 +53,7 @@ struct bus {
     struct call **calls;  /* by slot */
     uint32_t *free_slots;
     uint32_t n_free, n_slots;
+    bool calls_starved;  /* somebody got no slot, and waits for on_writable */
     uint32_t generation; /* part of the reply subject, so that a late answer never meets a new call */
     uint32_t *generations;
     struct subscription *subs;
@@ -193,6 +194,7 @@ static int open_call(struct bus *b, struct call *c, unsigned long *ret_id)
 
     pthread_mutex_lock(&b->lock);
     if (!b->n_free && !grow_slots(b)) {
+        b->calls_starved = true;
         err = MUSTER_EAGAIN;
     } else {
         c->slot = b->free_slots[--b->n_free];
@@ -541,8 +543,17 @@ static void on_writable(void *arg)
 static void on_tick(void *arg, int64_t now_ns)
 {
     struct side *side = arg;
+    struct bus *b = side->bus;
+    bool tell;
 
-    complete_where(side->bus, is_late, &(struct late){side->index, now_ns}, MUSTER_ETIME);
+    complete_where(b, is_late, &(struct late){side->index, now_ns}, MUSTER_ETIME);
+    pthread_mutex_lock(&b->lock);
+    tell = b->calls_starved && b->n_free >= b->n_slots / 2;
+    if (tell)
+        b->calls_starved = false;
+    pthread_mutex_unlock(&b->lock);
+    for (int link = 0; link < BUS_N_LINKS && tell; link++) /* whose call it was is not known */
+        b->options.on_writable(b->options.arg, link);
 }
 
 static int open_side(struct bus *b, int index)
@@ -625,7 +636,12 @@ bool bus_is_up(const struct bus *b, int link)
 
 bool bus_is_starved(struct bus *b, int link)
 {
-    return link_is_starved(b->sides[link].link);
+    bool starved;
+
+    pthread_mutex_lock(&b->lock);
+    starved = b->calls_starved;
+    pthread_mutex_unlock(&b->lock);
+    return starved || link_is_starved(b->sides[link].link);
 }
 
 void bus_counters(const struct bus *b, int link, struct bus_counters *ret)
