@@ -22,8 +22,7 @@ static bool check_body(struct instance *in, struct delivery *d)
         return true;
     dispatch_count_refused(dispatch, "body");
     if (d->msg.request)
-        (void)dispatch_reply_error(dispatch, d->msg.request, error_of_result(err), why.field,
-                                   why.text); /* who gets none asks again */
+        dispatch_refuse_field(d, error_of_result(err), why.field, why.text);
     else if (d->endpoint)
         endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns,
                        error_number(error_of_result(err)), why.text);

@@ -87,15 +87,17 @@ static int close_request(struct dispatch *d, uint64_t request, int err)
 {
     struct request r;
 
-    if (err != MUSTER_EAGAIN && err != MUSTER_ENOMEM)
-        (void)requests_take(d->requests, request, &r); /* it is there: a lane answers its own requests one after the other */
+    if (err == MUSTER_EAGAIN || err == MUSTER_ENOMEM)
+        requests_give_back(d->requests, request);
+    else
+        (void)requests_take(d->requests, request, &r); /* it is there: requests_begin() keeps others off */
     return err;
 }
 
 int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload)
 {
     struct request r;
-    int err = payload.len <= WIRE_MAX_BODY ? requests_peek(d->requests, request, &r) : MUSTER_EINVAL;
+    int err = payload.len <= WIRE_MAX_BODY ? requests_begin(d->requests, request, &r) : MUSTER_EINVAL;
 
     if (err)
         return err;
@@ -108,7 +110,7 @@ int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes pay
 int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
 {
     struct request r;
-    int err = requests_peek(d->requests, request, &r);
+    int err = requests_begin(d->requests, request, &r);
 
     if (err)
         return err;
@@ -116,10 +118,18 @@ int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const c
     return close_request(d, request, err);
 }
 
+void dispatch_refuse_field(struct delivery *d, int code, const char *field, const char *message)
+{
+    struct dispatch *dispatch = broker_dispatch(d->sub->in->broker);
+    struct request r;
+
+    if (d->msg.request && dispatch_reply_error(dispatch, d->msg.request, code, field, message) != 0)
+        (void)requests_take(dispatch->requests, d->msg.request, &r); /* nobody tries again: who gets no answer asks again */
+}
+
 void dispatch_refuse(struct delivery *d, int code, const char *message)
 {
-    if (d->msg.request) /* who gets no answer asks again */
-        (void)dispatch_reply_error(broker_dispatch(d->sub->in->broker), d->msg.request, code, NULL, message);
+    dispatch_refuse_field(d, code, NULL, message);
 }
 
 void dispatch_unanswered(struct delivery *d)

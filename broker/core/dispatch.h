@@ -47,6 +47,7 @@ int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes pay
 int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message);
 /* Answer for a delivery that no function will see, where somebody waits. */
 void dispatch_refuse(struct delivery *delivery, int code, const char *message);
+void dispatch_refuse_field(struct delivery *delivery, int code, const char *field, const char *message);
 /* The plugin is through with a message and nobody has answered: `internal`, or nothing where every broker has heard it, because another
  * one's plugin answers. */
 void dispatch_unanswered(struct delivery *delivery);

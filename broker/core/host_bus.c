@@ -251,17 +251,26 @@ static int host_request(const struct muster_host *host, const struct muster_publ
 
 static int host_reply(const struct muster_host *host, uint64_t request, struct muster_bytes payload)
 {
-    return dispatch_reply(broker_dispatch(instance_of(host)->broker), request, payload);
+    struct instance *in = instance_of(host);
+    int err = dispatch_reply(broker_dispatch(in->broker), request, payload);
+
+    if (err == MUSTER_EAGAIN)
+        instance_starve(in, BUS_LIVE);
+    return err;
 }
 
 static int host_reply_error(const struct muster_host *host, uint64_t request, const char *code, const char *field,
                             const char *message)
 {
-    int found = error_find(code);
+    struct instance *in = instance_of(host);
+    int found = error_find(code), err;
 
     if (found < 0)
         return host->fail(host, MUSTER_EINVAL, "error code \"%s\": expected one of INTERFACE 3, such as not_found", code);
-    return dispatch_reply_error(broker_dispatch(instance_of(host)->broker), request, found, field, message);
+    err = dispatch_reply_error(broker_dispatch(in->broker), request, found, field, message);
+    if (err == MUSTER_EAGAIN)
+        instance_starve(in, BUS_LIVE);
+    return err;
 }
 
 static struct delivery *delivery_of(const struct muster_msg *msg)

@@ -3,6 +3,7 @@
 
 #include <muster/plugin.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -13,6 +14,7 @@ struct slot {
     struct request_note note;
     uint32_t generation;
     uint32_t next_free;
+    bool answering; /* between requests_begin() and what ends it */
 };
 
 struct requests {
@@ -72,6 +74,7 @@ uint64_t requests_open(struct requests *r, const char *reply, const struct reque
 
         r->first_free = s->next_free;
         s->reply = copy;
+        s->answering = false;
         s->note = *note;
         handle = (uint64_t)++s->generation << 32 | (i + 1);
         r->n_open++;
@@ -90,18 +93,32 @@ static struct slot *find(struct requests *r, uint64_t handle)
     return handle && i < r->n_slots && r->slots[i].reply && r->slots[i].generation == generation ? &r->slots[i] : NULL;
 }
 
-int requests_peek(struct requests *r, uint64_t handle, struct request *ret_request)
+int requests_begin(struct requests *r, uint64_t handle, struct request *ret_request)
 {
-    const struct slot *s;
+    struct slot *s;
 
     pthread_mutex_lock(&r->lock);
     s = find(r, handle);
+    if (s && s->answering)
+        s = NULL;
     if (s) {
+        s->answering = true;
         memcpy(ret_request->reply, s->reply, strlen(s->reply) + 1);
         ret_request->note = s->note;
     }
     pthread_mutex_unlock(&r->lock);
     return s ? 0 : MUSTER_ENOTFOUND;
+}
+
+void requests_give_back(struct requests *r, uint64_t handle)
+{
+    struct slot *s;
+
+    pthread_mutex_lock(&r->lock);
+    s = find(r, handle);
+    if (s)
+        s->answering = false;
+    pthread_mutex_unlock(&r->lock);
 }
 
 int requests_take(struct requests *r, uint64_t handle, struct request *ret_request)

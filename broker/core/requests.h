@@ -34,8 +34,10 @@ void requests_free(struct requests *r);
 uint64_t requests_open(struct requests *r, const char *reply, const struct request_note *note);
 /* Close it and copy what it was. MUSTER_ENOTFOUND: there is none. */
 int requests_take(struct requests *r, uint64_t handle, struct request *ret_request);
-/* Copy what it is and leave it open. MUSTER_ENOTFOUND. */
-int requests_peek(struct requests *r, uint64_t handle, struct request *ret_request);
+/* Copy what it is for who answers it, and leave it open until requests_take(), or requests_give_back() where no answer went out.
+ * MUSTER_ENOTFOUND: there is none, or another answers it. */
+int requests_begin(struct requests *r, uint64_t handle, struct request *ret_request);
+void requests_give_back(struct requests *r, uint64_t handle);
 size_t requests_count(struct requests *r);
 
 #endif

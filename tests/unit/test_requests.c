@@ -34,6 +34,26 @@ static void test_taken_once(void **state)
     requests_free(r);
 }
 
+/* One answers at a time; what could not be sent is answered again. */
+static void test_an_answer_that_is_tried_again(void **state)
+{
+    struct requests *r = requests_new();
+    uint64_t handle = requests_open(r, "box", &note);
+    struct request request;
+
+    (void)state;
+    assert_int_equal(requests_begin(r, handle, &request), 0);
+    assert_string_equal(request.reply, "box");
+    assert_int_equal(requests_begin(r, handle, &request), MUSTER_ENOTFOUND);
+    requests_give_back(r, handle);
+    assert_int_equal(requests_begin(r, handle, &request), 0);
+    assert_int_equal(requests_take(r, handle, &request), 0);
+    assert_int_equal(requests_begin(r, handle, &request), MUSTER_ENOTFOUND);
+    handle = requests_open(r, "next", &note); /* in the same slot */
+    assert_int_equal(requests_begin(r, handle, &request), 0);
+    requests_free(r);
+}
+
 static void test_a_late_answer_never_meets_a_new_request(void **state)
 {
     struct requests *r = requests_new();
@@ -147,6 +167,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_taken_once),
+        cmocka_unit_test(test_an_answer_that_is_tried_again),
         cmocka_unit_test(test_a_late_answer_never_meets_a_new_request),
         cmocka_unit_test(test_handles_that_never_were),
         cmocka_unit_test(test_the_reply_subject_has_a_bound),

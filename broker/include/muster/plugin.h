@@ -189,7 +189,8 @@ struct muster_bus {
                    muster_reply_fn fn, void *arg);
 
     /* Answer a request, once; the body in the request's encoding, at most 1,000,000 bytes. Where fn returns without reply() and
-     * without hold(), the broker answers `internal`. MUSTER_ENOTFOUND: it has been answered. [any] */
+     * without hold(), the broker answers `internal`. MUSTER_ENOTFOUND: it has been answered. MUSTER_EAGAIN: nothing was sent and
+     * the request stays open; on_writable follows. [any] */
     int (*reply)(const struct muster_host *host, uint64_t request, struct muster_bytes payload);
     /* Answer with {"error": {code, message, field?}} and the two Nats-Service-Error headers; code as INTERFACE 3 names them
      * ("not_found"), field may be NULL. [any] */
