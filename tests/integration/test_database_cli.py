@@ -189,6 +189,9 @@ def test_a_restored_database_is_closed_again(database: Database, make_database: 
 
 def test_the_manual_says_how_to_leave_nothing_for_pg_upgrade(database: Database) -> None:
     """Its dump must not name the function by the signature that a newer version no longer has."""
+    if int(database.query("SHOW server_version_num")[0][0]) >= 170000:
+        pytest.skip("this server has the newer signature")
+
     def dump() -> str:
         return subprocess.run([installed("pg_dump"), "--schema-only", database.dsn()], text=True, capture_output=True, check=True).stdout
 
@@ -202,9 +205,10 @@ def test_the_manual_says_how_to_leave_nothing_for_pg_upgrade(database: Database)
 
 
 def test_doctor_finds_privileges_that_are_wrong(database: Database) -> None:
-    database.query("REVOKE EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) FROM muster_owner")
+    function = database.query("SELECT min(oid::regprocedure::text) FROM pg_proc WHERE proname = 'pg_logical_emit_message'")[0][0]
+    database.query(f"REVOKE EXECUTE ON FUNCTION {function} FROM muster_owner")
     assert "muster.emit() fails" in doctor(database)["emit_closed"]
-    database.query("GRANT EXECUTE ON FUNCTION pg_logical_emit_message(boolean, text, text) TO PUBLIC")
+    database.query(f"GRANT EXECUTE ON FUNCTION {function} TO PUBLIC")
     assert "`muster migrate`" in doctor(database)["emit_open"]
     database.cli("migrate")
     assert not {"emit_open", "emit_closed"} & doctor(database).keys()
