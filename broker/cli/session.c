@@ -3,8 +3,8 @@
  *
  * The bus tries to connect for ever, which is right for a broker; a command that only asks
  * something takes the second failure for the answer (session_wait), because somebody sits before the
- * screen. Not the first: about one login in 250 with good credentials is refused (libnats 3.4.1
- * against nats-server 2.9), and the next is let in.
+ * screen. Not the first: libnats before 3.9 leaves out a signature that begins with a NUL byte (its
+ * change #705), so that one login in 256 with good credentials is refused.
  */
 #include "cli/session.h"
 

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "body.h"
 #include "common.h"
+#include "connect.h"
 
 struct pipe {
     natsConnection *nc;
@@ -45,7 +46,7 @@ static void pipe_open(struct pipe *p, const struct args *a)
     must(natsOptions_SetSendAsap(opts, a->live), "options");
     if (a->creds)
         must(natsOptions_SetUserCredentialsFromFiles(opts, a->creds, NULL), "creds");
-    must(natsConnection_Connect(&p->nc, opts), "connect");
+    must(bench_connect(&p->nc, opts), "connect");
     natsOptions_Destroy(opts);
     must(jsOptions_Init(&how), "options");
     how.PublishAsync.MaxPending = 8192;

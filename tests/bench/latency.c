@@ -17,6 +17,7 @@
 
 #include "base/clock.h"
 #include "common.h"
+#include "connect.h"
 
 enum { N_WRITERS = 2 };
 
@@ -147,7 +148,7 @@ static natsConnection *subscribe(void)
     if (s == NATS_OK && args.creds)
         s = natsOptions_SetUserCredentialsFromFiles(opts, args.creds, NULL);
     if (s == NATS_OK)
-        s = natsConnection_Connect(&nc, opts);
+        s = bench_connect(&nc, opts);
     if (s == NATS_OK)
         s = natsConnection_Subscribe(&sub, nc, subject, on_message, NULL);
     if (s == NATS_OK)

@@ -58,6 +58,14 @@ static void later(const struct task *task)
 
 static uint64_t visible_stmt;
 
+static const char *say_null(const struct muster_sql_result *result, uint32_t row, uint32_t column)
+{
+    (void)result;
+    (void)row;
+    (void)column;
+    return NULL;
+}
+
 static const char *say_true(const struct muster_sql_result *result, uint32_t row, uint32_t column)
 {
     (void)result;
@@ -84,7 +92,7 @@ static void run_task(const struct task *t)
         t->done(t->arg, 0);
     else
         t->sql(t->arg, &(struct muster_sql_result){
-                           .size = sizeof(struct muster_sql_result), .error = "", .sqlstate = "", .n_rows = (uint32_t)t->code, .get = say_true});
+                           .size = sizeof(struct muster_sql_result), .error = "", .sqlstate = "", .n_rows = 1, .get = t->code ? say_true : say_null});
 }
 
 static bool run_tasks(void)
@@ -370,7 +378,7 @@ static int prepare(const struct muster_host *host, const char *name, int kind, c
     return 0;
 }
 
-/* Every transaction is visible. No other statement finds a row: the table has no settings of its own, and its types are built in. */
+/* Every transaction is visible. Every other statement finds NULL: the table has no settings of its own, and its types are built in. */
 static int exec(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
                 uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg)
 {
