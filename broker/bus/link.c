@@ -245,6 +245,9 @@ static void try_connect(struct link *l)
     natsStatus s;
 
     s = natsConnection_Connect(&nc, l->opts);
+    /* Before 3.9 the library leaves out a signature that begins with a NUL byte (its change #705): one good login in 256 is refused. */
+    if (s == NATS_CONNECTION_AUTH_FAILED)
+        s = natsConnection_Connect(&nc, l->opts);
     l->nc = nc;
     if (s == NATS_OK && natsConnection_GetMaxPayload(nc) < BUS_MAX_BYTES) {
         char why[128];
