@@ -376,7 +376,7 @@ static bool key_is_legal(const char *key)
            strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
 }
 
-static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg)
+static int kv_get(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, muster_kv_fn fn, void *arg)
 {
     struct instance *in = instance_of(host);
     struct js_target t = target(in, in, api_timeout_ns);
@@ -386,7 +386,7 @@ static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn 
 
     if (err)
         return err;
-    if (!fn || !key_is_legal(key))
+    if (!fn || tenant || !key_is_legal(key))
         return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -", key ? key : "", MAX_KEY);
     op = op_new(in, arg);
     if (!op)
@@ -433,8 +433,7 @@ static void on_bucket(void *arg, int code, const struct js_info *info)
 }
 
 /* The bucket is made, or found, before each put: puts are rare, and a bucket that was removed comes back. */
-static int kv_put(const struct muster_host *host, const char *key, struct muster_bytes value, uint64_t revision, muster_kv_fn fn,
-                  void *arg)
+static int kv_put(const struct muster_host *host, const struct muster_kv_put *put)
 {
     struct instance *in = instance_of(host);
     char bucket[96], stream[128], subject[128];
@@ -447,21 +446,20 @@ static int kv_put(const struct muster_host *host, const char *key, struct muster
 
     if (err)
         return err;
-    if (!fn || !key_is_legal(key) || value.len > MAX_VALUE)
-        return host->fail(host, MUSTER_EINVAL, "key \"%s\", %zu bytes: expected a legal key and at most %d bytes", key ? key : "", value.len,
-                          MAX_VALUE);
-    op = op_new(in, arg);
+    if (!MUSTER_HAS(put, arg) || !put->fn || put->tenant || !key_is_legal(put->key) || put->value.len > MAX_VALUE)
+        return host->fail(host, MUSTER_EINVAL, "put(): expected size, a legal key and at most %d bytes", MAX_VALUE);
+    op = op_new(in, put->arg);
     if (!op)
         return MUSTER_ENOMEM;
-    op->fn.kv = fn;
-    op->revision = revision;
-    op->key = strdup(key);
-    op->value = malloc(value.len + 1);
-    op->value_len = value.len;
+    op->fn.kv = put->fn;
+    op->revision = put->revision;
+    op->key = strdup(put->key);
+    op->value = malloc(put->value.len + 1);
+    op->value_len = put->value.len;
     if (!op->key || !op->value)
         return started(op, BUS_LIVE, MUSTER_ENOMEM);
-    if (value.len) /* data may be NULL then, which memcpy() does not take */
-        memcpy(op->value, value.data, value.len);
+    if (put->value.len) /* data may be NULL then, which memcpy() does not take */
+        memcpy(op->value, put->value.data, put->value.len);
     bucket_of(in, bucket);
     (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
     (void)snprintf(subject, sizeof subject, "$KV.%s.>", bucket);

@@ -74,9 +74,12 @@ static int write_count(struct cdc *c, struct channel *ch, muster_kv_fn fn, void 
     char key[256], value[80];
     int n = snprintf(value, sizeof value, "%llu %llu %llu", (unsigned long long)c->record.epoch, (unsigned long long)ch->seq,
                      (unsigned long long)c->sink.sent);
+    struct muster_kv_put put = {
+        .size = sizeof put, .key = key, .value = {value, 0}, .revision = MUSTER_UNFENCED, .fn = fn, .arg = arg};
 
     channel_key(c, ch, key);
-    return c->kv->put(c->host, key, (struct muster_bytes){value, (size_t)n}, MUSTER_UNFENCED, fn, arg);
+    put.value.len = (size_t)n;
+    return c->kv->put(c->host, &put);
 }
 
 /* Write down the count; nothing waits for it. */
@@ -218,7 +221,7 @@ static void ask_bucket(struct cdc *c, struct channel *ch)
     channel_key(c, ch, key);
     if (ask)
         ask->about = ch;
-    err = ask ? c->kv->get(c->host, key, on_kept, ask) : MUSTER_ENOMEM;
+    err = ask ? c->kv->get(c->host, NULL, key, on_kept, ask) : MUSTER_ENOMEM;
     if (!err)
         return;
     (void)cdc_ask_take(ask);

@@ -206,15 +206,19 @@ static void on_named(void *arg, int code, struct muster_bytes value, uint64_t re
 
 void gap_name_reader(struct cdc *c)
 {
-    struct muster_bytes slot = {c->config->slot, strlen(c->config->slot)};
+    const struct muster_kv_put put = {.size = sizeof put,
+                                      .key = reader_key,
+                                      .value = {c->config->slot, strlen(c->config->slot)},
+                                      .revision = MUSTER_UNFENCED,
+                                      .fn = on_named};
 
-    (void)c->kv->put(c->host, reader_key, slot, MUSTER_UNFENCED, on_named, NULL);
+    (void)c->kv->put(c->host, &put);
 }
 
 static void ask_reader(struct cdc *c)
 {
     struct cdc_ask *ask = cdc_ask_new(c);
-    int err = ask ? c->kv->get(c->host, reader_key, on_reader_name, ask) : MUSTER_ENOMEM;
+    int err = ask ? c->kv->get(c->host, NULL, reader_key, on_reader_name, ask) : MUSTER_ENOMEM;
 
     if (!err)
         return;

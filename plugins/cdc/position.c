@@ -54,6 +54,15 @@ static void record_key(const struct cdc *c, char out[96])
     (void)snprintf(out, 96, "position/%s", c->host->instance);
 }
 
+/* When the record still is the one that was read last. */
+static int put(struct cdc *c, const char *key, struct muster_bytes value, muster_kv_fn fn, void *arg)
+{
+    const struct muster_kv_put put = {
+        .size = sizeof put, .key = key, .value = value, .revision = c->record_revision, .fn = fn, .arg = arg};
+
+    return c->kv->put(c->host, &put);
+}
+
 /* Write next; on_written decides. One write at a time. */
 static void write_record(struct cdc *c, const struct cdc_record *next, muster_kv_fn on_written)
 {
@@ -67,7 +76,7 @@ static void write_record(struct cdc *c, const struct cdc_record *next, muster_kv
     if (!err) {
         *about = *next;
         ask->about = about;
-        err = c->kv->put(c->host, key, (struct muster_bytes){text, len}, c->record_revision, on_written, ask);
+        err = put(c, key, (struct muster_bytes){text, len}, on_written, ask);
     }
     if (!err) {
         c->record_busy = true;
@@ -304,7 +313,7 @@ void position_begin(struct cdc *c)
     c->phase = CDC_POSITION;
     c->record_busy = false;
     record_key(c, key);
-    err = ask ? c->kv->get(c->host, key, on_record, ask) : MUSTER_ENOMEM;
+    err = ask ? c->kv->get(c->host, NULL, key, on_record, ask) : MUSTER_ENOMEM;
     if (!err)
         return;
     (void)cdc_ask_take(ask);

@@ -1,12 +1,12 @@
 /*
- * The layout of ABI 0.1, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
+ * The layout of ABI 0.2, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
  * so a failure here is never mended here: append the member instead, or raise the number of the ABI and pin the new layout.
  *
  * For 64-bit machines, where pointers, size_t and uint64_t have 8 bytes. tests/abi/header.py checks that no member is missing below.
  */
 #include <muster/plugin.h>
 
-_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 1, "another ABI: pin its layout");
+_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 2, "another ABI: pin its layout");
 _Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "the numbers are those of 64-bit machines");
 
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
@@ -71,7 +71,7 @@ AT(muster_publication, payload, 32);
 AT(muster_publication, done, 48);
 AT(muster_publication, arg, 56);
 
-SIZE(muster_bus, 72);
+SIZE(muster_bus, 80);
 AT(muster_bus, size, 0);
 AT(muster_bus, subscribe, 8);
 AT(muster_bus, unsubscribe, 16);
@@ -81,6 +81,7 @@ AT(muster_bus, reply, 40);
 AT(muster_bus, reply_error, 48);
 AT(muster_bus, hold, 56);
 AT(muster_bus, drop, 64);
+AT(muster_bus, pause, 72);
 
 SIZE(muster_stream_info, 48);
 AT(muster_stream_info, size, 0);
@@ -99,7 +100,7 @@ AT(muster_stream_options, subjects, 16);
 AT(muster_stream_options, max_age_ns, 24);
 AT(muster_stream_options, max_bytes, 32);
 
-SIZE(muster_append, 72);
+SIZE(muster_append, 80);
 AT(muster_append, size, 0);
 AT(muster_append, n_headers, 4);
 AT(muster_append, tenant, 8);
@@ -109,19 +110,78 @@ AT(muster_append, payload, 32);
 AT(muster_append, expected_seq, 48);
 AT(muster_append, acked, 56);
 AT(muster_append, arg, 64);
+AT(muster_append, lease, 72);
 
-SIZE(muster_stream, 48);
+SIZE(muster_stream, 56);
 AT(muster_stream, size, 0);
 AT(muster_stream, open, 8);
 AT(muster_stream, close, 16);
 AT(muster_stream, info, 24);
 AT(muster_stream, last, 32);
 AT(muster_stream, append, 40);
+AT(muster_stream, read, 48);
 
-SIZE(muster_kv, 24);
+SIZE(muster_kv_put, 80);
+AT(muster_kv_put, size, 0);
+AT(muster_kv_put, reserved, 4);
+AT(muster_kv_put, tenant, 8);
+AT(muster_kv_put, key, 16);
+AT(muster_kv_put, value, 24);
+AT(muster_kv_put, revision, 40);
+AT(muster_kv_put, ttl_ns, 48);
+AT(muster_kv_put, lease, 56);
+AT(muster_kv_put, fn, 64);
+AT(muster_kv_put, arg, 72);
+
+SIZE(muster_kv_entry, 48);
+AT(muster_kv_entry, size, 0);
+AT(muster_kv_entry, reserved, 4);
+AT(muster_kv_entry, key, 8);
+AT(muster_kv_entry, value, 16);
+AT(muster_kv_entry, revision, 32);
+AT(muster_kv_entry, expires_wall_ns, 40);
+
+SIZE(muster_kv, 40);
 AT(muster_kv, size, 0);
 AT(muster_kv, get, 8);
 AT(muster_kv, put, 16);
+AT(muster_kv, del, 24);
+AT(muster_kv, scan, 32);
+
+SIZE(muster_lease_options, 48);
+AT(muster_lease_options, size, 0);
+AT(muster_lease_options, reserved, 4);
+AT(muster_lease_options, name, 8);
+AT(muster_lease_options, ttl_ns, 16);
+AT(muster_lease_options, on_got, 24);
+AT(muster_lease_options, on_lost, 32);
+AT(muster_lease_options, arg, 40);
+
+SIZE(muster_lease, 32);
+AT(muster_lease, size, 0);
+AT(muster_lease, reserved, 4);
+AT(muster_lease, acquire, 8);
+AT(muster_lease, release, 16);
+AT(muster_lease, epoch, 24);
+
+SIZE(muster_connection, 64);
+AT(muster_connection, size, 0);
+AT(muster_connection, kind, 4);
+AT(muster_connection, tenant, 8);
+AT(muster_connection, agent, 16);
+AT(muster_connection, server, 24);
+AT(muster_connection, client, 32);
+AT(muster_connection, name, 40);
+AT(muster_connection, reason, 48);
+AT(muster_connection, at_wall_ns, 56);
+
+SIZE(muster_sys, 40);
+AT(muster_sys, size, 0);
+AT(muster_sys, reserved, 4);
+AT(muster_sys, watch, 8);
+AT(muster_sys, unwatch, 16);
+AT(muster_sys, list, 24);
+AT(muster_sys, kick, 32);
 
 SIZE(muster_timer, 48);
 AT(muster_timer, size, 0);
@@ -249,7 +309,7 @@ AT(muster_service, name, 8);
 AT(muster_service, verbs, 16);
 AT(muster_service, schema, 24);
 
-SIZE(muster_plugin, 144);
+SIZE(muster_plugin, 168);
 AT(muster_plugin, size, 0);
 AT(muster_plugin, abi_major, 4);
 AT(muster_plugin, abi_minor, 6);
@@ -272,6 +332,9 @@ AT(muster_plugin, on_writable, 112);
 AT(muster_plugin, on_link, 120);
 AT(muster_plugin, on_tables, 128);
 AT(muster_plugin, check, 136);
+AT(muster_plugin, reload, 144);
+AT(muster_plugin, on_pause, 152);
+AT(muster_plugin, on_resume, 160);
 
 #define VALUE(name, value) _Static_assert((name) == (value), #name)
 VALUE(MUSTER_EINVAL, -1);
@@ -297,6 +360,9 @@ VALUE(MUSTER_HEALTH_DOWN, 3);
 VALUE(MUSTER_OVERFLOW_REJECT, 0);
 VALUE(MUSTER_OVERFLOW_DROP_NEW, 1);
 VALUE(MUSTER_OVERFLOW_DROP_OLD, 2);
+VALUE(MUSTER_SYS_CONNECT, 1);
+VALUE(MUSTER_SYS_DISCONNECT, 2);
+VALUE(MUSTER_SYS_GAP, 3);
 VALUE(MUSTER_READABLE, 1);
 VALUE(MUSTER_WRITABLE, 2);
 VALUE(MUSTER_COUNTER, 0);

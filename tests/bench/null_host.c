@@ -200,22 +200,19 @@ static int append(const struct muster_host *host, uint64_t stream, const struct 
     return 0;
 }
 
-static int kv_get(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg)
+static int kv_get(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, muster_kv_fn fn, void *arg)
 {
     (void)host;
+    (void)tenant;
     (void)key;
     later(&(struct task){.kv = fn, .arg = arg, .code = MUSTER_ENOTFOUND});
     return 0;
 }
 
-static int kv_put(const struct muster_host *host, const char *key, struct muster_bytes value, uint64_t revision, muster_kv_fn fn,
-                  void *arg)
+static int kv_put(const struct muster_host *host, const struct muster_kv_put *put)
 {
     (void)host;
-    (void)key;
-    (void)value;
-    (void)revision;
-    later(&(struct task){.kv = fn, .arg = arg, .seq = ++host_state.revision});
+    later(&(struct task){.kv = put->fn, .arg = put->arg, .seq = ++host_state.revision});
     return 0;
 }
 

@@ -23,20 +23,22 @@ static int do_kv_get(struct echo *e, const struct muster_msg *msg, const struct 
 {
     struct job *job = job_new(e, msg);
 
-    return job ? job_failed(job, e->kv->get(e->host, arg_str(e, args, "key", ""), on_key, job)) : 0;
+    return job ? job_failed(job, e->kv->get(e->host, NULL, arg_str(e, args, "key", ""), on_key, job)) : 0;
 }
 
 /* Without a revision: whatever there is. */
 static int do_kv_put(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
     int64_t revision = arg_int(e, args, "revision", -1);
-    struct muster_bytes value = bytes_of(arg_str(e, args, "value", ""));
     struct job *job = job_new(e, msg);
+    const struct muster_kv_put put = {.size = sizeof put,
+                                      .key = arg_str(e, args, "key", ""),
+                                      .value = bytes_of(arg_str(e, args, "value", "")),
+                                      .revision = revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision,
+                                      .fn = on_key,
+                                      .arg = job};
 
-    return job ? job_failed(job, e->kv->put(e->host, arg_str(e, args, "key", ""), value,
-                                            revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision,
-                                            on_key, job))
-               : 0;
+    return job ? job_failed(job, e->kv->put(e->host, &put)) : 0;
 }
 
 /* ---- streams ------------------------------------------------------------------------------------------------------------ */

@@ -18,7 +18,8 @@
  *          an `arg` is handed back as it came.
  * Units    _ns: nanoseconds, monotonic; wall_ns: since 1970-01-01 UTC. Sizes are bytes. Strings are UTF-8 and end in NUL.
  * Growth   Structs that cross the border begin with `size`, set by who fills them; members are only ever appended; read a
- *          member that may be missing through MUSTER_HAS. Until the first release the major is 0 and the minor must match.
+ *          member that may be missing through MUSTER_HAS. A plugin loads where the major is equal and its minor is one of
+ *          MUSTER_ABI_OLDEST … MUSTER_ABI_MINOR of the broker. ABI.md says for how long that is promised.
  */
 #ifndef MUSTER_PLUGIN_H
 #define MUSTER_PLUGIN_H
@@ -31,7 +32,8 @@ extern "C" {
 #endif
 
 #define MUSTER_ABI_MAJOR 0 /* raised when an old plugin can no longer be loaded */
-#define MUSTER_ABI_MINOR 1 /* raised when a member is appended; at major 0 compared too */
+#define MUSTER_ABI_MINOR 2 /* raised when a member or a service is appended */
+#define MUSTER_ABI_OLDEST 2 /* the oldest minor whose plugins a broker with this header loads */
 
 #define MUSTER_EXPORT __attribute__((visibility("default")))
 #define MUSTER_PRINTF(fmt, args) __attribute__((format(printf, fmt, args)))
@@ -201,6 +203,10 @@ struct muster_bus {
      * nobody has answered. MUSTER_EAGAIN: this instance holds 16,384 messages or 64 MiB. [lane] */
     int (*hold)(const struct muster_host *host, const struct muster_msg *msg, const struct muster_msg **ret_msg);
     void (*drop)(const struct muster_host *host, const struct muster_msg *msg); /* [any] */
+
+    /* on 1: deliver nothing more to this instance until it says 0; what arrives waits within the bounds of its subscriptions, and
+     * beyond them goes the way of their `overflow`. Answers to request() and other callbacks come all the same. [lane] */
+    void (*pause)(const struct muster_host *host, uint32_t on);
 };
 
 #define MUSTER_STREAM "muster.stream/1" /* needs the capability "stream" */
@@ -241,6 +247,7 @@ struct muster_append {
                                  * append tells that this one is stored as well, because it was refused otherwise. Such an
                                  * append may wait for the next one that asks, at most 100 ms. */
     void *arg;
+    uint64_t lease; /* of muster.lease/1: MUSTER_ESTALE, and nothing is sent, unless it is held now. 0: none is needed */
 };
 #define MUSTER_UNFENCED UINT64_MAX
 
@@ -261,22 +268,119 @@ struct muster_stream {
     /* Copy and queue one message; they are sent in the order of these calls. MUSTER_EAGAIN when the outbox is full: nothing was
      * queued, on_writable follows. MUSTER_ELINK: NATS is away. [lane] */
     int (*append)(const struct muster_host *host, uint64_t stream, const struct muster_append *append);
+    /* Read up to max_msgs (1 … 1,000) stored messages from sequence from_seq on, oldest first: fn gets each, then MUSTER_ENOTFOUND where
+     * fewer were there, or 0 with msg NULL after the last of max_msgs: call again from the next sequence. tenant and subject as with
+     * last(). Any other code ends it too. [lane] */
+    int (*read)(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
+                uint64_t from_seq, uint32_t max_msgs, muster_stream_msg_fn fn, void *arg);
 };
 
 #define MUSTER_KV "muster.kv/1" /* small state of this plugin, shared by all brokers and instances: bucket muster_<plugin> */
 
-/* value is empty and revision 0 when code is not 0; value is empty after a put. Borrowed. [lane] */
+/* value is empty and revision 0 when code is not 0; value is empty after a put or a del. Borrowed. [lane] */
 typedef void (*muster_kv_fn)(void *arg, int code, struct muster_bytes value, uint64_t revision);
+
+struct muster_kv_put {
+    uint32_t size;
+    uint32_t reserved;
+    const struct muster_tenant *tenant; /* NULL: the plugin's own, of no tenant. The same key under two tenants is two keys */
+    const char *key;                    /* [A-Za-z0-9_./=~-]{1,200}, no dot at either end and no two together */
+    struct muster_bytes value;          /* at most 64 KiB */
+    uint64_t revision;                  /* that the key must have: 0: there must be none; MUSTER_UNFENCED: whatever it is */
+    int64_t ttl_ns;                     /* gone after that, by the brokers' wall clocks; 0: never. At least 1 s */
+    uint64_t lease;                     /* as in struct muster_append */
+    muster_kv_fn fn;                    /* gets the new revision, or MUSTER_ESTALE */
+    void *arg;
+};
+
+struct muster_kv_entry {
+    uint32_t size;
+    uint32_t reserved;
+    const char *key;
+    struct muster_bytes value;
+    uint64_t revision;
+    int64_t expires_wall_ns; /* 0: never */
+};
+/* entry is NULL once: with code 0 after the last, or with the error that ended the scan. Borrowed. [lane] */
+typedef void (*muster_kv_scan_fn)(void *arg, int code, const struct muster_kv_entry *entry);
 
 struct muster_kv {
     uint32_t size;
-    /* key: [A-Za-z0-9_./=~-]{1,200}, no dot at either end. Reads come from the stream's leader, never from a follower.
-     * MUSTER_ENOTFOUND: there is no such key. [lane] */
-    int (*get)(const struct muster_host *host, const char *key, muster_kv_fn fn, void *arg);
-    /* Write when the key's revision still is `revision` (0: the key must not exist; MUSTER_UNFENCED: whatever it is). fn gets the
-     * new revision, or MUSTER_ESTALE. At most 64 KiB. The bucket has as many replicas as any stream that a writer has open. [lane] */
-    int (*put)(const struct muster_host *host, const char *key, struct muster_bytes value, uint64_t revision,
-               muster_kv_fn fn, void *arg);
+    /* Reads come from the stream's leader, never from a follower. MUSTER_ENOTFOUND: there is no such key, or it has expired. [lane] */
+    int (*get)(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, muster_kv_fn fn, void *arg);
+    /* The bucket has as many replicas as any stream that a writer has open. [lane] */
+    int (*put)(const struct muster_host *host, const struct muster_kv_put *put);
+    /* Remove the key when its revision still is `revision` (MUSTER_UNFENCED: whatever it is); one that is not there is removed
+     * already. [lane] */
+    int (*del)(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, uint64_t revision, muster_kv_fn fn,
+               void *arg);
+    /* Every key of tenant that begins with prefix ("" for all), in no order; what changes meanwhile may be told or not. [lane] */
+    int (*scan)(const struct muster_host *host, const struct muster_tenant *tenant, const char *prefix, muster_kv_scan_fn fn, void *arg);
+};
+
+#define MUSTER_LEASE "muster.lease/1" /* one holder among all brokers of a thing that the plugin names */
+
+typedef void (*muster_lease_got_fn)(void *arg, uint64_t epoch); /* [lane] */
+/* MUSTER_ESTALE: another has it. MUSTER_ETIME: it could not be renewed in time. [lane] */
+typedef void (*muster_lease_lost_fn)(void *arg, int code);
+
+struct muster_lease_options {
+    uint32_t size;
+    uint32_t reserved;
+    const char *name; /* as a key of muster.kv/1; of this plugin */
+    int64_t ttl_ns;   /* 0: 15 s. From 3 s to 1 h; renewed every fifth of it. All contenders should say the same */
+    muster_lease_got_fn on_got;
+    muster_lease_lost_fn on_lost;
+    void *arg;
+};
+
+/* The epoch is a fence: it grows with each new holder, also after the bucket was lost, and what the holder writes should carry it, so
+ * that who comes late is refused: a stream by expected_seq, SQL by `WHERE epoch <= $n`. Time is measured by each broker's monotonic
+ * clock alone. It is renewed on the lane: a lane that hangs lets its leases go. */
+struct muster_lease {
+    uint32_t size;
+    uint32_t reserved;
+    /* Contend until release(): on_got and on_lost alternate, beginning with on_got. MUSTER_EEXIST: this instance does already. [lane] */
+    int (*acquire)(const struct muster_host *host, const struct muster_lease_options *options, uint64_t *ret_lease);
+    /* Contend no more; another may have it at once. Calls nothing back. [lane] */
+    void (*release)(const struct muster_host *host, uint64_t lease);
+    /* 0: not held, by the clock: also before on_lost has been called. [lane] */
+    uint64_t (*epoch)(const struct muster_host *host, uint64_t lease);
+};
+
+#define MUSTER_SYS "muster.sys/1" /* connections of the NATS servers; needs the capability "system" and nats.system_creds */
+
+enum {
+    MUSTER_SYS_CONNECT = 1,
+    MUSTER_SYS_DISCONNECT = 2,
+    MUSTER_SYS_GAP = 3, /* events may have been missed, and come again from now on: list() tells how it is. Also the first call */
+};
+struct muster_connection {
+    uint32_t size;
+    uint32_t kind;                      /* MUSTER_SYS_* */
+    const struct muster_tenant *tenant; /* NULL only with MUSTER_SYS_GAP */
+    const char *agent;                  /* as the credentials prove it */
+    const char *server;                 /* the server's id; with client it names the connection, and no other ever */
+    uint64_t client;
+    const char *name;   /* what the client calls itself: proves nothing */
+    const char *reason; /* of a disconnect, as the server words it; NULL otherwise */
+    int64_t at_wall_ns; /* by the server's clock */
+};
+typedef void (*muster_connection_fn)(void *arg, const struct muster_connection *connection); /* borrowed. [lane] */
+/* connection is NULL once: with code 0 after the last, or with the error that ended the listing. Borrowed. [lane] */
+typedef void (*muster_connections_fn)(void *arg, int code, const struct muster_connection *connection);
+
+/* Only connections of agents of known tenants are shown. */
+struct muster_sys {
+    uint32_t size;
+    uint32_t reserved;
+    int (*watch)(const struct muster_host *host, muster_connection_fn fn, void *arg, uint64_t *ret_id); /* [lane] */
+    void (*unwatch)(const struct muster_host *host, uint64_t id);                                       /* [lane] */
+    /* Ask all servers who is connected. A server that does not answer within 2 s is not waited for: MUSTER_ETIME ends the listing then,
+     * after those of the others. [lane] */
+    int (*list)(const struct muster_host *host, muster_connections_fn fn, void *arg);
+    /* Cut one connection. MUSTER_ENOTFOUND: there is no such one; MUSTER_EABI: the server is older than 2.10 and cannot. [lane] */
+    int (*kick)(const struct muster_host *host, const char *server, uint64_t client, muster_done_fn done, void *arg);
 };
 
 #define MUSTER_TIMER "muster.timer/1"
@@ -441,7 +545,7 @@ enum { /* types of options; what the member at `offset` is */
 enum {
     MUSTER_O_REQUIRED = 1u << 0,   /* the start fails when it is not given */
     MUSTER_O_SECRET = 1u << 1,     /* shown nowhere */
-    MUSTER_O_RELOADABLE = 1u << 2, /* kept for a later minor: today every change of a plugin's settings waits for a restart */
+    MUSTER_O_RELOADABLE = 1u << 2, /* reload() takes a change of it over; without this flag a change waits for a restart */
     MUSTER_O_UNIQUE = 1u << 3,     /* STRING, outside of maps: no two instances of the plugin may have the same value */
     MUSTER_O_ONCE = 1u << 4,       /* outside of maps: one instance of the plugin at most may give it; an empty list is not given */
 };
@@ -488,7 +592,7 @@ struct muster_plugin {
     uint16_t abi_major, abi_minor; /* what the plugin was compiled against */
     const char *name, *version;
     const char *source_id;    /* a commit or build id, for crash reports; may be NULL */
-    const char *capabilities; /* of "cross_tenant stream sql postgres", separated by blanks; NULL: none */
+    const char *capabilities; /* of "cross_tenant stream sql postgres system", separated by blanks; NULL: none */
     const struct muster_option *options;
     uint32_t n_options, option_size; /* option_size: the stride of options */
     size_t config_size;
@@ -511,6 +615,14 @@ struct muster_plugin {
      * create(), at a reload beside the lanes of instances that run, and for `musterd --check`, where nothing is started: no side
      * effects, and of host only log, fail and the members that are values work. May be NULL. [init] */
     int (*check)(const struct muster_host *host, const void *config);
+    /* Take over settings that have changed, all of options that are MUSTER_O_RELOADABLE and checked by check(). config is borrowed until
+     * the next reload() or destroy() returns, and the one before it until this returns. On failure, with a reason by host->fail(),
+     * the instance goes on with what it had. May be NULL: every change waits for a restart. [lane] */
+    int (*reload)(void *self, const void *config);
+    /* What the instance sends finds less and less room (an outbox or its statements are four fifths full): read less of what is read
+     * from elsewhere. And: there is room again (half of it). May be NULL. [lane] */
+    void (*on_pause)(void *self);
+    void (*on_resume)(void *self);
 };
 
 /* Define the one exported function. Arguments are designated initialisers. */
