@@ -98,7 +98,8 @@ static const char plugin_help[] =
     "and why a file does not load\n"
     "  list NAME     one instance or plugin, with the table of its options\n"
     "    --json      as JSON; the options as JSON Schema\n"
-    "    --tenant T  changes nothing, plugins are the same for every tenant\n";
+    "    --tenant T  changes nothing, plugins are the same for every tenant\n"
+    "  asyncapi      the AsyncAPI document of the broker's services and of those of the configured plugins\n";
 
 static const char watch_help[] =
     "Show row changes and events while they happen.\n"
@@ -160,7 +161,7 @@ const struct cli_command cli_commands[] = {
      .help = agent_help,
      .run = cmd_agent},
     {.name = "plugin",
-     .usage = "list [NAME] [--json] [--tenant T]",
+     .usage = "list [NAME] [--json] [--tenant T]|asyncapi",
      .help = plugin_help,
      .run = cmd_plugin},
     {.name = "watch",

@@ -13,6 +13,7 @@
 #include "base/utf8.h"
 #include "cli/cli.h"
 #include "cli/options.h"
+#include "cli/plugin.h"
 #include "config/config.h"
 #include "core/loader.h"
 
@@ -241,17 +242,12 @@ static int parse_list(int argc, char **argv, bool *ret_json)
     return CLI_DONE;
 }
 
-int cmd_plugin(const struct cli *cli, int argc, char **argv)
+int plugin_list(const struct cli *cli, int argc, char **argv)
 {
     struct buf out = {0};
     bool json = false;
-    int code;
+    int code = parse_list(argc, argv, &json);
 
-    if (argc < 2 || strcmp(argv[1], "list") != 0)
-        return cli_fail(CLI_USAGE, command, "%s came, list was expected",
-                        argc > 1 ? argv[1] : "nothing");
-    argc--, argv++;
-    code = parse_list(argc, argv, &json);
     if (code != CLI_DONE)
         return code;
     if (optind < argc)
@@ -263,5 +259,26 @@ int cmd_plugin(const struct cli *cli, int argc, char **argv)
     else if (code == CLI_DONE)
         fputs(out.data, stdout);
     buf_done(&out);
+    return code;
+}
+
+static const struct {
+    const char *verb;
+    int (*run)(const struct cli *cli, int argc, char **argv);
+} verbs[] = {{"list", plugin_list}, {"asyncapi", plugin_asyncapi}};
+enum { N_VERBS = sizeof verbs / sizeof *verbs };
+
+int cmd_plugin(const struct cli *cli, int argc, char **argv)
+{
+    struct buf expected = {0};
+    int code;
+
+    for (size_t i = 0; i < N_VERBS; i++) {
+        if (argc > 1 && strcmp(argv[1], verbs[i].verb) == 0)
+            return verbs[i].run(cli, argc - 1, argv + 1);
+        buf_printf(&expected, "%s%s", i == 0 ? "" : i == N_VERBS - 1 ? " or " : ", ", verbs[i].verb);
+    }
+    code = cli_fail(CLI_USAGE, command, "%s came, %s was expected", argc > 1 ? argv[1] : "nothing", expected.data);
+    buf_done(&expected);
     return code;
 }

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from client import Client
-from harness import REPO, Musterd, Site, binary, run_cli, wait_until
+from harness import BUILD, REPO, Musterd, Site, binary, run_cli, wait_until
 
 Connect = Callable[..., Client]
 SOURCES = {  # where each command's options are parsed
@@ -276,6 +276,18 @@ def test_plugin_list_shows_the_options_of_one(plugins: Path) -> None:
     assert schema["properties"]["slot"]["maxLength"] == 63 and schema["required"] == ["slot"]
     assert "cannot be loaded" in refusal("-c", str(plugins), "plugin", "list", "broken", code=1)
     assert "there is no plugin nope; " in refusal("plugin", "list", "nope", code=1)
+
+
+def test_plugin_asyncapi_has_the_services_of_others(tmp_path: Path) -> None:
+    """Behind what schemas/asyncapi.yaml has: channels, messages and types of echo, which is given by its path."""
+    config = tmp_path / "muster.yaml"
+    config.write_text(f"plugins:\n  - {{path: {BUILD}/test-plugins/echo.so, isolation: none}}\n")
+    done = muster("-c", str(config), "plugin", "asyncapi")
+    built_in = (REPO / "schemas" / "asyncapi.yaml").read_text()
+    assert set(re.findall(r"^  \w+\.\w+:$", built_in, re.MULTILINE)) < set(re.findall(r"^  \w+\.\w+:$", done.stdout, re.MULTILINE))
+    assert '    address: "{root}.{tenant}.rpc.{agent}.echo.say"\n' in done.stdout and "    echo.say.reply:\n      payload:\n" in done.stdout
+    assert "service lab of plugin echo has no definition" in done.stderr
+    assert muster("plugin", "asyncapi").stdout.count("\n") == built_in.count("\n"), "without plugins it is the built-in document"
 
 
 # ---- watch
