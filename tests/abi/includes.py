@@ -20,7 +20,7 @@ OWNERS = {
     "yaml.h": ("broker/config/", "schemas/"),
     "xxhash.h": ("broker/base/",),
     "microhttpd.h": ("broker/http/",),
-    "uv.h": ("broker/core/lane.h", "broker/sql/", "broker/tenant/", "broker/cli/"),
+    "uv.h": ("broker/child/", "broker/core/lane.h", "broker/sql/", "broker/tenant/", "broker/cli/"),
     "openssl": ("broker/base/", "broker/cli/", "broker/wire/"),
     "cjson": ("broker/bus/", "broker/cli/", "plugins/cdc/"),
 }

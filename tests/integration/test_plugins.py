@@ -14,7 +14,8 @@ from agent import Agent
 from client import Client
 from harness import Musterd, Site, wait_until
 from pack import pack, unpack
-from pluginrig import EEXIST, EINVAL, ELINK, ENOTFOUND, ESTALE, ETIME, SANITIZED, Agents, echo, installation, own_broker
+from pluginrig import (EEXIST, EINVAL, ELINK, ENOTFOUND, ESTALE, ETIME, PLUGINS, SANITIZED, Agents, echo, installation, own_broker,
+                       plugin)
 
 
 @pytest.fixture(scope="module")
@@ -409,3 +410,17 @@ def test_an_answer_about_services_goes_nowhere_else(insider: Client, shared: Mus
     after = insider.streams()
     assert {n: s.messages for n, s in before.items() if not n.startswith("KV_")} == {
         n: s.messages for n, s in after.items() if not n.startswith("KV_")}
+
+
+# ---- versions
+
+
+@pytest.mark.parametrize("version", sorted(path.stem.removeprefix("old_") for path in PLUGINS.glob("old_v*.so")))
+def test_a_plugin_of_an_older_header_still_works(site: Site, agents: Agents, version: str) -> None:
+    """Built against a header that was released, and never built again in the field."""
+    broker = own_broker(site, plugin(f"old_{version}", "old"))
+    broker.start()
+    a1 = agents("acme", "a1")
+    wait_until(lambda: a1.ask("old", "say", {"text": "x"}).body["ticks"] > 2, 10, "its timer")
+    assert a1.ask("old", "say", {}).error["field"] == "text"
+    assert broker.stop() == 0
