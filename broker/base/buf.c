@@ -166,6 +166,39 @@ void buf_put_base64url(struct buf *b, const void *data, size_t len)
     put_base64(b, data, len, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_", false);
 }
 
+static int url64_value(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    return c == '-' ? 62 : c == '_' ? 63 : -1;
+}
+
+bool buf_put_decoded(struct buf *b, const char *text, size_t len)
+{
+    uint32_t acc = 0;
+    int bits = 0;
+
+    if (len % 4 == 1)
+        return false;
+    for (size_t i = 0; i < len; i++) {
+        int v = url64_value(text[i]);
+
+        if (v < 0)
+            return false;
+        acc = (acc << 6 | (uint32_t)v) & 0x3fff;
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            buf_putc(b, (char)(acc >> bits & 0xff));
+        }
+    }
+    return !buf_failed(b);
+}
+
 /* NULL when the buffer failed: half a text must not pass for a whole one. */
 char *buf_take(struct buf *b)
 {

@@ -40,6 +40,8 @@ void buf_put_json(struct buf *b, const char *s, size_t len);
 /* Append base64 (RFC 4648, padded), or base64url without padding. */
 void buf_put_base64(struct buf *b, const void *data, size_t len);
 void buf_put_base64url(struct buf *b, const void *data, size_t len);
+/* Append the bytes of unpadded base64url text; false when it is none, or there is no memory. */
+bool buf_put_decoded(struct buf *b, const char *text, size_t len);
 /* Give the memory to the caller, who free()s it; the buffer is empty again. NULL when failed. */
 char *buf_take(struct buf *b);
 

@@ -22,6 +22,11 @@ int64_t clock_now_ns(void)
     return read_clock(CLOCK_MONOTONIC);
 }
 
+int64_t clock_boot_ns(void)
+{
+    return read_clock(CLOCK_BOOTTIME);
+}
+
 int64_t clock_wall_ns(void)
 {
     return read_clock(CLOCK_REALTIME);
@@ -54,6 +59,29 @@ void clock_rfc3339(int64_t wall_ns, char out[CLOCK_RFC3339_SIZE])
     put_digits(out + 16, tm.tm_min);
     put_digits(out + 19, tm.tm_sec);
     put_digits(out + 26, (int)frac);
+}
+
+uint64_t clock_random(void)
+{
+    uint64_t bits;
+
+    ASSERT(getrandom(&bits, sizeof bits, 0) == (ssize_t)sizeof bits);
+    return bits;
+}
+
+int64_t clock_parse_rfc3339(const char *s)
+{
+    struct tm tm = {0};
+    const char *rest = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
+    int64_t ns = 0, scale = CLOCK_S / 10, seconds;
+
+    if (!rest)
+        return 0;
+    seconds = (int64_t)timegm(&tm);
+    if (*rest == '.')
+        for (rest++; *rest >= '0' && *rest <= '9' && scale; rest++, scale /= 10)
+            ns += (*rest - '0') * scale;
+    return seconds > 0 && seconds < INT64_MAX / CLOCK_S ? seconds * CLOCK_S + ns : 0;
 }
 
 /* RFC 9562: 48 bits of milliseconds, version and variant, the rest random. Ids of one millisecond have no order among

@@ -36,11 +36,19 @@ static struct site sites[N_SITES];
 static atomic_bool as_json;
 static atomic_int max_level = LOG_INFO;
 static _Atomic uint64_t counts[4];
+static log_sink_fn sink;
+static void *sink_arg;
 
 void log_setup(bool json, int level)
 {
     atomic_store(&as_json, json);
     atomic_store(&max_level, level);
+}
+
+void log_to(log_sink_fn fn, void *arg)
+{
+    sink = fn;
+    sink_arg = arg;
 }
 
 bool log_wants(int level)
@@ -148,7 +156,10 @@ void log_vline(int level, const char *area, const char *fmt, va_list ap)
     if (raw.data) {
         /* A server's or a plugin's words may be in any encoding. */
         utf8_put(&text, raw.data, raw.len);
-        build(&line, level, area, &text, held);
+        if (!sink)
+            build(&line, level, area, &text, held);
+        else if (text.data)
+            sink(sink_arg, level, area, text.data, held);
     }
     if (line.data && !buf_failed(&line))
         (void)!write(STDERR_FILENO, line.data, line.len); /* nowhere to tell of a failure */

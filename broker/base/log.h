@@ -19,6 +19,10 @@ enum { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG }; /* as MUSTER_LOG_* in plugin.
 
 /* Set form and level. Before it: text, info. Call at start or on reload. */
 void log_setup(bool json, int level);
+/* Hand lines to fn instead of stderr, after the limit: where another process writes them. Text is UTF-8, on several lines where it was.
+ * fn may be called on any thread; NULL: stderr again. Not while others log. */
+typedef void (*log_sink_fn)(void *arg, int level, const char *area, const char *text, unsigned int held);
+void log_to(log_sink_fn fn, void *arg);
 /* True when a line of this level would be written; to skip costly arguments. */
 bool log_wants(int level);
 /* Write a line. area names who speaks ("bus", "cdc.main"); it may not be NULL. level is one of the

@@ -1,5 +1,5 @@
 /*
- * What differs between two configurations, setting by setting; see config_changes() in config.h.
+ * What differs between two configurations, setting by setting; see config_changes() and config_setting_changes() in config.h.
  *
  * Values are compared as they were bound and shown as they are printed, so that a secret that changed is named and
  * not told.
@@ -13,8 +13,8 @@ struct walk {
     const struct config *now, *next;
     config_change_fn fn;
     void *arg;
-    struct buf path;                                  /* of what is compared */
-    const struct config_plugin *plugin, *plugin_next; /* whose entry is compared */
+    struct buf path; /* of what is compared */
+    bool reloadable; /* what is compared */
 };
 
 /* The same struct of values from both sides. */
@@ -40,9 +40,11 @@ static void leave(struct walk *w, size_t mark)
         w->path.data[mark] = '\0';
 }
 
-static void tell(struct walk *w, const char *change)
+static void tell(struct walk *w, const char *text)
 {
-    w->fn(w->arg, w->path.data ? w->path.data : "", change);
+    struct config_change change = {.path = w->path.data ? w->path.data : "", .text = text, .reloadable = w->reloadable};
+
+    w->fn(w->arg, &change);
 }
 
 static void tell_below(struct walk *w, const char *key, const char *change)
@@ -137,39 +139,32 @@ static void compare_map(struct walk *w, const struct config_table *t, const stru
             tell_below(w, now->keys[i], "removed");
 }
 
-/* Bound once more, because the struct that was bound first belongs to the plugin. */
-static void *bind(const struct config *config, const struct config_plugin *p)
+static void *bind(const struct config_settings *s)
 {
-    void *values = calloc(1, p->plugin->config_size + 1);
+    void *values = calloc(1, s->plugin->plugin->config_size + 1);
     struct config_error err;
 
-    if (!values || config_bind(config, p, p->plugin, values, &err) == 0)
+    if (!values || config_bind(s->config, s->plugin, s->plugin->plugin, values, &err) == 0)
         return values;
     free(values);
     return NULL;
 }
 
-/* Two tables cannot be compared; that the plugin is another was told by its name or path. */
-static void compare_settings(struct walk *w)
+int config_setting_changes(const struct config_settings *now, const struct config_settings *next, config_change_fn fn, void *arg)
 {
-    const struct muster_plugin *plugin = w->plugin_next->plugin;
-    struct config_table table;
-    void *now, *next;
+    const struct muster_plugin *plugin = next->plugin->plugin;
+    struct config_table table = {plugin->options, plugin->n_options, plugin->option_size};
+    struct walk w = {.now = now->config, .next = next->config, .fn = fn, .arg = arg};
+    void *bound[2] = {now->values ? NULL : bind(now), next->values ? NULL : bind(next)};
+    struct sides at = {now->values ? now->values : bound[0], next->values ? next->values : bound[1]};
 
-    if (!plugin || w->plugin->plugin != plugin) {
-        if (!w->plugin->plugin)
-            tell(w, "was not loaded");
-        return;
-    }
-    table = (struct config_table){plugin->options, plugin->n_options, plugin->option_size};
-    now = bind(w->now, w->plugin);
-    next = bind(w->next, w->plugin_next);
-    if (now && next)
-        compare_table(w, &table, (struct sides){now, next});
-    else
-        tell(w, "could not be compared");
-    free(now);
-    free(next);
+    buf_printf(&w.path, "plugins.%s", next->plugin->instance);
+    if (at.now && at.next)
+        compare_table(&w, &table, at);
+    buf_done(&w.path);
+    free(bound[0]);
+    free(bound[1]);
+    return at.now && at.next ? 0 : MUSTER_ENOMEM;
 }
 
 static size_t find_instance(const struct config *config, const char *instance)
@@ -191,8 +186,6 @@ static void compare_plugins(struct walk *w, const struct config_table *fields)
         size_t j = find_instance(w->now, next[i].instance);
         bool known = j < w->now->n_plugins;
 
-        w->plugin = known ? &w->now->plugins[j] : NULL;
-        w->plugin_next = &w->next->plugins[i];
         compare_entry(w, fields, next[i].instance, (struct sides){known ? &now[j] : NULL, &next[i]});
     }
     for (size_t j = 0; j < w->now->n_plugins; j++)
@@ -203,25 +196,32 @@ static void compare_plugins(struct walk *w, const struct config_table *fields)
 
 /* ---- tables ---- */
 
+/* What no two instances may have alike is not taken over by one alone: the other may have kept what it had. */
+static bool is_reloadable(const struct muster_option *o)
+{
+    return (o->flags & MUSTER_O_RELOADABLE) && !(o->flags & (MUSTER_O_UNIQUE | MUSTER_O_ONCE));
+}
+
 static void compare_option(struct walk *w, const struct config_table *t, const struct muster_option *o, struct sides at)
 {
     struct config_table fields = table_fields(t, o);
+    bool outer = w->reloadable;
     size_t mark;
 
     if (o->type == CONFIG_T_ENTRIES) {
         compare_plugins(w, &fields);
         return;
     }
-    if (o->type == CONFIG_T_NODE) {
-        compare_settings(w);
-        return;
-    }
+    if (o->type == CONFIG_T_NODE)
+        return; /* config_setting_changes() */
+    w->reloadable = outer || is_reloadable(o);
     mark = enter(w, o->key);
     if (o->type == MUSTER_T_MAP)
         compare_map(w, t, o, at);
     else if (!is_same(o->type, at))
         tell_value(w, o, at);
     leave(w, mark);
+    w->reloadable = outer;
 }
 
 static void compare_table(struct walk *w, const struct config_table *t, struct sides values)

@@ -98,15 +98,17 @@ static int refuse_url(struct host_load *l, size_t i)
     return config_refuse(&l->scope, at, URL_EXPECTED, shown);
 }
 
+#define DSN_EXPECTED "expected postgresql://user@host/database, or host=… dbname=… user=…"
+
+static bool is_dsn(const char *dsn)
+{
+    return strncmp(dsn, "postgresql://", 13) == 0 || strncmp(dsn, "postgres://", 11) == 0 || config_is_keywords(dsn);
+}
+
 /* libpq itself judges the rest; nothing of a DSN is ever shown. */
 static int check_dsn(struct host_load *l)
 {
-    const char *dsn = l->host->postgres.dsn;
-
-    if (strncmp(dsn, "postgresql://", 13) == 0 || strncmp(dsn, "postgres://", 11) == 0 ||
-        config_is_keywords(dsn))
-        return 0;
-    return refuse(l, "postgres.dsn", "expected postgresql://user@host/database, or host=… dbname=… user=…");
+    return is_dsn(l->host->postgres.dsn) ? 0 : refuse(l, "postgres.dsn", DSN_EXPECTED);
 }
 
 /* Two keys of the file; a value is NULL where it was not given. */
@@ -231,15 +233,105 @@ static int check_instance(struct host_load *l, const struct config_node *entry, 
                          given ? "" : "; give the plugin an instance");
 }
 
+/* Keys that would be walls and are none without a child. */
+static int refuse_without_child(struct host_load *l, const struct config_node *entry)
+{
+    static const char *const keys[] = {"allow", "limits", "user", "postgres", "restart"};
+
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        if (node_get(entry, keys[i]))
+            return config_refuse_key(&l->scope, node_get(entry, keys[i]),
+                                     "is of a plugin in a child; this one runs in the broker (isolation: none), where nothing would hold it");
+    return 0;
+}
+
+static bool is_capability(const char *word)
+{
+    return strcmp(word, "cross_tenant") == 0 || strcmp(word, "stream") == 0 || strcmp(word, "system") == 0;
+}
+
+/* Tokens of letters, digits, _ and -, "*", and ">" at the end. What of it a plugin may ever name is child/policy.h's. */
+static bool is_pattern(const char *s)
+{
+    for (;; s++) {
+        size_t len = strcspn(s, ".");
+        bool last = !s[len];
+
+        if (!(len == 1 && (*s == '*' || (*s == '>' && last))) && !name_is_legal(s, len))
+            return false;
+        if (last)
+            return true;
+        s += len;
+    }
+}
+
+/* Refuse item i of a list of the entry where it stands. */
+static int refuse_item(struct host_load *l, const struct config_node *entry, const char *key, size_t i, const char *expected)
+{
+    const struct config_node *list = node_find(entry, key), *at = list ? list->first : NULL;
+    char shown[CONFIG_SHOW_SIZE];
+
+    while (at && at->index != i)
+        at = at->next;
+    return config_refuse(&l->scope, at ? at : entry, "expected %s, got %s", expected, at ? config_show(at, false, shown) : "nothing");
+}
+
+static int check_patterns(struct host_load *l, const struct config_node *entry, const char *key, const struct muster_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        if (!is_pattern(list->items[i]))
+            return refuse_item(l, entry, key, i, "what follows root and tenant in a subject, such as evt.orders.>");
+    return 0;
+}
+
+static int check_allow(struct host_load *l, const struct config_node *entry, const struct host_plugin *p)
+{
+    int err = check_patterns(l, entry, "allow.subscribe", &p->allow.subscribe);
+
+    if (!err)
+        err = check_patterns(l, entry, "allow.publish", &p->allow.publish);
+    for (size_t i = 0; i < p->allow.capabilities.n && !err; i++)
+        if (!is_capability(p->allow.capabilities.items[i]))
+            err = refuse_item(l, entry, "allow.capabilities", i, "one of cross_tenant, stream, system");
+    for (size_t i = 0; i < p->allow.tenants.n && !err; i++)
+        if (!name_is_public(p->allow.tenants.items[i], strlen(p->allow.tenants.items[i])))
+            err = refuse_item(l, entry, "allow.tenants", i, "the name of a tenant");
+    return err;
+}
+
+static const double min_cpu = 0.05;
+
+static int check_child(struct host_load *l, const struct config_node *entry, struct host_plugin *p)
+{
+    const struct config_node *dsn = node_find(entry, "postgres.dsn");
+    int err;
+
+    if (!node_get(entry, "isolation"))
+        p->isolation = p->path ? CONFIG_ISOLATION_PROCESS : CONFIG_ISOLATION_NONE;
+    if (p->isolation == CONFIG_ISOLATION_NONE)
+        return refuse_without_child(l, entry);
+    err = check_allow(l, entry, p);
+    if (err)
+        return err;
+    if (p->limits.cpu < min_cpu)
+        return config_refuse(&l->scope, node_find(entry, "limits.cpu"), "%g is below %g of a core", p->limits.cpu, min_cpu);
+    if (p->postgres.dsn && p->postgres.dsn_file)
+        return config_refuse(&l->scope, dsn, "dsn_file is given too; expected one of them");
+    if (p->postgres.dsn && !is_dsn(p->postgres.dsn))
+        return config_refuse(&l->scope, dsn, DSN_EXPECTED);
+    if (p->restart.max_delay_ns < p->restart.delay_ns)
+        return config_refuse(&l->scope, spot(entry, "restart"), "its max_delay is below its delay");
+    return 0;
+}
+
 static int check_plugin(struct host_load *l, const struct config_node *entry, struct host_plugin *p)
 {
     int err = check_plugin_name(l, entry, p);
 
     if (!err)
         err = check_instance(l, entry, p);
-    if (!err && p->isolation == CONFIG_ISOLATION_PROCESS)
-        err = config_refuse(&l->scope, spot(entry, "isolation"),
-                            "process came, but this version runs every plugin in the broker; expected none");
+    if (!err)
+        err = check_child(l, entry, p);
     return err;
 }
 

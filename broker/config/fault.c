@@ -45,7 +45,7 @@ static struct config_scope scope_of(const struct config *config, const struct co
 int config_fault_entry(const struct config *config, const struct config_plugin *p, const char *key, struct config_error *err,
                        const char *fmt, ...)
 {
-    const struct config_node *node = node_get(p->entry, key);
+    const struct config_node *node = node_find(p->entry, key);
     char prefix[PREFIX_SIZE], text[TEXT_SIZE];
     struct config_scope scope = scope_of(config, p, prefix, err);
     va_list ap;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "config/source.h"
 #include "config/yaml.h"
 
@@ -26,9 +27,39 @@ static const struct muster_option plugin_options[] = {
     {ENTRY(MUSTER_T_INT, "lanes", lanes, "Instances that share the tenants."), .def = "1", .min = 1,
      .max = 64},
     {ENTRY(MUSTER_T_ENUM, "isolation", isolation,
-           "In the broker (none, for built-ins) or in a child (process)."),
+           "In the broker (none, for a name) or in a child (process, for a path)."),
      .choices = "none|process"},
     {ENTRY(MUSTER_T_BOOL, "required", required, "Whether /readyz waits for it."), .def = "true"},
+    {ENTRY(MUSTER_T_LIST, "allow.subscribe", allow.subscribe, "What it may hear beside its own, such as evt.orders.>."),
+     .flags = CONFIG_O_CHILD, .max = 64},
+    {ENTRY(MUSTER_T_LIST, "allow.publish", allow.publish, "What it may send beside events of its own."), .flags = CONFIG_O_CHILD,
+     .max = 64},
+    {ENTRY(MUSTER_T_LIST, "allow.capabilities", allow.capabilities, "Of cross_tenant, stream, system."), .flags = CONFIG_O_CHILD,
+     .max = 8},
+    {ENTRY(MUSTER_T_LIST, "allow.tenants", allow.tenants, "The tenants that it sees; all by default."), .flags = CONFIG_O_CHILD,
+     .max = 10000},
+    {ENTRY(MUSTER_T_BOOL, "allow.network", allow.network, "Whether it may make connections of its own."), .flags = CONFIG_O_CHILD},
+    {ENTRY(MUSTER_T_LIST, "allow.read", allow.read, "Files and folders that it may read."), .flags = CONFIG_O_CHILD | CONFIG_O_PATH,
+     .max = 64},
+    {ENTRY(MUSTER_T_LIST, "allow.write", allow.write, "Files and folders that it may write."), .flags = CONFIG_O_CHILD | CONFIG_O_PATH,
+     .max = 64},
+    {ENTRY(MUSTER_T_BYTES, "limits.memory", limits.memory, "Memory that it may take."), .flags = CONFIG_O_CHILD, .def = "256MiB",
+     .min = INT64_C(32) << 20, .max = INT64_C(1) << 40},
+    {ENTRY(MUSTER_T_INT, "limits.files", limits.files, "Descriptors that it may have open."), .flags = CONFIG_O_CHILD, .def = "256",
+     .min = 32, .max = 1 << 20},
+    {ENTRY(MUSTER_T_FLOAT, "limits.cpu", limits.cpu, "Cores that it may use."), .flags = CONFIG_O_CHILD, .def = "1", .max = 64},
+    {ENTRY(MUSTER_T_INT, "limits.messages", limits.messages, "Messages of 4 KiB that it may send in a second; 0: no limit."),
+     .flags = CONFIG_O_CHILD, .def = "10000", .max = 100000000},
+    {ENTRY(MUSTER_T_STRING, "user", user, "Whom it runs as, where the broker is root; by default a number of its own."),
+     .flags = CONFIG_O_CHILD, .min = 1, .max = 64},
+    {ENTRY(MUSTER_T_STRING, "postgres.dsn", postgres.dsn, "Connection string of its own role, for sql and postgres."),
+     .flags = CONFIG_O_CHILD},
+    {ENTRY(MUSTER_T_STRING, "postgres.dsn_file", postgres.dsn_file, "File with it in its first line, as muster plugin role writes it."),
+     .flags = CONFIG_O_CHILD},
+    {ENTRY(MUSTER_T_DURATION_NS, "restart.delay", restart.delay_ns, "Before it is started again; doubles with each time."),
+     .flags = CONFIG_O_CHILD, .def = "1s", .min = INT64_C(100000000), .max = INT64_C(3600000000000)},
+    {ENTRY(MUSTER_T_DURATION_NS, "restart.max_delay", restart.max_delay_ns, "The longest of these."), .flags = CONFIG_O_CHILD, .def = "1m",
+     .min = INT64_C(100000000), .max = INT64_C(3600000000000)},
     {ENTRY(CONFIG_T_NODE, "config", config, "The plugin's own settings.")},
 };
 
@@ -95,6 +126,47 @@ struct config_table config_host_table(void)
     return CONFIG_TABLE(host_options);
 }
 
+static struct config_plugin copy_plugin(const struct host_plugin *from, const struct config_node *entry)
+{
+    return (struct config_plugin){
+        .name = from->name,
+        .path = from->path,
+        .instance = from->instance,
+        .lanes = from->lanes,
+        .isolation = from->isolation,
+        .required = from->required,
+        .allow = {.subscribe = from->allow.subscribe,
+                  .publish = from->allow.publish,
+                  .capabilities = from->allow.capabilities,
+                  .tenants = from->allow.tenants,
+                  .read = from->allow.read,
+                  .write = from->allow.write,
+                  .network = from->allow.network},
+        .limits = {.memory = from->limits.memory, .files = from->limits.files, .cpu = from->limits.cpu, .messages = from->limits.messages},
+        .user = from->user,
+        .postgres = {.dsn = from->postgres.dsn, .dsn_file = from->postgres.dsn_file},
+        .restart = {.delay_ns = from->restart.delay_ns, .max_delay_ns = from->restart.max_delay_ns},
+        .config = from->config,
+        .entry = entry,
+    };
+}
+
+/* Of the instance's name, so that it stays the same; the next one that is free where two come out alike. */
+static uint32_t number_of(const struct config_plugin *plugins, size_t i)
+{
+    uint32_t number = (uint32_t)(hash_bytes(plugins[i].instance, strlen(plugins[i].instance)) % CONFIG_N_NUMBERS);
+
+    for (size_t j = 0; j < i;) {
+        bool taken = plugins[j++].number == number;
+
+        if (taken) {
+            number = (number + 1) % CONFIG_N_NUMBERS;
+            j = 0;
+        }
+    }
+    return number;
+}
+
 /* Entries of the table and nodes of the list are in step: the table was bound from that list. */
 static int copy_plugins(struct config *c, struct config_tree *tree)
 {
@@ -106,17 +178,12 @@ static int copy_plugins(struct config *c, struct config_tree *tree)
     c->plugins = tree_alloc(tree, c->n_plugins, sizeof *c->plugins);
     if (!c->plugins)
         return MUSTER_ENOMEM;
-    for (size_t i = 0; i < c->n_plugins; i++, at = at->next)
-        c->plugins[i] = (struct config_plugin){
-            .name = from[i].name,
-            .path = from[i].path,
-            .instance = from[i].instance,
-            .lanes = from[i].lanes,
-            .isolation = from[i].isolation,
-            .required = from[i].required,
-            .config = from[i].config,
-            .entry = at,
-        };
+    if (c->n_plugins > CONFIG_N_NUMBERS)
+        return MUSTER_ENOMEM;
+    for (size_t i = 0; i < c->n_plugins; i++, at = at->next) {
+        c->plugins[i] = copy_plugin(&from[i], at);
+        c->plugins[i].number = number_of(c->plugins, i);
+    }
     return 0;
 }
 
@@ -164,6 +231,7 @@ static int make_config(struct config_tree *tree, struct config **ret_config)
         return MUSTER_ENOMEM;
     }
     c->tree = tree;
+    atomic_store(&tree->refs, 1);
     *ret_config = c;
     return 0;
 }
@@ -219,10 +287,15 @@ int config_load(const char *file, struct config **ret_config, struct config_erro
     return failed;
 }
 
-void config_free(struct config *config)
+void config_ref(const struct config *config)
 {
-    if (!config)
+    atomic_fetch_add(&config->tree->refs, 1);
+}
+
+void config_free(const struct config *config)
+{
+    if (!config || atomic_fetch_sub(&config->tree->refs, 1) > 1)
         return;
     tree_free(config->tree);
-    free(config);
+    free((void *)config);
 }

@@ -16,6 +16,21 @@ struct host_plugin {
     int32_t isolation; /* CONFIG_ISOLATION_*, the order of the choices */
     int32_t required;
     const struct config_node *config;
+    struct {
+        struct muster_list subscribe, publish, capabilities, tenants, read, write;
+        int32_t network;
+    } allow;
+    struct {
+        int64_t memory, files, messages;
+        double cpu;
+    } limits;
+    const char *user;
+    struct {
+        const char *dsn, *dsn_file;
+    } postgres;
+    struct {
+        int64_t delay_ns, max_delay_ns;
+    } restart;
 };
 
 struct config_host {

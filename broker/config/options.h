@@ -18,7 +18,10 @@ enum {
     CONFIG_T_ENTRIES = 0x100, /* struct muster_map without keys: a list of maps with the keys of `fields` */
     CONFIG_T_NODE,            /* const struct config_node *: a map kept for later */
 };
-enum { CONFIG_O_PATH = 1u << 30 }; /* STRING: a path, seen from the file's folder */
+enum {
+    CONFIG_O_PATH = 1u << 30,  /* STRING, or each of a LIST: a path, seen from the file's folder */
+    CONFIG_O_CHILD = 1u << 29, /* of a plugin in a child alone */
+};
 enum { CONFIG_MAX_KEY = 200 };     /* of an option's key and of a key in a file, in bytes */
 
 struct config_table {
@@ -47,6 +50,8 @@ bool table_name_at(const struct config_table *t, const char *prefix, uint32_t i,
 bool option_choice(const char **at, const char **ret_choice, size_t *ret_len);
 /* What a value of this type looks like ("a duration such as 5s"), for messages. */
 void option_expected(struct buf *out, const struct muster_option *o);
+/* Of the member that an option of this type fills in, as plugin.h tells it. */
+size_t option_size(uint32_t type);
 /* Check a plugin's table against its config struct of size bytes. NULL, or what is wrong; *ret_key names the
  * option then. */
 const char *table_fault(const struct config_table *t, size_t size, const char **ret_key);

@@ -121,3 +121,32 @@ bool config_position(const struct config *config, const struct config_plugin *p,
     len = snprintf(out, 256, "%s:%u:%u", config->file, node->key_line, node->key_column);
     return len > 0 && len < 256;
 }
+
+struct positions {
+    const char *file;
+    config_position_fn fn;
+    void *arg;
+};
+
+/* Keys with dots of their own are paths too: that is how config_position() finds them. */
+static void tell_positions(const struct positions *to, const struct config_node *map, const char *prefix)
+{
+    for (const struct config_node *at = map->first; at && map->kind == CONFIG_MAP; at = at->next) {
+        char key[512], position[256];
+        int key_len = snprintf(key, sizeof key, "%s%s%s", prefix, *prefix ? "." : "", at->key);
+        int len = snprintf(position, sizeof position, "%s:%u:%u", to->file, at->key_line, at->key_column);
+
+        if (key_len < (int)sizeof key && len < (int)sizeof position) {
+            to->fn(to->arg, key, position);
+            tell_positions(to, at, key);
+        }
+    }
+}
+
+void config_positions(const struct config *config, const struct config_plugin *p, config_position_fn fn, void *arg)
+{
+    const struct positions to = {config->file, fn, arg};
+
+    if (p->config)
+        tell_positions(&to, p->config, "");
+}

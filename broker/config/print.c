@@ -304,7 +304,7 @@ void print_setting(const struct muster_option *o, const void *at, struct buf *ou
 }
 
 /* Keys with dots are printed as the maps they stand for. Text that is not set and has no default is left
- * out. */
+ * out, and so is what is of a plugin in a child alone. */
 static void print_name(struct printer *p, const struct config_table *t, uint32_t i, const void *base,
                        const struct print_at *where)
 {
@@ -315,6 +315,8 @@ static void print_name(struct printer *p, const struct config_table *t, uint32_t
 
     if (!where->name.is_group && o.type == MUSTER_T_STRING && !*(const char *const *)at)
         return;
+    if ((o.flags & CONFIG_O_CHILD) && p->plugin && p->plugin->isolation != CONFIG_ISOLATION_PROCESS)
+        return; /* it would be refused there */
     (void)snprintf(key, sizeof key, "%.*s", (int)where->name.len, where->name.text);
     print_key(p->out, key, where->indent);
     if (!where->name.is_group) {

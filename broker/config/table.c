@@ -117,8 +117,7 @@ void option_expected(struct buf *out, const struct muster_option *o)
         buf_puts(out, words[o->type]);
 }
 
-/* Of the member that an option fills in, as plugin.h tells it. */
-static size_t size_of(uint32_t type)
+size_t option_size(uint32_t type)
 {
     switch (type) {
     case MUSTER_T_BOOL:
@@ -163,7 +162,7 @@ static const char *option_fault(const struct muster_option *o, size_t size)
         return "its default is not UTF-8";
     if (o->type > MUSTER_T_MAP)
         return "its type is not known to this broker";
-    need = size_of(o->type);
+    need = option_size(o->type);
     if (size < need || o->offset > size - need || o->offset % (need < 8 ? need : 8) != 0)
         return "its offset does not fit the config struct";
     if (o->type == MUSTER_T_ENUM && (!o->choices || !*o->choices))

@@ -10,6 +10,7 @@
 #ifndef MUSTER_CONFIG_TREE_H
 #define MUSTER_CONFIG_TREE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -38,6 +39,7 @@ struct config_node {
 };
 
 struct config_tree {
+    atomic_int refs; /* of the struct config that it belongs to */
     char *file;   /* as given; NULL: there is none */
     char *folder; /* of the file, absolute; relative paths begin here */
     struct config_node *root;

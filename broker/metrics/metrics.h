@@ -18,6 +18,7 @@
 #define MUSTER_METRICS_METRICS_H
 
 #include <muster/plugin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -74,6 +75,19 @@ void metric_add(struct metric *metric, const char *value, int64_t by);
 void metric_set(struct metric *metric, const char *value, int64_t to); /* of a gauge */
 /* Of a histogram; below zero counts as zero. */
 void metric_observe(struct metric *metric, int64_t ns);
+
+/* Where metric_drain() hands what has gathered. value NULL: the metric has no label, "other" is what did not fit. False: it cannot be taken
+ * now, and stays. */
+struct metrics_sink {
+    bool (*number)(void *arg, const char *value, int64_t number);
+    bool (*histogram)(void *arg, const uint64_t *counts, size_t n_counts, int64_t sum_ns);
+    void *arg;
+};
+/* Hand over what was added to a counter or observed since the last time, or each value of a gauge, so that it can be told to another
+ * registry. False: not all of it was taken. One thread at a time; others may add meanwhile. */
+bool metric_drain(struct metric *metric, const struct metrics_sink *sink);
+/* Add what metric_drain() told of a histogram. MUSTER_EINVAL: it is none, or has other buckets. */
+int metric_merge(struct metric *metric, const uint64_t *counts, size_t n_counts, int64_t sum_ns);
 
 /* Append the whole page. */
 void metrics_render(const struct metrics *m, struct buf *out);

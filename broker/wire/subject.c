@@ -49,6 +49,18 @@ static bool next_sender(struct cursor *c, struct text *ret_token)
            (name_is_public(ret_token->s, ret_token->len) || text_is(*ret_token, "_muster"));
 }
 
+/* Who asks a service and is answered: an agent, or a plugin of a broker. */
+static bool next_asker(struct cursor *c, struct text *ret_token)
+{
+    const size_t len = sizeof SUBJECT_PLUGIN_PREFIX - 1;
+
+    if (!next(c, ret_token) || !name_is_legal(ret_token->s, ret_token->len))
+        return false;
+    if (ret_token->len > len && memcmp(ret_token->s, SUBJECT_PLUGIN_PREFIX, len) == 0)
+        return name_is_public(ret_token->s + len, ret_token->len - len);
+    return name_is_public(ret_token->s, ret_token->len);
+}
+
 /* The token that stands for an id: the id where it is a name (also one that begins with '_'), or
  * its hash. */
 static bool next_key(struct cursor *c, struct text *ret_token)
@@ -81,14 +93,14 @@ static bool take_rest(struct cursor *c, struct text *ret_rest)
 /* Below: one function a row of the table; each takes what stands behind the kind's token. */
 static bool parse_rpc(struct cursor *c, struct subject *s)
 {
-    if (!next_name(c, &s->agent) || !next_name(c, &s->service) || !next_name(c, &s->verb))
+    if (!next_asker(c, &s->agent) || !next_name(c, &s->service) || !next_name(c, &s->verb))
         return false;
     return c->done || next_key(c, &s->ref);
 }
 
 static bool parse_box(struct cursor *c, struct subject *s)
 {
-    return next_name(c, &s->agent) && take_rest(c, &s->rest);
+    return next_asker(c, &s->agent) && take_rest(c, &s->rest);
 }
 
 static bool parse_all(struct cursor *c, struct subject *s)
@@ -207,7 +219,7 @@ int subject_parse_asker(const char *root, const char *text, size_t len, struct s
     struct text first, kind;
 
     if (!next(&c, &first) || !text_is(first, root) || !next_name(&c, &s.tenant) ||
-        !next(&c, &kind) || !text_is(kind, kind_names[SUBJECT_RPC]) || !next_name(&c, &s.agent))
+        !next(&c, &kind) || !text_is(kind, kind_names[SUBJECT_RPC]) || !next_asker(&c, &s.agent))
         return MUSTER_EINVAL;
     *ret_subject = s;
     return 0;

@@ -17,8 +17,8 @@
 #include "wire/text.h"
 
 enum {
-    SUBJECT_RPC,   /* R.T.rpc.<agent>.<service>.<verb>[.<ref>] */
-    SUBJECT_BOX,   /* R.T.box.<agent>.<rest> */
+    SUBJECT_RPC,   /* R.T.rpc.<agent>.<service>.<verb>[.<ref>]; agent may be a plugin, as which no agent can be named */
+    SUBJECT_BOX,   /* R.T.box.<agent>.<rest>; likewise */
     SUBJECT_ALL,   /* R.T.all.<agent>.<verb>: the type is in verb */
     SUBJECT_TO,    /* R.T.to.<target>.<agent>.<verb> */
     SUBJECT_GRP,   /* R.T.grp.<target>.<agent>.<verb> */
@@ -30,6 +30,8 @@ enum {
     SUBJECT_SUB,   /* R.T.sub.<target>.<ref> */
     SUBJECT_IN,    /* R._in.T.<rest>, what streams capture */
 };
+
+#define SUBJECT_PLUGIN_PREFIX "_p_" /* and the plugin's name: a plugin as one who asks services */
 
 enum { SUBJECT_MAX = 1024 }; /* bytes; longer ones are malformed */
 
