@@ -1,4 +1,4 @@
-/* The two links, open calls and subscriptions; see bus.h. */
+/* The links, open calls and subscriptions; see bus.h. */
 #include "bus/bus.h"
 
 #include <pthread.h>
@@ -13,7 +13,8 @@
 #include "base/log.h"
 #include "bus/link.h"
 
-enum { MAX_CALLS = 1 << 16, MAX_PENDING_MSGS = 1 << 16, MAX_PENDING_BYTES = 64 << 20 };
+enum { MAX_REPLY = 352 };
+enum { MAX_CALLS = 1 << 16, MAX_PENDING_MSGS = 1 << 16, MAX_PENDING_BYTES = 64 << 20, SYSTEM_OUT_MSGS = 1024, MAX_ANSWERS = 1024 };
 
 /* One open call. Owned by the table until it completes, then by the lane. */
 struct call {
@@ -21,9 +22,10 @@ struct call {
     struct bus_call how;
     int64_t deadline_ns;
     int link, code;
+    uint32_t n_answers; /* of many; the lock guards it */
     uint32_t slot;
     natsMsg *answer;
-    char prefix[]; /* of its reply subject, with the dot: an agent answers for itself only */
+    char reply[MAX_REPLY]; /* where it is answered, and nowhere else: the subject says who did, and one call's says nothing of another's */
 };
 
 /* One reference for being in the list, one for each of the library's subscriptions whose functions may still run. */
@@ -34,7 +36,7 @@ struct subscription {
     struct bus_sub how;
     struct bus *bus;
     atomic_int refs;
-    natsSubscription *sub; /* link thread of BUS_LIVE only */
+    natsSubscription *sub; /* the link's thread only */
 };
 
 struct side { /* what a link's hooks need to know */
@@ -42,7 +44,7 @@ struct side { /* what a link's hooks need to know */
     int index;
     struct link *link;
     char id[CLOCK_UUID_SIZE]; /* last token but one of the reply subjects */
-    natsSubscription *inboxes[2]; /* link thread only */
+    natsSubscription *inboxes[1 + BUS_N_ANSWERS]; /* link thread only */
 };
 
 struct bus {
@@ -63,7 +65,7 @@ struct bus {
     pthread_cond_t detached;
 };
 
-static const char *const link_names[] = {"bulk", "live"};
+static const char *const link_names[] = {"bulk", "live", "system"};
 
 /* ---- open calls ---------------------------------------------------------------------------------------------------- */
 
@@ -122,6 +124,44 @@ static bool is_of_owner(const struct call *c, const void *arg)
     return c->how.owner == arg;
 }
 
+/* One answer of many, on its way to the lane: before what ends the call, which is pushed behind it. */
+struct answer {
+    struct lane_item item;
+    bus_reply_fn fn;
+    void *arg;
+    natsMsg *msg;
+};
+
+static void drop_answer(struct lane_item *item)
+{
+    struct answer *a = (struct answer *)item;
+
+    natsMsg_Destroy(a->msg);
+    free(a);
+}
+
+static void run_answer(struct lane_item *item)
+{
+    struct answer *a = (struct answer *)item;
+
+    a->fn(a->arg, 0, (const struct bus_msg *)a->msg);
+    drop_answer(item);
+}
+
+/* The lock is held. */
+static void add_answer_locked(struct call *c, natsMsg *msg)
+{
+    struct answer *a = c->n_answers < MAX_ANSWERS ? malloc(sizeof *a) : NULL;
+
+    if (!a) {
+        natsMsg_Destroy(msg);
+        return;
+    }
+    c->n_answers++;
+    *a = (struct answer){{.run = run_answer, .drop = drop_answer}, c->how.fn, c->how.arg, msg};
+    lane_push(c->how.lane, &a->item);
+}
+
 /* A NATS status message "503" says that nobody listens (ADR-4). */
 static int answer_code(natsMsg *msg)
 {
@@ -145,9 +185,11 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
     link_count_received(side->link);
     pthread_mutex_lock(&b->lock);
     c = slot < b->n_slots && b->generations[slot] == generation ? b->calls[slot] : NULL;
-    if (c && strncmp(subject, c->prefix, strlen(c->prefix)) != 0)
+    if (c && strcmp(subject, c->reply) != 0)
         c = NULL; /* somebody else's word: agents write under their own names only */
-    if (c) {
+    if (c && c->how.many && !code) {
+        add_answer_locked(c, msg);
+    } else if (c) {
         if (code) {
             natsMsg_Destroy(msg);
             msg = NULL;
@@ -187,8 +229,21 @@ static bool grow_slots(struct bus *b)
     return true;
 }
 
-/* Give the call a slot; *ret_id is the last token of its reply subject. */
-static int open_call(struct bus *b, struct call *c, unsigned long *ret_id)
+enum { MAX_LAST_TOKEN = 48 };
+
+/* Who was asked once must not be able to answer what others are asked: what the server keeps agents from needs no secret. */
+static void put_last_token(struct call *c, unsigned long id)
+{
+    size_t len = strlen(c->reply);
+
+    if (c->how.answers)
+        (void)snprintf(c->reply + len, sizeof c->reply - len, "%lu-%016llx", id, (unsigned long long)clock_random());
+    else
+        (void)snprintf(c->reply + len, sizeof c->reply - len, "%lu", id);
+}
+
+/* Give the call a slot, and its reply subject a last token that finds it. */
+static int open_call(struct bus *b, struct call *c)
 {
     int err = 0;
 
@@ -200,7 +255,7 @@ static int open_call(struct bus *b, struct call *c, unsigned long *ret_id)
         c->slot = b->free_slots[--b->n_free];
         b->calls[c->slot] = c;
         b->generations[c->slot] = ++b->generation;
-        *ret_id = (unsigned long)b->generation * MAX_CALLS + c->slot;
+        put_last_token(c, (unsigned long)b->generation * MAX_CALLS + c->slot);
     }
     pthread_mutex_unlock(&b->lock);
     return err;
@@ -282,39 +337,36 @@ int bus_send(struct bus *b, int link, const struct bus_out *out)
     return send_with_reply(b, link, out, out->reply);
 }
 
-enum { MAX_PREFIX = 320 };
-
 static struct call *call_new(const struct side *side, const struct bus_call *how)
 {
-    char prefix[MAX_PREFIX];
-    int n = snprintf(prefix, sizeof prefix, "%s.%s.", how->answers ? how->answers : "_INBOX", side->id);
-    struct call *c = n < MAX_PREFIX ? calloc(1, sizeof *c + (size_t)n + 1) : NULL;
+    struct call *c = calloc(1, sizeof *c);
 
     if (!c)
         return NULL;
     *c = (struct call){.item = {.run = run_call}, .how = *how, .link = side->index};
     c->deadline_ns = clock_now_ns() + how->timeout_ns;
-    memcpy(c->prefix, prefix, (size_t)n + 1);
-    return c;
+    if (snprintf(c->reply, sizeof c->reply, "%s.%s.", how->answers ? how->answers : "_INBOX", side->id) < MAX_REPLY - MAX_LAST_TOKEN)
+        return c;
+    free(c);
+    return NULL;
 }
 
 int bus_request(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
 {
     struct call *c = call_new(&b->sides[link], how);
-    char reply[MAX_PREFIX + 24];
-    unsigned long id;
+    char reply[MAX_REPLY];
     uint32_t slot;
     int err;
 
     if (!c)
         return MUSTER_ENOMEM;
-    err = open_call(b, c, &id);
+    err = open_call(b, c);
     if (err) {
         free(c);
         return err;
     }
-    slot = (uint32_t)(id % MAX_CALLS);
-    (void)snprintf(reply, sizeof reply, "%s%lu", c->prefix, id);
+    slot = c->slot; /* it may be completed, and gone, from now on */
+    memcpy(reply, c->reply, sizeof reply);
     err = send_with_reply(b, link, out, reply);
     if (!err || !withdraw_call(b, c, slot))
         return 0;
@@ -347,13 +399,18 @@ static void unref(struct subscription *s)
     free(s);
 }
 
+static int link_of(const struct subscription *s)
+{
+    return s->how.system ? BUS_SYSTEM : BUS_LIVE;
+}
+
 static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
 {
     struct subscription *s = arg;
 
     (void)nc;
     (void)sub;
-    link_count_received(s->bus->sides[BUS_LIVE].link);
+    link_count_received(s->bus->sides[link_of(s)].link);
     s->how.fn(s->how.arg, (struct bus_msg *)msg);
 }
 
@@ -410,11 +467,22 @@ static void detach(struct subscription *s)
     s->sub = NULL;
 }
 
-static struct subscription *take_dead(struct bus *b)
+/* Those of a link, or of all. */
+static struct subscription *take_dead(struct bus *b, int link)
 {
-    struct subscription *dead = b->dead;
+    struct subscription *dead = NULL;
 
-    b->dead = NULL;
+    for (struct subscription **at = &b->dead; *at;) {
+        struct subscription *s = *at;
+
+        if (link != BUS_N_LINKS && link_of(s) != link) {
+            at = &s->next;
+            continue;
+        }
+        *at = s->next;
+        s->next = dead;
+        dead = s;
+    }
     return dead;
 }
 
@@ -436,12 +504,10 @@ static void on_resync(void *arg, natsConnection *nc)
     struct bus *b = side->bus;
     struct subscription *dead;
 
-    if (side->index != BUS_LIVE)
-        return;
     pthread_mutex_lock(&b->lock);
-    dead = take_dead(b);
+    dead = take_dead(b, side->index);
     for (struct subscription *s = b->subs; s; s = s->next)
-        if (!s->sub)
+        if (!s->sub && link_of(s) == side->index)
             (void)attach(nc, s); /* was logged; the connection's end, which is near, makes it good */
     pthread_mutex_unlock(&b->lock);
     drop_all(dead);
@@ -450,14 +516,19 @@ static void on_resync(void *arg, natsConnection *nc)
 /* The lock is held. */
 static natsStatus attach_inboxes(struct side *side, natsConnection *nc)
 {
-    const char *const prefixes[] = {"_INBOX", side->bus->options.answers};
-    char pattern[MAX_PREFIX];
+    const struct bus_options *options = &side->bus->options;
+    int n = side->index == BUS_SYSTEM ? 1 : 1 + BUS_N_ANSWERS; /* nobody answers a plugin there */
+    char pattern[MAX_REPLY];
     natsStatus status = NATS_OK;
 
-    for (int i = 0; status == NATS_OK && i < 2 && prefixes[i]; i++) {
+    for (int i = 0; status == NATS_OK && i < n; i++) {
+        const char *prefix = i ? options->answers[i - 1] : "_INBOX";
+
+        if (!prefix)
+            break;
         natsSubscription_Destroy(side->inboxes[i]);
         side->inboxes[i] = NULL;
-        (void)snprintf(pattern, sizeof pattern, "%s.%s.*", prefixes[i], side->id);
+        (void)snprintf(pattern, sizeof pattern, "%s.%s.*", prefix, side->id);
         status = natsConnection_Subscribe(&side->inboxes[i], nc, pattern, on_inbox, side);
         if (status == NATS_OK)
             status = adopt(side->bus, side->inboxes[i], on_inbox_complete, side->bus);
@@ -473,7 +544,9 @@ static natsStatus on_connected(void *arg, natsConnection *nc)
 
     pthread_mutex_lock(&b->lock);
     status = attach_inboxes(side, nc);
-    for (struct subscription *s = b->subs; s && side->index == BUS_LIVE; s = s->next) {
+    for (struct subscription *s = b->subs; s; s = s->next) {
+        if (link_of(s) != side->index)
+            continue;
         detach(s); /* from the connection that was */
         if (status == NATS_OK)
             status = attach(nc, s);
@@ -484,10 +557,11 @@ static natsStatus on_connected(void *arg, natsConnection *nc)
 
 int bus_subscribe(struct bus *b, const struct bus_sub *how, uint64_t *ret_id)
 {
-    struct subscription *s = calloc(1, sizeof *s);
+    int link = how->system ? BUS_SYSTEM : BUS_LIVE;
+    struct subscription *s = b->sides[link].link ? calloc(1, sizeof *s) : NULL;
 
     if (!s)
-        return MUSTER_ENOMEM;
+        return b->sides[link].link ? MUSTER_ENOMEM : MUSTER_ELINK;
     *s = (struct subscription){
         .subject = strdup(how->subject), .queue = how->queue ? strdup(how->queue) : NULL, .how = *how, .bus = b, .refs = 1};
     if (!s->subject || (how->queue && !s->queue)) {
@@ -501,13 +575,14 @@ int bus_subscribe(struct bus *b, const struct bus_sub *how, uint64_t *ret_id)
     b->subs = s;
     *ret_id = s->id;
     pthread_mutex_unlock(&b->lock);
-    link_resync(b->sides[BUS_LIVE].link);
+    link_resync(b->sides[link].link);
     return 0;
 }
 
 void bus_unsubscribe(struct bus *b, uint64_t id)
 {
     struct subscription **at, *s;
+    int link = BUS_LIVE;
 
     pthread_mutex_lock(&b->lock);
     for (at = &b->subs; *at && (*at)->id != id; at = &(*at)->next)
@@ -517,9 +592,10 @@ void bus_unsubscribe(struct bus *b, uint64_t id)
         *at = s->next;
         s->next = b->dead;
         b->dead = s;
+        link = link_of(s);
     }
     pthread_mutex_unlock(&b->lock);
-    link_resync(b->sides[BUS_LIVE].link);
+    link_resync(b->sides[link].link);
 }
 
 /* ---- life ---------------------------------------------------------------------------------------------------------- */
@@ -538,6 +614,14 @@ static void on_writable(void *arg)
     struct side *side = arg;
 
     side->bus->options.on_writable(side->bus->options.arg, side->index);
+}
+
+static void on_pressure(void *arg, bool on)
+{
+    struct side *side = arg;
+
+    if (side->bus->options.on_pressure)
+        side->bus->options.on_pressure(side->bus->options.arg, side->index, on);
 }
 
 static void on_tick(void *arg, int64_t now_ns)
@@ -559,12 +643,19 @@ static void on_tick(void *arg, int64_t now_ns)
 static int open_side(struct bus *b, int index)
 {
     struct side *side = &b->sides[index];
-    struct link_hooks hooks = {on_connected, on_resync, on_state, on_writable, on_tick, side};
+    struct link_hooks hooks = {on_connected, on_resync, on_state, on_writable, on_pressure, on_tick, side};
+    struct bus_options options = b->options;
 
     clock_uuid7(side->id);
     side->bus = b;
     side->index = index;
-    return link_open(&b->options, link_names[index], &hooks, &side->link);
+    if (index == BUS_SYSTEM) {
+        options.creds = options.system->creds;
+        options.user = options.system->user;
+        options.password = options.system->password;
+        options.max_out_msgs = SYSTEM_OUT_MSGS;
+    }
+    return link_open(&options, link_names[index], &hooks, &side->link);
 }
 
 int bus_open(const struct bus_options *options, struct bus **ret_bus)
@@ -579,7 +670,8 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus)
     if (nats_Open(-1) != NATS_OK || nats_SetMessageDeliveryPoolSize(2) != NATS_OK)
         err = MUSTER_ENOMEM;
     for (int i = 0; !err && i < BUS_N_LINKS; i++)
-        err = open_side(b, i);
+        err = i == BUS_SYSTEM && !options->system ? 0 : open_side(b, i);
+    b->options.system = NULL; /* its strings were copied */
     if (err) {
         bus_close(b, 0);
         return err;
@@ -607,12 +699,12 @@ void bus_close(struct bus *b, int64_t timeout_ns)
         if (b->sides[i].link)
             link_drain(b->sides[i].link, timeout_ns);
         link_stop(b->sides[i].link);
-        for (int k = 0; k < 2; k++)
+        for (int k = 0; k < 1 + BUS_N_ANSWERS; k++)
             natsSubscription_Destroy(b->sides[i].inboxes[k]);
     }
     pthread_mutex_lock(&b->lock);
     subs = b->subs;
-    dead = take_dead(b);
+    dead = take_dead(b, BUS_N_LINKS);
     b->subs = NULL;
     pthread_mutex_unlock(&b->lock);
     drop_all(subs);
@@ -631,7 +723,12 @@ void bus_close(struct bus *b, int64_t timeout_ns)
 
 bool bus_is_up(const struct bus *b, int link)
 {
-    return link_is_up(b->sides[link].link);
+    return b->sides[link].link && link_is_up(b->sides[link].link);
+}
+
+int bus_where(const struct bus *b, int link, char server[BUS_SERVER_SIZE], uint64_t *ret_client)
+{
+    return b->sides[link].link ? link_where(b->sides[link].link, server, ret_client) : MUSTER_ELINK;
 }
 
 bool bus_is_starved(struct bus *b, int link)
@@ -641,10 +738,12 @@ bool bus_is_starved(struct bus *b, int link)
     pthread_mutex_lock(&b->lock);
     starved = b->calls_starved;
     pthread_mutex_unlock(&b->lock);
-    return starved || link_is_starved(b->sides[link].link);
+    return starved || (b->sides[link].link && link_is_starved(b->sides[link].link));
 }
 
 void bus_counters(const struct bus *b, int link, struct bus_counters *ret)
 {
-    link_counters(b->sides[link].link, ret);
+    *ret = (struct bus_counters){0};
+    if (b->sides[link].link)
+        link_counters(b->sides[link].link, ret);
 }

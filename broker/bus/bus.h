@@ -1,6 +1,6 @@
 /*
- * bus/bus.h - the broker's two NATS links: BUS_BULK for what streams into JetStream, BUS_LIVE for requests, answers and notices,
- * so that an answer never queues behind megabytes of backlog.
+ * bus/bus.h - the broker's NATS links: BUS_BULK for what streams into JetStream, BUS_LIVE for requests, answers and notices, so that
+ * an answer never queues behind megabytes of backlog; and BUS_SYSTEM, in the system account, where somebody wants it.
  *
  * Shape    Each link is one connection, one bounded outbox and one thread that alone calls into the NATS library (link.c). Nothing
  *          here blocks its caller. A link that is away is connected again with jitter, for ever; subscriptions come back with it.
@@ -18,10 +18,17 @@
 
 #include "core/lane.h"
 
-enum { BUS_BULK, BUS_LIVE, BUS_N_LINKS };
+enum { BUS_BULK, BUS_LIVE, BUS_SYSTEM, BUS_N_LINKS };
+enum { BUS_N_ANSWERS = 2 };
 
 struct bus;
 struct bus_msg; /* a received message; owned by who got it, released by bus_msg_free() */
+
+/* Who a link is. */
+struct bus_login {
+    const char *creds;           /* path, or NULL */
+    const char *user, *password; /* of a static server, or NULL */
+};
 
 struct bus_options {
     const char *const *urls;
@@ -29,12 +36,15 @@ struct bus_options {
     const char *name;                      /* of the connections, for people */
     const char *creds;                     /* path, or NULL */
     const char *user, *password;           /* of a static server, or NULL */
+    const struct bus_login *system; /* in the system account; NULL: there is no BUS_SYSTEM, and what is sent there gets MUSTER_ELINK */
     const char *tls_ca, *tls_cert, *tls_key;
-    const char *answers;                   /* pattern of the prefixes that calls may give; NULL: they give none */
+    const char *answers[BUS_N_ANSWERS];    /* patterns of the prefixes that calls may give; NULL: one less */
     uint32_t max_out_msgs;                 /* an outbox's bounds */
     size_t max_out_bytes;
     void (*on_link)(void *arg, int link, bool up, const char *reason); /* on the link's thread; must not block */
     void (*on_writable)(void *arg, int link);                          /* likewise */
+    /* The outbox has become four fifths full; or half of it is free again. Likewise; NULL: nobody wants to know. */
+    void (*on_pressure)(void *arg, int link, bool on);
     void *arg;
 };
 
@@ -54,6 +64,9 @@ bool bus_is_up(const struct bus *bus, int link);
 /* True while on_writable is due because somebody got MUSTER_EAGAIN. */
 bool bus_is_starved(struct bus *bus, int link);
 void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
+enum { BUS_SERVER_SIZE = 64 };
+/* Which client of which server a link is. MUSTER_ELINK: it is away. */
+int bus_where(const struct bus *bus, int link, char server[BUS_SERVER_SIZE], uint64_t *ret_client);
 
 struct bus_out {
     const char *subject, *reply; /* reply may be NULL */
@@ -74,13 +87,15 @@ typedef void (*bus_reply_fn)(void *arg, int code, const struct bus_msg *msg);
 struct bus_call {
     struct lane *lane; /* where fn runs */
     const void *owner; /* for bus_cancel() */
-    const char *answers; /* where the answer must come from: a prefix that the pattern of the options matches; NULL: the link's
-                          * own inbox, to which agents may not publish */
+    const char *answers; /* where the answer must come to: a prefix that a pattern of the options matches. The whole subject cannot be
+                          * guessed. NULL: the link's own inbox, to which agents may not publish */
     int64_t timeout_ns;
+    bool many; /* fn runs for every answer until the deadline, and then once more with MUSTER_ETIME, which is no fault */
     bus_reply_fn fn;
     void *arg;
 };
-/* Send and wait for one answer. On success fn runs exactly once; on failure not at all. out->reply is ignored. */
+/* Send and wait for one answer, or for many. On success fn runs exactly once with a code or the one answer; on failure not at all.
+ * out->reply is ignored. */
 int bus_request(struct bus *bus, int link, const struct bus_out *out, const struct bus_call *call);
 /* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. bus may be NULL. */
 void bus_cancel(struct bus *bus, const void *owner);
@@ -90,11 +105,12 @@ void bus_cancel_lane(struct bus *bus, const struct lane *lane);
 typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
 struct bus_sub {
     const char *subject, *queue; /* queue NULL: plain */
+    bool system;                 /* on BUS_SYSTEM, not on BUS_LIVE */
     bus_msg_fn fn;
     void (*gone)(void *arg); /* fn will not be called any more: after bus_unsubscribe() or in bus_close(); may be NULL. Any thread */
     void *arg;
 };
-/* Subscribe on BUS_LIVE, now and after each reconnect; before anything that is sent from now on. */
+/* Subscribe, now and after each reconnect; before anything that is sent on the same link from now on. */
 int bus_subscribe(struct bus *bus, const struct bus_sub *how, uint64_t *ret_id);
 /* Returns at once; fn may still be running, or run for what has arrived, until gone() is called. */
 void bus_unsubscribe(struct bus *bus, uint64_t id);

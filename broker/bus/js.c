@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <strings.h>
 
 #include "base/assert.h"
 #include "base/buf.h"
@@ -13,7 +13,7 @@
 
 enum { ERR_WRONG_LAST_SEQUENCE = 10071, ERR_WRONG_LAST_MSG = 10164, MAX_STREAMS = 16384 };
 
-enum kind { OP_INFO, OP_ENSURE, OP_LAST, OP_ACK, OP_LIST };
+enum kind { OP_INFO, OP_ENSURE, OP_MSG, OP_ACK, OP_LIST, OP_PURGE };
 
 /* One operation, perhaps of several requests. Freed when its function has run. */
 struct op {
@@ -24,6 +24,7 @@ struct op {
         js_msg_fn msg;
         js_ack_fn ack;
         js_list_fn list;
+        js_done_fn done;
     } fn;
     void *arg;
     char *stream;
@@ -120,20 +121,6 @@ static int parse(int code, const struct bus_msg *msg, cJSON **ret_root, const ch
     return error ? error_code(error, &seq) : 0;
 }
 
-static int64_t parse_time(const char *s)
-{
-    struct tm tm = {0};
-    const char *rest = strptime(s, "%Y-%m-%dT%H:%M:%S", &tm);
-    int64_t ns = 0, scale = 100000000;
-
-    if (!rest)
-        return 0;
-    if (*rest == '.')
-        for (rest++; *rest >= '0' && *rest <= '9' && scale; rest++, scale /= 10)
-            ns += (*rest - '0') * scale;
-    return (int64_t)timegm(&tm) * CLOCK_S + ns;
-}
-
 static void read_info(const cJSON *root, struct js_info *out)
 {
     const cJSON *state = cJSON_GetObjectItemCaseSensitive(root, "state");
@@ -143,7 +130,7 @@ static void read_info(const cJSON *root, struct js_info *out)
                                              .last_seq = number(state, "last_seq"),
                                              .n_msgs = number(state, "messages"),
                                              .n_bytes = number(state, "bytes"),
-                                             .created_wall_ns = parse_time(text_of(root, "created"))};
+                                             .created_wall_ns = clock_parse_rfc3339(text_of(root, "created"))};
 }
 
 static void finish_info(struct op *op, int code, const cJSON *root, const char *text)
@@ -317,7 +304,7 @@ int js_ensure(const struct js_target *t, const struct js_config *config, js_info
     return err;
 }
 
-/* ---- last messages --------------------------------------------------------------------------------------------------- */
+/* ---- reading messages ------------------------------------------------------------------------------------------------ */
 
 enum { MAX_HEADERS = 64 };
 
@@ -375,7 +362,10 @@ static void give_msg(struct op *op, cJSON *root)
     char *hdrs = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "hdrs"));
     char *data = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "data"));
     struct muster_header headers[MAX_HEADERS];
-    struct js_msg msg = {.subject = text_of(m, "subject"), .seq = number(m, "seq"), .headers = headers};
+    struct js_msg msg = {.subject = text_of(m, "subject"),
+                         .seq = number(m, "seq"),
+                         .headers = headers,
+                         .stored_wall_ns = clock_parse_rfc3339(text_of(m, "time"))};
 
     if (hdrs && base64_decode(hdrs))
         msg.n_headers = split_headers(hdrs, headers);
@@ -384,7 +374,15 @@ static void give_msg(struct op *op, cJSON *root)
     op->fn.msg(op->arg, 0, &msg);
 }
 
-static void on_last(void *arg, int code, const struct bus_msg *msg)
+const char *js_msg_header(const struct js_msg *msg, const char *name)
+{
+    for (uint32_t i = 0; i < msg->n_headers; i++)
+        if (strcasecmp(msg->headers[i].name, name) == 0)
+            return msg->headers[i].value;
+    return NULL;
+}
+
+static void on_msg(void *arg, int code, const struct bus_msg *msg)
 {
     struct op *op = arg;
     const char *text;
@@ -399,19 +397,75 @@ static void on_last(void *arg, int code, const struct bus_msg *msg)
     op_free(op);
 }
 
-int js_last(const struct js_target *t, const char *stream, const char *subject, js_msg_fn fn, void *arg)
+/* body: what is asked for. */
+static int get_msg(const struct js_target *t, const char *stream, const struct buf *body, js_msg_fn fn, void *arg)
 {
-    struct op *op = op_new(OP_LAST, t, stream, arg);
-    struct buf b = {0};
+    struct op *op = buf_failed(body) ? NULL : op_new(OP_MSG, t, stream, arg);
     int err;
 
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.msg = fn;
+    err = ask(op, "STREAM.MSG.GET", body->data, on_msg);
+    if (err)
+        op_free(op);
+    return err;
+}
+
+int js_last(const struct js_target *t, const char *stream, const char *subject, js_msg_fn fn, void *arg)
+{
+    struct buf b = {0};
+    int err;
+
     buf_put_lit(&b, "{\"last_by_subj\":");
     buf_put_json(&b, subject, strlen(subject));
     buf_putc(&b, '}');
-    err = buf_failed(&b) ? MUSTER_ENOMEM : ask(op, "STREAM.MSG.GET", b.data, on_last);
+    err = get_msg(t, stream, &b, fn, arg);
+    buf_done(&b);
+    return err;
+}
+
+int js_next(const struct js_target *t, const char *stream, const char *subject, uint64_t seq, js_msg_fn fn, void *arg)
+{
+    struct buf b = {0};
+    int err;
+
+    buf_printf(&b, "{\"seq\":%llu,\"next_by_subj\":", (unsigned long long)seq);
+    buf_put_json(&b, subject, strlen(subject));
+    buf_putc(&b, '}');
+    err = get_msg(t, stream, &b, fn, arg);
+    buf_done(&b);
+    return err;
+}
+
+/* ---- removing messages ----------------------------------------------------------------------------------------------- */
+
+static void on_purged(void *arg, int code, const struct bus_msg *msg)
+{
+    struct op *op = arg;
+    const char *text;
+    cJSON *root;
+
+    code = parse(code, msg, &root, &text);
+    cJSON_Delete(root);
+    if (op->fn.done)
+        op->fn.done(op->arg, code);
+    op_free(op);
+}
+
+int js_purge(const struct js_target *t, const char *stream, const char *subject, uint64_t below, js_done_fn fn, void *arg)
+{
+    struct op *op = op_new(OP_PURGE, t, stream, arg);
+    struct buf b = {0};
+    int err;
+
+    if (!op)
+        return MUSTER_ENOMEM;
+    op->fn.done = fn;
+    buf_put_lit(&b, "{\"filter\":");
+    buf_put_json(&b, subject, strlen(subject));
+    buf_printf(&b, ",\"seq\":%llu}", (unsigned long long)below);
+    err = buf_failed(&b) ? MUSTER_ENOMEM : ask(op, "STREAM.PURGE", b.data, on_purged);
     buf_done(&b);
     if (err)
         op_free(op);

@@ -1,5 +1,5 @@
 /*
- * bus/js.h - JetStream as the broker uses it: streams made and checked, last messages, fenced appends, small keys.
+ * bus/js.h - JetStream as the broker uses it: streams made and checked, messages read, fenced appends, small keys.
  *
  * Shape    Requests to $JS.API in JSON, over bus.h, because the library's structs differ between its versions and its calls block.
  *          Request and answer shapes: NATS ADR-1 (JetStream JSON API), ADR-8 (key-value buckets).
@@ -35,10 +35,14 @@ struct js_msg {
     const struct muster_header *headers;
     uint32_t n_headers;
     struct muster_bytes data;
+    int64_t stored_wall_ns; /* by the server's clock */
 };
+/* NULL: it has no such header. */
+const char *js_msg_header(const struct js_msg *msg, const char *name);
 
 typedef void (*js_info_fn)(void *arg, int code, const struct js_info *info); /* info is never NULL */
 typedef void (*js_msg_fn)(void *arg, int code, const struct js_msg *msg);    /* NULL unless code is 0 */
+typedef void (*js_done_fn)(void *arg, int code);
 typedef void (*js_ack_fn)(void *arg, int code, uint64_t seq);                /* seq: stored, or what the fence said */
 
 struct js_target { /* who asks */
@@ -54,6 +58,10 @@ int js_ensure(const struct js_target *t, const struct js_config *config, js_info
 int js_get_info(const struct js_target *t, const char *stream, js_info_fn fn, void *arg);
 /* The last message under subject, which may hold wildcards. */
 int js_last(const struct js_target *t, const char *stream, const char *subject, js_msg_fn fn, void *arg);
+/* The first message under subject, which may hold wildcards, from sequence seq (> 0) on. */
+int js_next(const struct js_target *t, const char *stream, const char *subject, uint64_t seq, js_msg_fn fn, void *arg);
+/* Remove the messages under subject whose sequences are below `below`; fn may be NULL. */
+int js_purge(const struct js_target *t, const char *stream, const char *subject, uint64_t below, js_done_fn fn, void *arg);
 /* Publish and wait for the PubAck on link. */
 int js_append(const struct js_target *t, int link, const struct bus_out *out, js_ack_fn fn, void *arg);
 

@@ -46,13 +46,17 @@ struct link {
     natsConnection *nc; /* link thread only */
     int64_t backoff_ns, retry_at_ns, next_tick_ns, up_since_ns;
     char last_error[256];
+    bool told_pressed; /* what on_pressure said last */
 
-    pthread_mutex_t lock; /* guards the outbox */
+    pthread_mutex_t lock; /* guards the outbox, server and client */
     pthread_cond_t drained;
     struct out *ring;
     uint32_t cap, head, n;
     size_t n_bytes, max_bytes;
     bool starved; /* somebody was refused and waits for on_writable */
+    bool pressed; /* four fifths were full, and half is not free since */
+    char server[BUS_SERVER_SIZE]; /* which client of which server this is, while it is up */
+    uint64_t client;
     bool asleep;  /* the thread saw the outbox empty and has not been woken since */
 
     _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects, slow;
@@ -133,7 +137,7 @@ static uint32_t outbox_take(struct link *l, struct out *batch)
 {
     uint32_t n = 0;
     size_t n_bytes = 0;
-    bool tell;
+    bool tell, room;
 
     pthread_mutex_lock(&l->lock);
     while (l->n && n < SEND_BATCH && n_bytes < SEND_BYTES) {
@@ -143,9 +147,10 @@ static uint32_t outbox_take(struct link *l, struct out *batch)
         n_bytes += batch[n++].n_bytes;
     }
     l->n_bytes -= n_bytes;
-    tell = l->starved && l->n <= l->cap / 2 && l->n_bytes <= l->max_bytes / 2;
-    if (tell)
-        l->starved = false;
+    room = l->n <= l->cap / 2 && l->n_bytes <= l->max_bytes / 2;
+    tell = l->starved && room;
+    if (room)
+        l->starved = l->pressed = false;
     if (n && !l->n)
         pthread_cond_broadcast(&l->drained);
     pthread_mutex_unlock(&l->lock);
@@ -154,13 +159,36 @@ static uint32_t outbox_take(struct link *l, struct out *batch)
     return n;
 }
 
+/* True when it has just become so. The lock is held. */
+static bool becomes_pressed(struct link *l)
+{
+    if (l->pressed || (l->n < l->cap - l->cap / 5 && l->n_bytes < l->max_bytes - l->max_bytes / 5))
+        return false;
+    l->pressed = true;
+    return true;
+}
+
+/* By the link's thread alone, so that what is told last is how it is. */
+static void tell_pressure(struct link *l)
+{
+    bool pressed;
+
+    pthread_mutex_lock(&l->lock);
+    pressed = l->pressed;
+    pthread_mutex_unlock(&l->lock);
+    if (pressed == l->told_pressed)
+        return;
+    l->told_pressed = pressed;
+    l->hooks.on_pressure(l->hooks.arg, pressed);
+}
+
 static int outbox_put(struct link *l, const struct out *out)
 {
     /* A sixteenth is for answers: whoever floods the link must not hold them up. */
     uint32_t cap = out->answer ? l->cap : l->cap - l->cap / 16;
     size_t max_bytes = out->answer ? l->max_bytes : l->max_bytes - l->max_bytes / 16;
     int err = 0;
-    bool call;
+    bool call, press = false;
 
     pthread_mutex_lock(&l->lock);
     if (!atomic_load(&l->up)) {
@@ -172,12 +200,13 @@ static int outbox_put(struct link *l, const struct out *out)
         l->ring[(l->head + l->n) % l->cap] = *out;
         l->n++;
         l->n_bytes += out->n_bytes;
+        press = becomes_pressed(l);
     }
     call = l->asleep && (err || !out->more || l->n_bytes >= SEND_BYTES);
     if (call)
         l->asleep = false;
     pthread_mutex_unlock(&l->lock);
-    if (call)
+    if (call || press)
         wake(l);
     return err;
 }
@@ -239,6 +268,24 @@ static void set_down(struct link *l, const char *reason)
     l->backoff_ns = l->backoff_ns * 2 > backoff_max_ns ? backoff_max_ns : l->backoff_ns * 2;
 }
 
+/* The library has them from the server's greeting. */
+static natsStatus learn_where(struct link *l)
+{
+    uint64_t client = 0;
+    char server[BUS_SERVER_SIZE];
+    natsStatus s = natsConnection_GetConnectedServerId(l->nc, server, sizeof server);
+
+    if (s == NATS_OK)
+        s = natsConnection_GetClientID(l->nc, &client);
+    if (s != NATS_OK)
+        return s;
+    pthread_mutex_lock(&l->lock);
+    memcpy(l->server, server, sizeof server);
+    l->client = client;
+    pthread_mutex_unlock(&l->lock);
+    return NATS_OK;
+}
+
 static void try_connect(struct link *l)
 {
     natsConnection *nc = NULL;
@@ -257,6 +304,8 @@ static void try_connect(struct link *l)
         set_down(l, why);
         return;
     }
+    if (s == NATS_OK)
+        s = learn_where(l);
     if (s == NATS_OK)
         s = l->hooks.on_connected(l->hooks.arg, nc);
     if (s != NATS_OK) {
@@ -346,6 +395,7 @@ static void *run(void *arg)
         }
         if (l->nc)
             pump_out(l);
+        tell_pressure(l);
         wait_and_read(l);
         tick(l);
     }
@@ -493,6 +543,19 @@ void link_resync(struct link *l)
 void link_count_received(struct link *l)
 {
     atomic_fetch_add_explicit(&l->received_msgs, 1, memory_order_relaxed);
+}
+
+int link_where(const struct link *cl, char server[BUS_SERVER_SIZE], uint64_t *ret_client)
+{
+    struct link *l = (struct link *)cl; /* the lock is the only thing that changes */
+    bool up;
+
+    pthread_mutex_lock(&l->lock);
+    up = atomic_load(&l->up);
+    memcpy(server, l->server, sizeof l->server);
+    *ret_client = l->client;
+    pthread_mutex_unlock(&l->lock);
+    return up ? 0 : MUSTER_ELINK;
 }
 
 void link_counters(const struct link *cl, struct bus_counters *ret)

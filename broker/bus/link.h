@@ -20,6 +20,7 @@ struct link_hooks {
     void (*on_resync)(void *arg, natsConnection *nc); /* link_resync() was called; the link is connected */
     void (*on_state)(void *arg, bool up, const char *reason);
     void (*on_writable)(void *arg);
+    void (*on_pressure)(void *arg, bool on);
     void (*on_tick)(void *arg, int64_t now_ns); /* every 100 ms */
     void *arg;
 };
@@ -30,6 +31,8 @@ void link_stop(struct link *link); /* ends the thread; NULL is accepted */
 /* After the library was closed: its last callbacks may still wake the link. NULL is accepted. */
 void link_free(struct link *link);
 bool link_is_up(const struct link *link);
+/* MUSTER_ELINK: it is away. */
+int link_where(const struct link *link, char server[BUS_SERVER_SIZE], uint64_t *ret_client);
 void link_counters(const struct link *link, struct bus_counters *ret);
 void link_count_received(struct link *link);
 /* Queue msg, which the link owns from then on; on failure it stays the caller's. Of how, more and answer count. */
