@@ -28,6 +28,7 @@ enum {
     FRAME_MAX = 2 << 20, /* header and fields: a body of 1,000,000 bytes, 32 KiB of headers, and the rest */
 };
 #define FRAME_NULL UINT32_MAX
+enum { FRAME_METRIC_ADD, FRAME_METRIC_SET, FRAME_METRIC_OBSERVED };
 
 /* msg: u32 encoding, u64 tenant (0: none), str agent, str subject, str service, str verb, list of headers {str name, str value},
  *      u8 wants_answer, bytes payload, i64 recv_ns, u64 seq.
@@ -36,7 +37,7 @@ enum {
 enum frame_type {
     /* ---- the life of the child. The parent begins. ---- */
     FRAME_SANDBOX = 1, /* P: u32 FRAME_VERSION, str file, then the walls (child/sandbox.h), which the child builds before it loads the file */
-    FRAME_HELLO,      /* C: u32 FRAME_VERSION, then the descriptor (child/describe.h) */
+    FRAME_HELLO,      /* C: u32 FRAME_VERSION, u32 what the kernel lacks (SANDBOX_* bits), then the descriptor (child/describe.h) */
     FRAME_REFUSED,    /* C: i32 code, str why: the file does not load; the child ends */
     FRAME_SETTINGS,   /* P: str instance, u32 lane, u32 n_lanes, str broker_id, str postgres_dsn, list of granted capabilities (str), list of
                        * subscribe patterns, list of publish patterns, list of {str key, str position}, settings; to check() and create() */
@@ -59,7 +60,8 @@ enum frame_type {
     /* ---- told to the plugin ---- */
     FRAME_ON_LINK,     /* P: u8 up */
     FRAME_ON_WRITABLE, /* P */
-    FRAME_ON_TABLES,   /* P: behind the TENANT frames; with the capability cross_tenant also behind TABLE frames */
+    FRAME_ON_TABLES,   /* P: u64 serial of the tables, 0: not told. Behind the TENANT frames; with the capability cross_tenant, where the serial
+                        * is new, also behind all TABLE frames of it */
     FRAME_ON_PAUSE,    /* P */
     FRAME_ON_RESUME,   /* P */
 
@@ -74,7 +76,8 @@ enum frame_type {
     FRAME_LOG,         /* C: u32 level, str text */
     FRAME_HEALTH,      /* C: u32 state, str code, str text */
     FRAME_METRIC_MAKE, /* C: id: metric; u32 type, str name, str help, str label */
-    FRAME_METRIC,      /* C: id: metric; u32 op (0 add, 1 set, 2 observe), str label value, i64 number */
+    FRAME_METRIC,      /* C: id: metric; u32 op (FRAME_METRIC_*), str label value, i64 number, list of counts (u64): what has gathered since
+                        * the last. Counts, one a bucket and not summed up, are a histogram's; its number is the sum in nanoseconds */
 
     /* ---- bus ---- */
     FRAME_SUBSCRIBE,   /* C: id: subscription; u32 overflow, str subject, u32 max_msgs, u32 queue, u64 max_bytes */
@@ -112,7 +115,7 @@ enum frame_type {
     /* ---- leases; id: lease ---- */
     FRAME_LEASE,         /* C: str name, i64 ttl_ns: contend */
     FRAME_LEASE_RELEASE, /* C */
-    FRAME_LEASE_GOT,     /* P: u64 epoch, i64 until_ns: by the clock that both share; told again after each renewal */
+    FRAME_LEASE_GOT,     /* P: u64 epoch, i64 until_ns: CLOCK_BOOTTIME, and soon; told again twice a second while it is held */
     FRAME_LEASE_LOST,    /* P: i32 code */
 
     /* ---- sys; connection: u32 kind, u64 tenant, str agent, str server, u64 client, str name, str reason, i64 at_wall_ns ---- */

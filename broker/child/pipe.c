@@ -36,10 +36,12 @@ struct pipe {
     bool starved;   /* somebody got MUSTER_EAGAIN */
     bool ended;
 
-    /* The loop's thread only. */
-    struct buf sending;
+    pthread_mutex_t wire; /* held while it is written: pipe_flush() may be another thread's. Before the other lock */
+    struct buf sending;   /* changed with both locks held */
     size_t sent;
     uint32_t n_sending;
+
+    /* The loop's thread only. */
     char *in;
     size_t in_at, in_len, in_cap;
     bool refused, writing, freed;
@@ -56,6 +58,7 @@ static void release(struct pipe *p)
     buf_done(&p->sending);
     free(p->in);
     (void)pthread_mutex_destroy(&p->lock);
+    (void)pthread_mutex_destroy(&p->wire);
     free(p);
 }
 
@@ -128,8 +131,8 @@ static bool swap(struct pipe *p)
     p->sending = p->out;
     p->out = empty;
     p->n_sending = p->n_out;
-    pthread_mutex_unlock(&p->lock);
     p->sent = 0;
+    pthread_mutex_unlock(&p->lock);
     return p->sending.len > 0;
 }
 
@@ -160,16 +163,28 @@ static int write_some(struct pipe *p)
         return 0;
     if (n < 0 && errno != EINTR)
         return -1;
+    pthread_mutex_lock(&p->lock);
     p->sent += n > 0 ? (size_t)n : 0;
+    pthread_mutex_unlock(&p->lock);
     return 1;
+}
+
+/* All that waits. 1: it is written, 0: the socket is full, -1: the end. */
+static int write_out(struct pipe *p)
+{
+    int wrote = 1;
+
+    pthread_mutex_lock(&p->wire);
+    while (wrote == 1 && swap(p))
+        wrote = write_some(p);
+    pthread_mutex_unlock(&p->wire);
+    return wrote;
 }
 
 static void flush(struct pipe *p)
 {
-    int wrote = 1;
+    int wrote = write_out(p);
 
-    while (wrote == 1 && !p->ended && swap(p))
-        wrote = write_some(p);
     if (wrote < 0) {
         end(p, "the other end is gone");
         return;
@@ -237,23 +252,49 @@ int pipe_put(struct pipe *p, uint16_t type, uint64_t id)
     return pipe_end(p, &f, true);
 }
 
+static bool is_wide(const struct pipe *p)
+{
+    return p->n_out < p->how.max_frames / 5 * 4 && p->out.len + p->sending.len < p->how.max_bytes / 5 * 4;
+}
+
 bool pipe_is_wide(struct pipe *p)
 {
     bool wide;
 
     pthread_mutex_lock(&p->lock);
-    wide = p->n_out < p->how.max_frames / 5 * 4 && p->out.len + p->sending.len < p->how.max_bytes / 5 * 4;
+    wide = is_wide(p);
     pthread_mutex_unlock(&p->lock);
     return wide;
 }
 
+bool pipe_has_room(struct pipe *p)
+{
+    bool wide;
+
+    pthread_mutex_lock(&p->lock);
+    wide = is_wide(p);
+    p->starved |= !wide;
+    pthread_mutex_unlock(&p->lock);
+    return wide;
+}
+
+size_t pipe_waiting(struct pipe *p)
+{
+    size_t bytes;
+
+    pthread_mutex_lock(&p->lock);
+    bytes = p->out.len + p->sending.len;
+    pthread_mutex_unlock(&p->lock);
+    return bytes;
+}
+
 void pipe_flush(struct pipe *p, int64_t deadline_ns)
 {
-    while (!p->ended && swap(p)) {
+    while (write_out(p) == 0) {
         int64_t left = deadline_ns - clock_now_ns();
         struct pollfd ready = {.fd = p->how.fd, .events = POLLOUT};
 
-        if (left <= 0 || poll(&ready, 1, (int)(left / CLOCK_MS) + 1) < 0 || write_some(p) < 0)
+        if (left <= 0 || poll(&ready, 1, (int)(left / CLOCK_MS) + 1) < 0)
             return;
     }
 }
@@ -354,6 +395,31 @@ static void on_ready(uv_poll_t *poll, int status, int events)
     leave(p);
 }
 
+static void turn(struct pipe *p, int64_t deadline_ns)
+{
+    struct pollfd ready = {.fd = p->how.fd, .events = (short)(POLLIN | (p->writing ? POLLOUT : 0))};
+    int64_t left = deadline_ns - clock_now_ns();
+
+    if (uv_is_active((uv_handle_t *)p->more))
+        deliver(p);
+    else if (poll(&ready, 1, left > 0 ? (int)(left / CLOCK_MS) + 1 : 0) > 0 && ready.revents & ~POLLOUT)
+        read_some(p);
+}
+
+int pipe_pump(struct pipe *p, int64_t deadline_ns)
+{
+    int err;
+
+    p->depth++;
+    if (!p->ended)
+        flush(p);
+    if (!p->ended && !p->refused)
+        turn(p, deadline_ns);
+    err = p->ended ? MUSTER_ELINK : p->refused ? MUSTER_EAGAIN : clock_now_ns() >= deadline_ns ? MUSTER_ETIME : 0;
+    leave(p);
+    return err;
+}
+
 void pipe_resume(struct pipe *p)
 {
     if (!p->refused || p->ended)
@@ -397,7 +463,7 @@ int pipe_new(const struct pipe_options *options, struct pipe **ret_pipe)
         free(p);
         return err;
     }
-    ASSERT(pthread_mutex_init(&p->lock, NULL) == 0);
+    ASSERT(pthread_mutex_init(&p->lock, NULL) == 0 && pthread_mutex_init(&p->wire, NULL) == 0);
     *ret_pipe = p;
     return 0;
 }

@@ -3,7 +3,8 @@
  *
  * Bounds   What waits to be written: messages and bytes of the options; beyond them pipe_end() gives MUSTER_EAGAIN and on_room follows
  *          once half of both is free. What is read: one buffer, at most FRAME_MAX and what one read brings.
- * Threads  pipe_begin() … pipe_end() on any thread, and they hold a lock between them; all else on the loop's thread.
+ * Threads  pipe_begin() … pipe_end() on any thread, and they hold a lock between them; pipe_is_wide() and pipe_flush() on any; all else on
+ *          the loop's thread.
  * Errors   on_end is called once, when the other end is gone or says what is no frame; nothing comes after it.
  */
 #ifndef MUSTER_CHILD_PIPE_H
@@ -44,7 +45,15 @@ int pipe_put(struct pipe *p, uint16_t type, uint64_t id);
 void pipe_resume(struct pipe *p);
 /* True while less than four fifths of both bounds are in use. */
 bool pipe_is_wide(struct pipe *p);
-/* Write what waits, and wait for that at most until the deadline. For the end of a child. */
+/* The same, for who waits for it: after false on_room follows. */
+bool pipe_has_room(struct pipe *p);
+/* Bytes that wait to be written. */
+size_t pipe_waiting(struct pipe *p);
+/* One turn without the loop, for who may not return to it yet: write, wait for what the other end says at most until the deadline, hand
+ * it over. 0: once more; MUSTER_ETIME; MUSTER_EAGAIN: a frame was refused, and nothing comes behind it; MUSTER_ELINK: the end. */
+int pipe_pump(struct pipe *p, int64_t deadline_ns);
+/* Write what waits, and wait for that at most until the deadline. For the end of a child; and, from another thread, for a lane that hangs
+ * while the loop's own thread cannot write. */
 void pipe_flush(struct pipe *p, int64_t deadline_ns);
 
 #endif
