@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/notify.h"
+#include "child/program.h"
 #include "config/config.h"
 #include "core/broker.h"
 #include "core/check.h"
@@ -35,9 +36,10 @@ static const char help[] =
     "  -h, --help          print this and exit\n"
     "\n"
     "SIGTERM and SIGINT drain and stop. SIGHUP reads the file again: the log's\n"
-    "settings take effect, what waits for a restart is named.\n";
+    "settings and those that plugins take over take effect, what waits for a\n"
+    "restart is named.\n";
 
-enum { RUN, CHECK, PRINT };
+enum { RUN, CHECK, PRINT, HOST };
 
 /* One line. The option that was not understood: a letter, or the word that was read last. */
 static int refuse_option(int c, char **argv)
@@ -51,9 +53,10 @@ static int refuse_option(int c, char **argv)
 
 static int parse_arguments(int argc, char **argv, const char **ret_file, int *ret_mode)
 {
-    enum { OPT_CHECK = 256, OPT_PRINT, OPT_VERSION };
+    enum { OPT_CHECK = 256, OPT_PRINT, OPT_HOST, OPT_VERSION };
     static const struct option options[] = {{"config", required_argument, NULL, 'c'}, {"check", no_argument, NULL, OPT_CHECK},
-                                            {"print-config", no_argument, NULL, OPT_PRINT}, {"version", no_argument, NULL, OPT_VERSION},
+                                            {"print-config", no_argument, NULL, OPT_PRINT},
+                                            {"plugin-host", required_argument, NULL, OPT_HOST}, {"version", no_argument, NULL, OPT_VERSION},
                                             {"help", no_argument, NULL, 'h'},         {0}};
     int c;
 
@@ -68,6 +71,9 @@ static int parse_arguments(int argc, char **argv, const char **ret_file, int *re
             break;
         case OPT_PRINT:
             *ret_mode = PRINT;
+            break;
+        case OPT_HOST: /* the broker's own: child/program.h */
+            *ret_mode = HOST;
             break;
         case OPT_VERSION:
             puts("musterd " MUSTER_VERSION);
@@ -108,7 +114,7 @@ static void serve(struct broker *broker, const sigset_t *set, const char *file)
 
         if (sig == SIGHUP) {
             (void)notify_reloading();
-            reload_config(broker_config(broker), file);
+            reload_config(broker, file);
             (void)notify_ready(); /* ends the reload for the service manager */
         }
         if (sig > 0 && sig != SIGHUP)
@@ -146,7 +152,7 @@ static int run(const struct config *config, const char *file)
     sigset_t set;
     int code;
 
-    crash_install();
+    crash_install("the broker itself");
     block_signals(&set);
     log_setup(config->broker.log_json, config->broker.log_level);
     if (!config->n_plugins)
@@ -177,6 +183,8 @@ int main(int argc, char **argv)
     code = parse_arguments(argc, argv, &file, &mode);
     if (code)
         return code;
+    if (mode == HOST)
+        return program_run();
     if (config_load(file && *file ? file : NULL, &config, &err) != 0) {
         fprintf(stderr, "%s\n", err.text);
         return 1;

@@ -15,6 +15,7 @@
 #include "base/notify.h"
 #include "core/admin.h"
 #include "core/check.h"
+#include "core/connections.h"
 #include "core/dispatch.h"
 #include "core/health.h"
 #include "core/instance.h"
@@ -28,6 +29,7 @@
 
 enum { OUTBOX_MSGS = 32768, CHECK_PERIOD_MS = 60000 };
 static const size_t outbox_bytes = 64u << 20;
+static const int64_t end_ns = 2 * CLOCK_S; /* that a lane may take to end */
 
 /* One sample a link of what the bus counts itself. */
 struct bus_metric {
@@ -57,8 +59,8 @@ struct bus_reader {
 struct broker {
     const struct config *config;
     char id[96];
-    char answers[96]; /* where agents answer what a plugin asks them; see host_bus.c */
-    char *password; /* of a static server, read from its file; wiped at the end */
+    char agent_answers[96], service_answers[96]; /* where agents, and services, answer what a plugin asks them; see host_bus.c */
+    char *password, *system_password; /* of a static server, read from their files; wiped at the end */
     struct metrics *metrics;
     struct health *health;
     struct health_component *link_health[BUS_N_LINKS], *postgres_health;
@@ -70,6 +72,7 @@ struct broker {
     struct sweep *sweep;
     struct dispatch *dispatch;
     struct services *services;
+    struct connections *connections; /* NULL: no plugin wants them */
     struct watch *watch;
     struct admin *admin;
     uv_timer_t check_timer;
@@ -78,7 +81,7 @@ struct broker {
     uint64_t histories; /* core lane: see histories_changed() */
     struct instance **instances;
     size_t n_instances;
-    atomic_bool link_up[BUS_N_LINKS];
+    atomic_bool link_up[BUS_N_LINKS], link_pressed[BUS_N_LINKS];
     pthread_mutex_t tell_lock; /* guards telling: held while instances are told from other threads */
     bool telling;              /* false once they are being freed */
     atomic_int exit_code;
@@ -136,10 +139,36 @@ struct services *broker_services(const struct broker *b)
     return b->services;
 }
 
+struct connections *broker_connections(const struct broker *b)
+{
+    return b->connections;
+}
+
+int broker_want_system(struct broker *b, char *why)
+{
+    int err = b->connections ? 0 : connections_may(b, why);
+
+    if (err || b->connections)
+        return err;
+    if (b->bus) {
+        (void)snprintf(why, BUS_WHY_SIZE, "service " MUSTER_SYS ": its link is opened at the start of the broker only: restart it");
+        return MUSTER_EACCES;
+    }
+    err = connections_new(b, &b->connections);
+    if (err)
+        (void)snprintf(why, BUS_WHY_SIZE, "connections cannot be followed (error %d)", err);
+    return err;
+}
+
 struct instance *const *broker_instances(const struct broker *b, size_t *ret_n)
 {
     *ret_n = b->n_instances;
     return b->instances;
+}
+
+bool broker_is_pressed(const struct broker *b)
+{
+    return atomic_load(&b->link_pressed[BUS_BULK]) || atomic_load(&b->link_pressed[BUS_LIVE]);
 }
 
 int broker_exit_code(const struct broker *b)
@@ -191,13 +220,16 @@ static void ask_for_check(struct broker *b)
 
 static void say_link(struct broker *b, int link, bool up, const char *reason)
 {
+    connections_on_link(b->connections, link, up, reason);
+    if (link == BUS_SYSTEM)
+        return; /* it was said there */
     if (up)
         health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
     else
         health_set(b->link_health[link], MUSTER_HEALTH_DOWN, "nats_away", "NATS is away: %s", reason);
 }
 
-/* Plugins hear of one NATS: it is there when both links are. A link that goes once the instances have ended is one that the broker
+/* Plugins hear of one NATS: it is there when bulk and live are. A link that goes once the instances have ended is one that the broker
  * closes, and no fault. On a link's thread. */
 static void on_link(void *arg, int link, bool up, const char *reason)
 {
@@ -209,10 +241,10 @@ static void on_link(void *arg, int link, bool up, const char *reason)
         say_link(b, link, up, reason);
     atomic_store(&b->link_up[link], up);
     both = atomic_load(&b->link_up[BUS_BULK]) && atomic_load(&b->link_up[BUS_LIVE]);
-    for (size_t i = 0; i < b->n_instances && b->telling && (both || !up); i++)
+    for (size_t i = 0; i < b->n_instances && b->telling && link != BUS_SYSTEM && (both || !up); i++)
         instance_tell_link(b->instances[i], both);
     pthread_mutex_unlock(&b->tell_lock);
-    if (both)
+    if (both && link != BUS_SYSTEM)
         ask_for_check(b);
 }
 
@@ -227,14 +259,26 @@ static void on_writable(void *arg, int link)
     pthread_mutex_unlock(&b->tell_lock);
 }
 
+/* The outboxes are shared, so all instances are told. */
+static void on_pressure(void *arg, int link, bool on)
+{
+    struct broker *b = arg;
+
+    atomic_store(&b->link_pressed[link], on);
+    pthread_mutex_lock(&b->tell_lock);
+    for (size_t i = 0; i < b->n_instances && b->telling; i++)
+        instance_tell_pressure(b->instances[i]);
+    pthread_mutex_unlock(&b->tell_lock);
+}
+
 static void read_bus(void *arg, struct metrics_out *out)
 {
-    static const char *const links[] = {"bulk", "live"};
+    static const char *const links[] = {"bulk", "live", "system"};
     struct bus_reader *r = arg;
     struct bus_counters counters;
     uint64_t value;
 
-    for (int link = 0; link < BUS_N_LINKS && r->broker->bus; link++) {
+    for (int link = 0; link < (r->broker->connections ? BUS_N_LINKS : BUS_SYSTEM) && r->broker->bus; link++) {
         struct metric_label label = {"link", links[link]};
 
         bus_counters(r->broker->bus, link, &counters);
@@ -259,9 +303,9 @@ static int watch_bus(struct broker *b)
     return err;
 }
 
-static int read_password(struct broker *b)
+/* key: the configuration's, where path stands; it may be NULL. */
+static int read_password(const struct broker *b, const char *key, const char *path, char **ret_password)
 {
-    const char *path = b->config->nats.password_file;
     struct config_error err;
     char line[512];
     FILE *f;
@@ -270,7 +314,7 @@ static int read_password(struct broker *b)
         return 0;
     f = fopen(path, "re");
     if (!f || !fgets(line, sizeof line, f)) {
-        (void)config_fault(b->config, "nats.password_file", &err, "%s: %s", path, f ? "is empty" : "cannot be read");
+        (void)config_fault(b->config, key, &err, "%s: %s", path, f ? "is empty" : "cannot be read");
         log_error("bus", "%s", err.text);
         if (f)
             (void)fclose(f);
@@ -278,9 +322,9 @@ static int read_password(struct broker *b)
     }
     (void)fclose(f);
     line[strcspn(line, "\r\n")] = '\0';
-    b->password = strdup(line);
+    *ret_password = strdup(line);
     explicit_bzero(line, sizeof line);
-    return b->password ? 0 : MUSTER_ENOMEM;
+    return *ret_password ? 0 : MUSTER_ENOMEM;
 }
 
 static int open_bus(struct broker *b)
@@ -295,17 +339,25 @@ static int open_bus(struct broker *b)
                                   .tls_ca = c->nats.tls_ca,
                                   .tls_cert = c->nats.tls_cert,
                                   .tls_key = c->nats.tls_key,
-                                  .answers = b->answers,
+                                  .answers = {b->agent_answers, b->service_answers},
                                   .max_out_msgs = OUTBOX_MSGS,
                                   .max_out_bytes = outbox_bytes,
                                   .on_link = on_link,
                                   .on_writable = on_writable,
+                                  .on_pressure = on_pressure,
                                   .arg = b};
-    int err = read_password(b);
+    struct bus_login system = {.creds = c->nats.system_creds, .user = c->nats.system_user};
+    int err = read_password(b, "nats.password_file", c->nats.password_file, &b->password);
 
     (void)snprintf(name, sizeof name, "muster %s", b->id);
-    (void)snprintf(b->answers, sizeof b->answers, "%s.*.to._muster.*", broker_root(b));
+    (void)snprintf(b->agent_answers, sizeof b->agent_answers, "%s.*.to._muster.*", broker_root(b));
+    (void)snprintf(b->service_answers, sizeof b->service_answers, "%s.*.box.*", broker_root(b));
     options.password = b->password;
+    if (!err && b->connections) {
+        err = read_password(b, "nats.system_password_file", c->nats.system_password_file, &b->system_password);
+        system.password = b->system_password;
+        options.system = &system;
+    }
     if (!err)
         err = bus_open(&options, &b->bus);
     return err ? err : watch_bus(b);
@@ -350,6 +402,8 @@ static void on_tenants(void *arg, unsigned int what)
     for (size_t i = 0; i < b->n_instances && b->telling; i++)
         instance_tell_tables(b->instances[i]);
     pthread_mutex_unlock(&b->tell_lock);
+    if (what & TENANTS_CHANGED)
+        connections_tenants_changed(b->connections);
     if (what & TENANTS_CHANGED && histories_changed(b)) /* each stream is asked about */
         streams_check(b->streams);
 }
@@ -396,6 +450,8 @@ static int open_lane(void *arg)
         err = open_registry(b);
     if (!err)
         err = dispatch_open(b->dispatch);
+    if (!err)
+        err = connections_open(b->connections);
     if (err) {
         log_error("core", "streams, tenants or dispatch cannot be opened (error %d)", err);
         return err;
@@ -415,6 +471,7 @@ static int close_lane(void *arg)
     streams_close(b->streams);
     tenants_close(b->tenants);
     dispatch_close(b->dispatch);
+    connections_close(b->connections);
     sweep_free(b->sweep);
     uv_close((uv_handle_t *)&b->check_timer, NULL);
     return 0;
@@ -639,13 +696,16 @@ static void drain(struct broker *b, int64_t deadline)
 }
 
 /* The core lane first: what it still owes the instances comes while they live. */
-static void end_lane(struct broker *b)
+static int end_lane(struct broker *b, int64_t deadline_ns)
 {
-    if (b->lane_open)
-        (void)lane_call(b->lane, close_lane, b);
+    int err = b->lane_open ? lane_call_until(b->lane, close_lane, b, deadline_ns) : 0;
+
     b->lane_open = false;
-    if (b->lane)
-        lane_stop(b->lane);
+    if (!err)
+        err = lane_stop_until(b->lane, deadline_ns);
+    if (err)
+        log_error("core", "the broker's own lane does not end: it hangs");
+    return err;
 }
 
 static int end_instances(struct broker *b, int64_t each_ns)
@@ -672,9 +732,18 @@ static int end_instances(struct broker *b, int64_t each_ns)
 
 int broker_stop(struct broker *b, int64_t timeout_ns)
 {
+    int err;
+
     drain(b, clock_now_ns() + timeout_ns);
-    end_lane(b);
-    return end_instances(b, 2 * CLOCK_S);
+    err = end_lane(b, clock_now_ns() + end_ns);
+    return err ? err : end_instances(b, end_ns);
+}
+
+static void wipe(char *secret)
+{
+    if (secret)
+        explicit_bzero(secret, strlen(secret));
+    free(secret);
 }
 
 void broker_free(struct broker *b)
@@ -683,21 +752,21 @@ void broker_free(struct broker *b)
         return;
     watch_free(b->watch);
     admin_close(b->admin);
-    end_lane(b);
+    (void)end_lane(b, INT64_MAX); /* broker_stop() has ended it, or it never hung */
     for (size_t i = 0; i < b->n_instances; i++)
         instance_free(b->instances[i]);
     bus_close(b->bus, CLOCK_S);
     services_free(b->services);
     dispatch_free(b->dispatch);
     lane_free(b->lane);
+    connections_free(b->connections);
     streams_free(b->streams);
     free(b->instances);
     tenants_free(b->tenants);
     health_free(b->health);
     metrics_free(b->metrics);
-    if (b->password)
-        explicit_bzero(b->password, strlen(b->password));
-    free(b->password);
+    wipe(b->password);
+    wipe(b->system_password);
     (void)pthread_mutex_destroy(&b->tell_lock);
     free(b);
 }

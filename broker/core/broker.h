@@ -17,6 +17,7 @@ struct tenants;
 struct instance;
 struct dispatch;
 struct services;
+struct connections;
 
 /* Build everything that does not need the outside world; what fails has been logged by name. */
 int broker_new(const struct config *config, struct broker **ret_broker);
@@ -26,6 +27,8 @@ int broker_start(struct broker *broker);
  * the broker must not be freed. Also after a start that failed. */
 int broker_stop(struct broker *broker, int64_t timeout_ns);
 void broker_free(struct broker *broker);
+/* True while an outbox that has been four fifths full is not half free again. Any thread. */
+bool broker_is_pressed(const struct broker *broker);
 bool broker_is_ready(struct broker *broker, char *why, size_t size);
 /* Nonzero: the process has to end with this exit code (a stalled lane, a stream that lets agents forge). */
 int broker_exit_code(const struct broker *broker);
@@ -39,6 +42,10 @@ struct metrics *broker_metrics(const struct broker *broker);
 struct tenants *broker_tenants(const struct broker *broker);
 struct dispatch *broker_dispatch(const struct broker *broker);
 struct services *broker_services(const struct broker *broker);
+struct connections *broker_connections(const struct broker *broker); /* NULL: no plugin wants them */
+/* A plugin that is being made wants muster.sys/1: there will be a link to the system account. why tells what the configuration
+ * lacks for it; of BUS_WHY_SIZE bytes. */
+int broker_want_system(struct broker *broker, char *why);
 /* Fixed once broker_new() has returned. */
 struct instance *const *broker_instances(const struct broker *broker, size_t *ret_n);
 struct lane *broker_lane(const struct broker *broker); /* the core lane: registry, streams, watch */

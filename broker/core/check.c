@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/notify.h"
 #include "bus/bus.h"
 #include "core/loader.h"
 #include "core/services.h"
@@ -131,7 +132,7 @@ static void check_plugin(struct checking *c, const struct config_plugin *how)
     const struct muster_plugin *plugin;
     char why[SERVICES_WHY_SIZE];
     struct config_error err;
-    void *values;
+    struct plugin_settings settings;
 
     if (check_load(c->config, how, &plugin, &err) != 0) {
         tell_not_loaded(c, how, &err);
@@ -141,12 +142,10 @@ static void check_plugin(struct checking *c, const struct config_plugin *how)
         (void)config_fault_entry(c->config, how, how->path ? "path" : "name", &err, "%s", why);
         tell_fault(c, &err);
     }
-    values = calloc(1, plugin->config_size + 1);
-    if (!values)
-        (void)config_fault_entry(c->config, how, "config", &err, "no memory");
-    if (!values || settings_bind(c->config, how, plugin, values, &err) != 0)
+    if (settings_new(c->config, how, plugin, &settings, &err) == 0)
+        settings_done(&settings);
+    else
         tell_fault(c, &err);
-    free(values);
 }
 
 size_t check_config(const struct config *config, check_tell_fn tell, void *arg)
@@ -158,8 +157,10 @@ size_t check_config(const struct config *config, check_tell_fn tell, void *arg)
         tell(arg, MUSTER_LOG_ERROR, "no memory to check the plugins");
         return c.n_faults + 1;
     }
-    for (size_t i = 0; i < config->n_plugins; i++)
+    for (size_t i = 0; i < config->n_plugins; i++) {
         check_plugin(&c, &config->plugins[i]);
+        (void)notify_watchdog(); /* at a reload: what a child does not answer costs many seconds each */
+    }
     services_free(c.services);
     return c.n_faults;
 }

@@ -11,6 +11,8 @@
 
 enum { MAX_FRAMES = 64 };
 
+static const char *process;
+
 static void put(const char *s)
 {
     (void)!write(STDERR_FILENO, s, strlen(s)); /* nowhere to tell of a failure */
@@ -59,19 +61,22 @@ static void on_signal(int sig)
         put_field("subject", who->subject);
         put("\n");
     } else {
-        put(" in the broker itself\n");
+        put(" in ");
+        put(process);
+        put("\n");
     }
     backtrace_symbols_fd(frames, backtrace(frames, MAX_FRAMES), STDERR_FILENO);
     (void)raise(sig); /* SA_RESETHAND: the default action now */
 }
 
-void crash_install(void)
+void crash_install(const char *who)
 {
     static const int signals[] = {SIGSEGV, SIGBUS, SIGILL, SIGFPE, SIGABRT};
     unsigned int flags = (unsigned int)SA_RESETHAND | (unsigned int)SA_NODEFER | (unsigned int)SA_ONSTACK;
     struct sigaction action = {.sa_handler = on_signal, .sa_flags = (int)flags};
     void *frame[1];
 
+    process = who;
     (void)backtrace(frame, 1); /* loads its library now: the handler may not allocate */
     for (size_t i = 0; i < sizeof signals / sizeof *signals; i++)
         (void)sigaction(signals[i], &action, NULL); /* fails only for signals that cannot be caught */

@@ -7,7 +7,8 @@
 #ifndef MUSTER_CORE_CRASH_H
 #define MUSTER_CORE_CRASH_H
 
-/* Install for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT. Once, before any thread. */
-void crash_install(void);
+/* Install for SIGSEGV, SIGBUS, SIGILL, SIGFPE and SIGABRT. Once, before any thread. who: this process, where no callback runs ("the broker
+ * itself"); read when it crashes. */
+void crash_install(const char *who);
 
 #endif

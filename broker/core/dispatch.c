@@ -19,6 +19,7 @@
 #include "metrics/metrics.h"
 #include "tenant/tenant.h"
 #include "wire/error.h"
+#include "wire/reserved.h"
 #include "wire/subject.h"
 #include "wire/value.h"
 
@@ -515,6 +516,18 @@ static bool is_well_formed(const struct muster_subscription *sub)
            sub->subject && subject_is_pattern(sub->subject, strlen(sub->subject));
 }
 
+/* The services of INTERFACE 4 are of the plugins that come with Muster; who hears their requests could answer them. */
+static int check_reserved(struct instance *in, const char *pattern)
+{
+    char service[NAME_TOKEN_SIZE];
+
+    return in->how->path && reserved_overlap(pattern, service)
+               ? in->host.fail(&in->host, MUSTER_EACCES,
+                               "subscription to \"%s\": would get requests to service %s, which is of the plugins that come with Muster",
+                               pattern, service)
+               : 0;
+}
+
 int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct muster_subscription *sub, uint64_t *ret_id)
 {
     struct sub *s;
@@ -524,6 +537,9 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
         return in->host.fail(&in->host, MUSTER_EINVAL,
                              "subscription to \"%s\": expected size, a legal pattern, a function, a known overflow, and bounds above 0",
                              MUSTER_HAS(sub, subject) && sub->subject ? sub->subject : "");
+    err = check_reserved(in, sub->subject);
+    if (err)
+        return err;
     s = calloc(1, sizeof *s);
     if (!s)
         return MUSTER_ENOMEM;

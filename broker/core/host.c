@@ -12,7 +12,7 @@
 
 enum { MAX_POSTED = 65536 };
 
-static void host_log(const struct muster_host *host, int level, const char *fmt, ...)
+void host_log(const struct muster_host *host, int level, const char *fmt, ...)
 {
     va_list ap;
 
@@ -21,7 +21,7 @@ static void host_log(const struct muster_host *host, int level, const char *fmt,
     va_end(ap);
 }
 
-static int host_fail(const struct muster_host *host, int code, const char *fmt, ...)
+int host_fail(const struct muster_host *host, int code, const char *fmt, ...)
 {
     struct instance *in = instance_of(host);
     va_list ap;
@@ -59,7 +59,7 @@ static void drop_post(struct lane_item *item)
     free(item);
 }
 
-static int host_post(const struct muster_host *host, void (*fn)(void *arg), void *arg)
+int host_post(const struct muster_host *host, void (*fn)(void *arg), void *arg)
 {
     struct instance *in = instance_of(host);
     struct post *p;
@@ -80,34 +80,44 @@ static int host_post(const struct muster_host *host, void (*fn)(void *arg), void
     return 0;
 }
 
-static const struct {
-    const char *id;
-    const void *table;
-    const char *capability; /* that the descriptor must list; NULL: none */
-} services[] = {
+static const struct host_service services[] = {
     {MUSTER_BUS, &host_bus, NULL},         {MUSTER_STREAM, &host_stream, "stream"}, {MUSTER_KV, &host_kv, NULL},
     {MUSTER_TIMER, &host_timer, NULL},     {MUSTER_IO, &host_io, NULL},             {MUSTER_TENANT, &host_tenants, NULL},
     {MUSTER_CONFIG, &host_config, NULL},   {MUSTER_METRICS, &host_metrics, NULL},   {MUSTER_SQL, &host_sql, "sql"},
+    {MUSTER_LEASE, &host_lease, NULL},
+    {MUSTER_SYS, &host_sys, "system"},
 };
 
-static int host_service(const struct muster_host *host, const char *id, const void **ret_table)
+int host_find_service(const struct muster_host *host, const struct host_service *list, size_t n, const char *id, const void **ret_table)
 {
     const struct instance *in = instance_of(host);
+    char why[BUS_WHY_SIZE];
+    int err;
 
+    if (!IN_CREATE(in))
+        return MUSTER_EINVAL;
     if (strcmp(id, MUSTER_CODEC) == 0) {
         *ret_table = codec_table();
         return 0;
     }
-    for (size_t i = 0; i < sizeof services / sizeof *services; i++) {
-        if (strcmp(services[i].id, id) != 0)
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(list[i].id, id) != 0)
             continue;
-        if (services[i].capability && !instance_has_capability(in, services[i].capability))
+        if (list[i].capability && !instance_has_capability(in, list[i].capability))
             return host_fail(host, MUSTER_EACCES, "service %s needs the capability \"%s\" in the plugin's descriptor", id,
-                             services[i].capability);
-        *ret_table = services[i].table;
+                             list[i].capability);
+        err = list[i].table == &host_sys ? broker_want_system(in->broker, why) : 0;
+        if (err)
+            return host_fail(host, err, "%s", why);
+        *ret_table = list[i].table;
         return 0;
     }
     return host_fail(host, MUSTER_EABI, "this broker (ABI %d.%d) has no service %s", MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR, id);
+}
+
+static int host_service(const struct muster_host *host, const char *id, const void **ret_table)
+{
+    return host_find_service(host, services, sizeof services / sizeof *services, id, ret_table);
 }
 
 static void host_health(const struct muster_host *host, int state, const char *code, const char *fmt, ...)

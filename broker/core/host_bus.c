@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/name.h"
 #include "core/dispatch.h"
 #include "core/instance.h"
 #include "tenant/tenant.h"
@@ -16,6 +17,27 @@
 #include "wire/subject.h"
 
 enum { MAX_SUBJECT = 512 };
+
+static bool is_request(const char *subject)
+{
+    return strncmp(subject, "rpc.", 4) == 0;
+}
+
+/* A plugin asks services under its own name, which no agent can have, and under no other. */
+static int check_sender(const struct instance *in, const char *subject)
+{
+    char own[8 + sizeof SUBJECT_PLUGIN_PREFIX + NAME_MAX_LEN];
+    int n = snprintf(own, sizeof own, "rpc." SUBJECT_PLUGIN_PREFIX "%s.", in->plugin->name);
+
+    if (!is_request(subject))
+        return 0;
+    if (n - (int)strlen("rpc..") > NAME_MAX_LEN)
+        return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": plugin %s cannot ask services: its name is longer than %d bytes",
+                             subject, in->plugin->name, NAME_MAX_LEN - (int)strlen(SUBJECT_PLUGIN_PREFIX));
+    if (strncmp(subject, own, (size_t)n) != 0)
+        return in->host.fail(&in->host, MUSTER_EACCES, "subject \"%s\": a request of this plugin begins with %s", subject, own);
+    return 0;
+}
 
 static int full_subject(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
 {
@@ -25,7 +47,7 @@ static int full_subject(const struct instance *in, const struct muster_publicati
         return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": expected size, a tenant, and tokens without wildcards",
                              MUSTER_HAS(pub, subject) && pub->subject ? pub->subject : "");
     n = snprintf(out, MAX_SUBJECT, "%s.%s.%s", broker_root(in->broker), tenants_name(pub->tenant), pub->subject);
-    return n > 0 && n < MAX_SUBJECT ? 0 : MUSTER_EINVAL;
+    return n > 0 && n < MAX_SUBJECT ? check_sender(in, pub->subject) : MUSTER_EINVAL;
 }
 
 static int host_subscribe(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub)
@@ -79,7 +101,7 @@ static int emit(struct instance *in, const struct muster_publication *pub, const
     int err = subject_parse(broker_root(in->broker), full, strlen(full), &s);
 
     if (!err)
-        err = host_sql.prepare(&in->host, "muster_emit", MUSTER_SQL_WRITE, emit_sql, &stmt);
+        err = host_sql_prepare(in, "muster_emit", MUSTER_SQL_WRITE, emit_sql, &stmt);
     if (err)
         return err;
     e = malloc(sizeof *e);
@@ -159,21 +181,30 @@ static int host_publish(const struct muster_host *host, const struct muster_publ
         return err;
     if (is_event(pub->subject)) {
         err = MAY_BEGIN(in);
+        if (!err && pub->n_headers)
+            err = host->fail(host, MUSTER_EINVAL, "headers: %u came with \"%s\", expected none: the database stores an event's payload alone",
+                             pub->n_headers, pub->subject);
         return err ? err : emit(in, pub, subject);
     }
     out = (struct bus_out){
         .subject = subject, .headers = pub->headers, .n_headers = pub->n_headers, .payload = pub->payload, .fence = -1};
     err = pub->done ? send_and_tell(in, pub, &out) : bus_send(broker_bus(in->broker), BUS_LIVE, &out);
-    if (err == MUSTER_EAGAIN)
-        instance_starve(in, BUS_LIVE);
-    return err;
+    return instance_sent(in, BUS_LIVE, err);
 }
 
 struct question {
     struct instance *in;
+    const struct muster_tenant *tenant; /* whose subjects the answer comes on; NULL: it proves no tenant */
+    char agent[NAME_TOKEN_SIZE];        /* who alone can have answered; "": a broker */
     muster_reply_fn fn;
     void *arg;
 };
+
+/* What follows R.T. */
+static const char *relative(const struct question *q, const char *subject)
+{
+    return subject + strlen(broker_root(q->in->broker)) + strlen(tenants_name(q->tenant)) + 2;
+}
 
 static void on_answer(void *arg, int code, const struct bus_msg *raw)
 {
@@ -187,7 +218,9 @@ static void on_answer(void *arg, int code, const struct bus_msg *raw)
         msg.payload = bus_msg_data(raw);
         p = msg.payload.data;
         msg.encoding = msg.payload.len && p[0] >= 0x80 ? MUSTER_MSGPACK : MUSTER_JSON;
-        msg.subject = bus_msg_subject(raw);
+        msg.tenant = q->tenant;
+        msg.agent = q->agent[0] ? q->agent : NULL;
+        msg.subject = q->tenant ? relative(q, bus_msg_subject(raw)) : bus_msg_subject(raw);
         msg.n_headers = bus_msg_headers(raw, headers, DELIVERY_HEADERS);
     }
     instance_enter(q->in, "reply", code ? NULL : msg.subject);
@@ -197,15 +230,22 @@ static void on_answer(void *arg, int code, const struct bus_msg *raw)
 }
 
 /* An agent may write to its own subjects only, so what the broker asks it is answered on R.T.to._muster.<agent>.…: the subject
- * proves who did (INTERFACE 2). NULL: what is asked is no agent. */
-static const char *answers_of(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
+ * proves who did (INTERFACE 2). A service is asked as an agent would, and answers in the plugin's box, where brokers alone may write and
+ * which nobody else may hear. NULL: what is asked is neither. */
+static const char *answers_of(struct question *q, const struct muster_publication *pub, char out[MAX_SUBJECT])
 {
+    const char *root = broker_root(q->in->broker), *tenant = tenants_name(pub->tenant);
     const char *agent = pub->subject + 3, *dot = strchr(agent, '.');
 
-    if (strncmp(pub->subject, "to.", 3) != 0 || !dot)
+    if (is_request(pub->subject)) {
+        (void)snprintf(out, MAX_SUBJECT, "%s.%s.box." SUBJECT_PLUGIN_PREFIX "%s", root, tenant, q->in->plugin->name);
+    } else if (strncmp(pub->subject, "to.", 3) == 0 && dot && dot - agent <= NAME_MAX_LEN) {
+        (void)snprintf(q->agent, sizeof q->agent, "%.*s", (int)(dot - agent), agent);
+        (void)snprintf(out, MAX_SUBJECT, "%s.%s.to._muster.%s", root, tenant, q->agent);
+    } else {
         return NULL;
-    (void)snprintf(out, MAX_SUBJECT, "%s.%s.to._muster.%.*s", broker_root(in->broker), tenants_name(pub->tenant), (int)(dot - agent),
-                   agent);
+    }
+    q->tenant = pub->tenant;
     return out;
 }
 
@@ -213,11 +253,8 @@ static int ask(struct instance *in, const struct muster_publication *pub, const 
 {
     struct bus_out out = {
         .subject = subject, .headers = pub->headers, .n_headers = pub->n_headers, .payload = pub->payload, .fence = -1};
-    int err = bus_request(broker_bus(in->broker), BUS_LIVE, &out, call);
 
-    if (err == MUSTER_EAGAIN)
-        instance_starve(in, BUS_LIVE);
-    return err;
+    return instance_sent(in, BUS_LIVE, bus_request(broker_bus(in->broker), BUS_LIVE, &out, call));
 }
 
 static int host_request(const struct muster_host *host, const struct muster_publication *pub, int64_t timeout_ns, muster_reply_fn fn,
@@ -233,14 +270,16 @@ static int host_request(const struct muster_host *host, const struct muster_publ
         err = MUSTER_EINVAL;
     if (!err)
         err = full_subject(in, pub, subject);
+    if (!err && is_event(pub->subject))
+        err = host->fail(host, MUSTER_EINVAL, "subject \"%s\": an event is published; nobody can answer it", pub->subject);
     if (err)
         return err;
     q = malloc(sizeof *q);
     if (!q)
         return MUSTER_ENOMEM;
-    *q = (struct question){in, fn, arg};
+    *q = (struct question){.in = in, .fn = fn, .arg = arg};
     call.arg = q;
-    call.answers = answers_of(in, pub, answers);
+    call.answers = answers_of(q, pub, answers);
     err = ask(in, pub, subject, &call);
     if (err)
         free(q);
@@ -252,25 +291,19 @@ static int host_request(const struct muster_host *host, const struct muster_publ
 static int host_reply(const struct muster_host *host, uint64_t request, struct muster_bytes payload)
 {
     struct instance *in = instance_of(host);
-    int err = dispatch_reply(broker_dispatch(in->broker), request, payload);
 
-    if (err == MUSTER_EAGAIN)
-        instance_starve(in, BUS_LIVE);
-    return err;
+    return instance_sent(in, BUS_LIVE, dispatch_reply(broker_dispatch(in->broker), request, payload));
 }
 
 static int host_reply_error(const struct muster_host *host, uint64_t request, const char *code, const char *field,
                             const char *message)
 {
     struct instance *in = instance_of(host);
-    int found = error_find(code), err;
+    int found = error_find(code);
 
     if (found < 0)
         return host->fail(host, MUSTER_EINVAL, "error code \"%s\": expected one of INTERFACE 3, such as not_found", code);
-    err = dispatch_reply_error(broker_dispatch(in->broker), request, found, field, message);
-    if (err == MUSTER_EAGAIN)
-        instance_starve(in, BUS_LIVE);
-    return err;
+    return instance_sent(in, BUS_LIVE, dispatch_reply_error(broker_dispatch(in->broker), request, found, field, message));
 }
 
 static struct delivery *delivery_of(const struct muster_msg *msg)
@@ -306,6 +339,14 @@ static void host_drop(const struct muster_host *host, const struct muster_msg *m
     delivery_unref(d);
 }
 
+static void host_pause(const struct muster_host *host, uint32_t on)
+{
+    struct instance *in = instance_of(host);
+
+    if (MAY_BEGIN(in) == 0)
+        inbox_pause(in->inbox, on != 0);
+}
+
 const struct muster_bus host_bus = {.size = sizeof host_bus,
                                     .subscribe = host_subscribe,
                                     .unsubscribe = host_unsubscribe,
@@ -314,7 +355,8 @@ const struct muster_bus host_bus = {.size = sizeof host_bus,
                                     .reply = host_reply,
                                     .reply_error = host_reply_error,
                                     .hold = host_hold,
-                                    .drop = host_drop};
+                                    .drop = host_drop,
+                                    .pause = host_pause};
 
 void host_bus_done(struct instance *in)
 {

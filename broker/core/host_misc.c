@@ -10,17 +10,18 @@
 static const char *config_position_of(const struct muster_host *host, const char *key)
 {
     struct instance *in = instance_of(host);
+    const struct plugin_settings *s = &in->in_force; /* nobody else writes it */
     char text[256], *copy;
 
     if (!ON_LANE(in)) /* create() counts: the caller is the lane then */
         return NULL;
-    copy = map_get(&in->positions, key, strlen(key));
+    if (!config_position(s->config, s->how, key, text))
+        return NULL;
+    copy = map_get(&in->positions, text, strlen(text));
     if (copy)
         return copy;
-    if (!config_position(broker_config(in->broker), in->how, key, text))
-        return NULL;
     copy = strdup(text);
-    if (copy && map_put(&in->positions, key, strlen(key), copy))
+    if (copy && map_put(&in->positions, text, strlen(text), copy))
         return copy;
     free(copy);
     return NULL;
@@ -28,10 +29,9 @@ static const char *config_position_of(const struct muster_host *host, const char
 
 const struct muster_config host_config = {.size = sizeof host_config, .position = config_position_of};
 
-static int metrics_make_of(const struct muster_host *host, int type, const char *name, const char *help, const char *label,
-                           uint64_t *ret_metric)
+int instance_make_metric(struct instance *in, int type, const char *name, const char *help, const char *label, uint64_t *ret_metric)
 {
-    struct instance *in = instance_of(host);
+    const struct muster_host *host = &in->host;
     struct metric_spec spec = {.type = type,
                                .help = help,
                                .label = label,
@@ -55,6 +55,14 @@ static int metrics_make_of(const struct muster_host *host, int type, const char 
         return host->fail(host, err, "metric %s cannot be made: its name, type or label do not fit (error %d)", full, err);
     *ret_metric = (uint64_t)(uintptr_t)metric;
     return 0;
+}
+
+static int metrics_make_of(const struct muster_host *host, int type, const char *name, const char *help, const char *label,
+                           uint64_t *ret_metric)
+{
+    struct instance *in = instance_of(host);
+
+    return IN_CREATE(in) ? instance_make_metric(in, type, name, help, label, ret_metric) : MUSTER_EINVAL;
 }
 
 static struct metric *metric_of(uint64_t metric)

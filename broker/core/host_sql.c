@@ -11,10 +11,16 @@ static const size_t max_waiting_bytes = 32u << 20;
 
 static void on_writable(void *arg)
 {
+    instance_has_room(arg);
+}
+
+/* The plugin is told by the lane, never inside exec(). */
+static void on_pressure(void *arg, bool on)
+{
     struct instance *in = arg;
 
-    atomic_store(&in->wants_writable, true);
-    instance_tell_writable(in);
+    in->sql_pressed = on;
+    instance_tell_pressure(in);
 }
 
 static int need_service(struct instance *in)
@@ -28,21 +34,26 @@ static int need_service(struct instance *in)
                                   .max_items = MAX_WAITING,
                                   .max_bytes = max_waiting_bytes,
                                   .on_writable = on_writable,
+                                  .on_pressure = on_pressure,
                                   .arg = in};
 
-    if (in->sql)
-        return 0;
     if (!config->postgres.dsn)
         return in->host.fail(&in->host, MUSTER_EINVAL, "postgres.dsn: missing; this plugin runs statements");
     return sql_new(&options, &in->sql);
 }
 
+int host_sql_prepare(struct instance *in, const char *name, int kind, const char *statement, uint64_t *ret_stmt)
+{
+    int err = in->sql ? 0 : need_service(in);
+
+    return err ? err : sql_prepare(in->sql, name, kind, statement, ret_stmt);
+}
+
 static int sql_prepare_for(const struct muster_host *host, const char *name, int kind, const char *statement, uint64_t *ret_stmt)
 {
     struct instance *in = instance_of(host);
-    int err = need_service(in);
 
-    return err ? err : sql_prepare(in->sql, name, kind, statement, ret_stmt);
+    return IN_CREATE(in) ? host_sql_prepare(in, name, kind, statement, ret_stmt) : MUSTER_EINVAL;
 }
 
 /* The plugin's function behind a bracket, so that a slow one is seen. */
@@ -62,33 +73,42 @@ static void on_result(void *arg, const struct muster_sql_result *result)
     free(call);
 }
 
-static int sql_exec_for(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
-                        uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg)
+int host_sql_run(struct instance *in, const struct sql_call *asked)
 {
-    struct instance *in = instance_of(host);
+    struct sql_call bracketed = *asked;
     struct call *call;
     int err = MAY_BEGIN(in);
 
     if (err)
         return err;
-    if (!fn || !in->sql)
+    if (!asked->fn || !in->sql)
         return MUSTER_EINVAL;
-    if (!tenant && !instance_has_capability(in, "cross_tenant"))
-        return host->fail(host, MUSTER_EACCES, "a statement without a tenant needs the capability \"cross_tenant\"");
+    if (!asked->tenant && !instance_has_capability(in, "cross_tenant"))
+        return in->host.fail(&in->host, MUSTER_EACCES, "a statement without a tenant needs the capability \"cross_tenant\"");
     call = malloc(sizeof *call);
     if (!call)
         return MUSTER_ENOMEM;
-    *call = (struct call){in, fn, arg};
-    err = sql_exec(in->sql, &(struct sql_call){.stmt = stmt,
-                                               .tenant = tenant ? tenants_name(tenant) : NULL,
-                                               .order_key = order_key,
-                                               .params = params,
-                                               .n_params = n_params,
-                                               .fn = on_result,
-                                               .arg = call});
+    *call = (struct call){in, asked->fn, asked->arg};
+    bracketed.fn = on_result;
+    bracketed.arg = call;
+    err = sql_exec(in->sql, &bracketed);
     if (err)
         free(call);
     return err;
+}
+
+static int sql_exec_for(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *order_key,
+                        uint32_t n_params, const struct muster_bytes *params, muster_sql_fn fn, void *arg)
+{
+    const struct sql_call call = {.stmt = stmt,
+                                  .tenant = tenant ? tenants_name(tenant) : NULL,
+                                  .order_key = order_key,
+                                  .params = params,
+                                  .n_params = n_params,
+                                  .fn = fn,
+                                  .arg = arg};
+
+    return host_sql_run(instance_of(host), &call);
 }
 
 const struct muster_sql host_sql = {.size = sizeof host_sql, .prepare = sql_prepare_for, .exec = sql_exec_for};

@@ -1,5 +1,5 @@
 /*
- * muster.stream/1 and muster.kv/1: the plugin's fenced streams and its small keys, over bus/js.h. Lane only.
+ * muster.stream/1: the plugin's fenced streams, over bus/js.h. Lane only.
  *
  * A plugin names subjects relative to a tenant; the prefixes are put here, so it cannot reach another's. Streams are fenced by
  * who appends (expected_seq); this file keeps no position.
@@ -11,13 +11,11 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/name.h"
-#include "bus/js.h"
-#include "core/instance.h"
+#include "core/host_js.h"
 #include "tenant/tenant.h"
 #include "wire/subject.h"
 
-enum { MAX_SUBJECT = 512, MAX_KEY = 200, MAX_VALUE = 65536 };
-static const int64_t api_timeout_ns = 5 * CLOCK_S, ack_timeout_ns = 5 * CLOCK_S;
+enum { MAX_SUBJECT = 512, MAX_READ = 1000 };
 
 struct host_stream {
     struct host_stream *next;
@@ -34,22 +32,13 @@ struct op {
         muster_stream_info_fn info;
         muster_stream_msg_fn msg;
         muster_stream_ack_fn ack;
-        muster_kv_fn kv;
     } fn;
     void *arg;
-    /* A bucket that is made before its first use. */
-    char *key;
-    void *value;
-    size_t value_len;
-    uint64_t revision;
+    uint64_t stream; /* of read(): it may be closed between two messages */
+    uint64_t next_seq;
+    uint32_t left;
+    char subject[];
 };
-
-/* owner: the stream, so that its calls can end with it, or the instance. */
-static struct js_target target(struct instance *in, const void *owner, int64_t timeout_ns)
-{
-    return (struct js_target){
-        .bus = broker_bus(in->broker), .lane = in->lane, .owner = owner, .timeout_ns = timeout_ns};
-}
 
 static struct op *op_new(struct instance *in, void *arg)
 {
@@ -60,20 +49,12 @@ static struct op *op_new(struct instance *in, void *arg)
     return op;
 }
 
-static void op_free(struct op *op)
-{
-    free(op->key);
-    free(op->value);
-    free(op);
-}
-
 /* A call that could not be sent: nothing will run, so the operation ends here. */
 static int started(struct op *op, int link, int err)
 {
-    if (err == MUSTER_EAGAIN)
-        instance_starve(op->in, link);
+    err = instance_sent(op->in, link, err);
     if (err)
-        op_free(op);
+        free(op);
     return err;
 }
 
@@ -86,8 +67,6 @@ static struct host_stream *find(struct instance *in, uint64_t id)
     return s;
 }
 
-/* ---- muster.stream/1 ----------------------------------------------------------------------------------------------- */
-
 static void on_info(void *arg, int code, const struct js_info *info)
 {
     struct op *op = arg;
@@ -98,7 +77,7 @@ static void on_info(void *arg, int code, const struct js_info *info)
     instance_enter(in, "stream info", NULL);
     op->fn.info(op->arg, code, code ? NULL : &info->state);
     instance_leave(in);
-    op_free(op);
+    free(op);
 }
 
 static int ensure(struct host_stream *s, const struct muster_stream_options *o, struct op *op)
@@ -115,7 +94,7 @@ static int ensure(struct host_stream *s, const struct muster_stream_options *o, 
                                .max_age_ns = o->max_age_ns,
                                .max_bytes = o->max_bytes,
                                .replicas = o->replicas};
-    struct js_target t = target(in, s, api_timeout_ns);
+    struct js_target t = host_js(in, s);
 
     (void)snprintf(src, sizeof src, "%s._in.*.%s", root, o->subjects);
     (void)snprintf(dest, sizeof dest, "%s.{{wildcard(1)}}.%s", root, o->subjects);
@@ -194,7 +173,7 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
     s = find(in, stream);
     if (!s || !fn)
         return MUSTER_EINVAL;
-    t = target(in, s, api_timeout_ns);
+    t = host_js(in, s);
     op = op_new(in, arg);
     if (!op)
         return MUSTER_ENOMEM;
@@ -247,7 +226,7 @@ static void on_last(void *arg, int code, const struct js_msg *from)
     instance_enter(in, "stream message", code ? NULL : msg.subject);
     op->fn.msg(op->arg, code, code ? NULL : &msg);
     instance_leave(in);
-    op_free(op);
+    free(op);
 }
 
 static int stream_last(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
@@ -267,7 +246,7 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
         return host->fail(host, MUSTER_EINVAL, "last(): expected an open stream, a function, and a pattern of subjects");
     if (tenant && !stored_subject(in, tenant, subject, full))
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
-    t = target(in, s, api_timeout_ns);
+    t = host_js(in, s);
     op = op_new(in, arg);
     if (!op)
         return MUSTER_ENOMEM;
@@ -275,6 +254,79 @@ static int stream_last(const struct muster_host *host, uint64_t stream, const st
     /* Not ">": for that the server looks at its last sequence alone, and finds nothing when that message was deleted. */
     return started(op, BUS_LIVE, js_last(&t, s->name, tenant ? full : s->all, on_last, op));
 }
+
+/* ---- reading -------------------------------------------------------------------------------------------------------- */
+
+static void finish_read(struct op *op, int code)
+{
+    struct instance *in = op->in;
+
+    instance_enter(in, "stream read", NULL);
+    op->fn.msg(op->arg, code, NULL);
+    instance_leave(in);
+    free(op);
+}
+
+static void on_next(void *arg, int code, const struct js_msg *from);
+
+static int read_on(struct op *op)
+{
+    const struct host_stream *s = op->in->ending ? NULL : find(op->in, op->stream);
+    struct js_target t = host_js(op->in, s);
+
+    if (!s)
+        return MUSTER_ELINK;
+    return js_next(&t, s->name, op->subject[0] ? op->subject : s->all, op->next_seq, on_next, op);
+}
+
+/* One message at a time: what a plugin is slow with waits in the stream, and nowhere else. */
+static void on_next(void *arg, int code, const struct js_msg *from)
+{
+    struct op *op = arg;
+    struct instance *in = op->in;
+    struct muster_msg msg;
+
+    if (code) {
+        finish_read(op, code);
+        return;
+    }
+    fill_msg(in, from, &msg);
+    op->next_seq = msg.seq + 1;
+    op->left--;
+    instance_enter(in, "stream read", msg.subject);
+    op->fn.msg(op->arg, 0, &msg);
+    instance_leave(in);
+    code = op->left ? instance_sent(in, BUS_LIVE, read_on(op)) : 0;
+    if (!op->left || code)
+        finish_read(op, code);
+}
+
+static int stream_read(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
+                       uint64_t from_seq, uint32_t max_msgs, muster_stream_msg_fn fn, void *arg)
+{
+    struct instance *in = instance_of(host);
+    struct op *op;
+    int err = MAY_BEGIN(in);
+
+    if (err)
+        return err;
+    if (!find(in, stream) || !fn || (tenant && (!subject || !subject_is_pattern(subject, strlen(subject)))) || max_msgs == 0 ||
+        max_msgs > MAX_READ)
+        return host->fail(host, MUSTER_EINVAL, "read(): expected an open stream, a function, a pattern of subjects, and 1 to %d messages",
+                          MAX_READ);
+    op = calloc(1, sizeof *op + MAX_SUBJECT);
+    if (!op)
+        return MUSTER_ENOMEM;
+    *op = (struct op){
+        .in = in, .fn.msg = fn, .arg = arg, .stream = stream, .next_seq = from_seq ? from_seq : 1, .left = max_msgs};
+    if (tenant && !stored_subject(in, tenant, subject, op->subject)) {
+        free(op);
+        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
+    }
+    return started(op, BUS_LIVE, read_on(op));
+}
+
+/* ---- appending ------------------------------------------------------------------------------------------------------ */
 
 static void on_ack(void *arg, int code, uint64_t seq)
 {
@@ -284,12 +336,12 @@ static void on_ack(void *arg, int code, uint64_t seq)
     instance_enter(in, "stream ack", NULL);
     op->fn.ack(op->arg, code, seq);
     instance_leave(in);
-    op_free(op);
+    free(op);
 }
 
 static int append_acked(struct instance *in, const struct host_stream *s, const struct bus_out *out, const struct muster_append *a)
 {
-    struct js_target t = target(in, s, ack_timeout_ns);
+    struct js_target t = host_js(in, s);
     struct op *op = op_new(in, a->arg);
 
     if (!op)
@@ -319,12 +371,11 @@ static int stream_append(const struct muster_host *host, uint64_t stream, const 
         out.fence = (int64_t)a->expected_seq;
     if (!stored_subject(in, a->tenant, a->subject, subject))
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
+    if (MUSTER_HAS(a, lease) && a->lease && !host_lease_is_held(in, a->lease))
+        return host->fail(host, MUSTER_ESTALE, "append(): its lease is not held now");
     if (a->acked)
         return append_acked(in, s, &out, a);
-    err = bus_send(broker_bus(in->broker), BUS_BULK, &out);
-    if (err == MUSTER_EAGAIN)
-        instance_starve(in, BUS_BULK);
-    return err;
+    return instance_sent(in, BUS_BULK, bus_send(broker_bus(in->broker), BUS_BULK, &out));
 }
 
 const struct muster_stream host_stream = {.size = sizeof host_stream,
@@ -332,17 +383,10 @@ const struct muster_stream host_stream = {.size = sizeof host_stream,
                                           .close = stream_close,
                                           .info = stream_info,
                                           .last = stream_last,
-                                          .append = stream_append};
+                                          .append = stream_append,
+                                          .read = stream_read};
 
-/* ---- muster.kv/1 --------------------------------------------------------------------------------------------------- */
-
-static void bucket_of(const struct instance *in, char out[96])
-{
-    (void)snprintf(out, 96, "muster_%s", in->plugin->name);
-}
-
-/* As many copies as of the instance's streams: what it keeps there is about them, and is worth as much. */
-static uint32_t bucket_replicas(const struct instance *in)
+uint32_t host_stream_replicas(const struct instance *in)
 {
     uint32_t replicas = 1;
 
@@ -351,122 +395,6 @@ static uint32_t bucket_replicas(const struct instance *in)
             replicas = s->replicas;
     return replicas;
 }
-
-static void finish_kv(struct op *op, int code, struct muster_bytes value, uint64_t revision)
-{
-    instance_enter(op->in, "kv", op->key);
-    op->fn.kv(op->arg, code, value, revision);
-    instance_leave(op->in);
-    op_free(op);
-}
-
-static void on_value(void *arg, int code, const struct js_msg *msg)
-{
-    struct op *op = arg;
-
-    /* A bucket that is not there yet has no keys. */
-    finish_kv(op, code, code ? (struct muster_bytes){0} : msg->data, code ? 0 : msg->seq);
-}
-
-static bool key_is_legal(const char *key)
-{
-    size_t len = key ? strlen(key) : 0;
-
-    return len > 0 && len <= MAX_KEY && key[0] != '.' && key[len - 1] != '.' &&
-           strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
-}
-
-static int kv_get(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, muster_kv_fn fn, void *arg)
-{
-    struct instance *in = instance_of(host);
-    struct js_target t = target(in, in, api_timeout_ns);
-    char bucket[96], stream[128], subject[MAX_SUBJECT];
-    struct op *op;
-    int err = MAY_BEGIN(in);
-
-    if (err)
-        return err;
-    if (!fn || tenant || !key_is_legal(key))
-        return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -", key ? key : "", MAX_KEY);
-    op = op_new(in, arg);
-    if (!op)
-        return MUSTER_ENOMEM;
-    op->fn.kv = fn;
-    bucket_of(in, bucket);
-    (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
-    (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, key);
-    return started(op, BUS_LIVE, js_last(&t, stream, subject, on_value, op));
-}
-
-static void on_stored(void *arg, int code, uint64_t seq)
-{
-    finish_kv(arg, code, (struct muster_bytes){0}, seq);
-}
-
-static int send_put(struct op *op)
-{
-    char bucket[96], subject[MAX_SUBJECT], fence[24];
-    struct muster_header header = {"Nats-Expected-Last-Subject-Sequence", fence};
-    struct bus_out out = {.subject = subject,
-                          .headers = &header,
-                          .n_headers = op->revision != MUSTER_UNFENCED,
-                          .payload = {op->value, op->value_len},
-                          .fence = -1};
-    struct js_target t = target(op->in, op->in, ack_timeout_ns);
-
-    bucket_of(op->in, bucket);
-    (void)snprintf(subject, sizeof subject, "$KV.%s.%s", bucket, op->key);
-    (void)snprintf(fence, sizeof fence, "%llu", (unsigned long long)op->revision);
-    return js_append(&t, BUS_LIVE, &out, on_stored, op);
-}
-
-static void on_bucket(void *arg, int code, const struct js_info *info)
-{
-    struct op *op = arg;
-
-    if (code)
-        (void)op->in->host.fail(&op->in->host, code, "%s", info->text); /* kept for the plugin to tell */
-    else
-        code = op->in->ending ? MUSTER_ELINK : send_put(op);
-    if (code)
-        finish_kv(op, code, (struct muster_bytes){0}, 0);
-}
-
-/* The bucket is made, or found, before each put: puts are rare, and a bucket that was removed comes back. */
-static int kv_put(const struct muster_host *host, const struct muster_kv_put *put)
-{
-    struct instance *in = instance_of(host);
-    char bucket[96], stream[128], subject[128];
-    const char *subjects[] = {subject};
-    struct js_config config = {
-        .name = stream, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .replicas = bucket_replicas(in), .is_kv = true};
-    struct js_target t = target(in, in, api_timeout_ns);
-    struct op *op;
-    int err = MAY_BEGIN(in);
-
-    if (err)
-        return err;
-    if (!MUSTER_HAS(put, arg) || !put->fn || put->tenant || !key_is_legal(put->key) || put->value.len > MAX_VALUE)
-        return host->fail(host, MUSTER_EINVAL, "put(): expected size, a legal key and at most %d bytes", MAX_VALUE);
-    op = op_new(in, put->arg);
-    if (!op)
-        return MUSTER_ENOMEM;
-    op->fn.kv = put->fn;
-    op->revision = put->revision;
-    op->key = strdup(put->key);
-    op->value = malloc(put->value.len + 1);
-    op->value_len = put->value.len;
-    if (!op->key || !op->value)
-        return started(op, BUS_LIVE, MUSTER_ENOMEM);
-    if (put->value.len) /* data may be NULL then, which memcpy() does not take */
-        memcpy(op->value, put->value.data, put->value.len);
-    bucket_of(in, bucket);
-    (void)snprintf(stream, sizeof stream, "KV_%s", bucket);
-    (void)snprintf(subject, sizeof subject, "$KV.%s.>", bucket);
-    return started(op, BUS_LIVE, js_ensure(&t, &config, on_bucket, op));
-}
-
-const struct muster_kv host_kv = {.size = sizeof host_kv, .get = kv_get, .put = kv_put};
 
 void host_stream_done(struct instance *in)
 {

@@ -33,6 +33,7 @@ struct queue {
     struct delivery *head, **tail;
     uint32_t n_msgs;
     size_t n_bytes;
+    size_t n_held, n_held_bytes; /* not in the queue any more: the plugin keeps them */
     int64_t deficit;
     bool in_ring;
     bool waits; /* its first message was given back: it rests until the timer */
@@ -42,13 +43,16 @@ struct inbox {
     struct inbox_options how;
     struct metric *dropped, *dropped_by_tenant, *failed;
     uv_timer_t retry; /* runs while some queue waits */
-    atomic_size_t n_held, n_held_bytes;
+    bool paused;      /* lane only */
+    bool refuses;     /* lane only: as long as it is paused, since nobody will end the pause */
+    int64_t resumed_ns; /* lane only: when the last pause ended */
     pthread_mutex_t lock;  /* guards all below, and the counts of subs */
     struct queue **queues; /* by tenant index */
     size_t n_queues;
     struct queue *ring, **ring_tail;
     uint32_t n_msgs;
     size_t n_bytes;
+    size_t n_held, n_held_bytes;
     _Atomic uint64_t n_dropped;
 };
 
@@ -297,10 +301,8 @@ int inbox_push(struct inbox *b, struct delivery *d)
     return 0;
 }
 
-static void on_retry(uv_timer_t *timer)
+void inbox_retry(struct inbox *b)
 {
-    struct inbox *b = timer->data;
-
     pthread_mutex_lock(&b->lock);
     for (size_t i = 0; i < b->n_queues; i++) {
         if (!b->queues[i] || !b->queues[i]->waits)
@@ -312,11 +314,17 @@ static void on_retry(uv_timer_t *timer)
     lane_wake(b->how.lane);
 }
 
+static void on_retry(uv_timer_t *timer)
+{
+    inbox_retry(timer->data);
+}
+
 bool inbox_again(struct inbox *b, struct delivery *d)
 {
+    int64_t since_ns = d->msg.recv_ns > b->resumed_ns ? d->msg.recv_ns : b->resumed_ns; /* a pause is nobody's failure */
     struct queue *q;
 
-    if (clock_now_ns() - d->msg.recv_ns > retry_for_ns)
+    if (!d->is_patient && clock_now_ns() - since_ns > retry_for_ns)
         return false;
     pthread_mutex_lock(&b->lock);
     q = b->queues[d->tenant->index]; /* it came from there */
@@ -337,21 +345,50 @@ void inbox_count_failure(struct inbox *b)
     metric_add(b->failed, NULL, 1);
 }
 
+/* One more of a tenant fits, when the tenant has no more then than is left for all others: so whatever one keeps, a half of what the
+ * rest leaves is always free for the next. The lock is held. */
+static bool may_hold(const struct inbox *b, const struct queue *q, size_t n_bytes)
+{
+    return q->n_held + 1 + b->n_held + 1 <= HELD_MSGS && q->n_held_bytes + n_bytes + b->n_held_bytes + n_bytes <= held_bytes;
+}
+
+/* The lock is held. */
+static void count_held(struct inbox *b, struct queue *q, size_t n, size_t n_bytes)
+{
+    q->n_held += n;
+    q->n_held_bytes += n_bytes;
+    b->n_held += n;
+    b->n_held_bytes += n_bytes;
+}
+
 int inbox_hold(struct inbox *b, const struct delivery *d)
 {
-    size_t n = atomic_fetch_add(&b->n_held, 1),
-           n_bytes = atomic_fetch_add(&b->n_held_bytes, d->n_bytes);
+    int err = MUSTER_EAGAIN;
+    struct queue *q;
 
-    if (n < HELD_MSGS && n_bytes + d->n_bytes <= held_bytes)
-        return 0;
-    inbox_release(b, d);
-    return MUSTER_EAGAIN;
+    pthread_mutex_lock(&b->lock);
+    q = queue_of(b, d->tenant->index);
+    if (!q) {
+        err = MUSTER_ENOMEM;
+    } else if (may_hold(b, q, d->n_bytes)) {
+        count_held(b, q, 1, d->n_bytes);
+        err = 0;
+    }
+    pthread_mutex_unlock(&b->lock);
+    return err;
 }
 
 void inbox_release(struct inbox *b, const struct delivery *d)
 {
-    atomic_fetch_sub(&b->n_held, 1);
-    atomic_fetch_sub(&b->n_held_bytes, d->n_bytes);
+    pthread_mutex_lock(&b->lock);
+    count_held(b, b->queues[d->tenant->index], (size_t)0 - 1, (size_t)0 - d->n_bytes); /* unsigned: wraps to the right sum */
+    pthread_mutex_unlock(&b->lock);
+}
+
+static void refuse_stopped(struct inbox *b, struct delivery *d)
+{
+    b->how.refuse(d, ERROR_UNAVAILABLE, "this service stops; try again");
+    delivery_unref(d);
 }
 
 static bool turn(void *arg)
@@ -361,14 +398,33 @@ static bool turn(void *arg)
     for (int i = 0; i < TURN_MESSAGES; i++) {
         struct delivery *d;
 
+        if (b->paused && !b->refuses) /* the callback before may have begun it */
+            return false;
         pthread_mutex_lock(&b->lock);
         d = take_fair(b);
         pthread_mutex_unlock(&b->lock);
         if (!d)
             return false;
-        b->how.deliver(b->how.arg, d);
+        if (b->paused)
+            refuse_stopped(b, d);
+        else
+            b->how.deliver(b->how.arg, d);
     }
     return true;
+}
+
+void inbox_pause(struct inbox *b, bool on)
+{
+    if (b->paused && !on)
+        b->resumed_ns = clock_now_ns();
+    b->paused = on;
+    lane_wake(b->how.lane);
+}
+
+void inbox_close_pause(struct inbox *b)
+{
+    b->refuses = true;
+    lane_wake(b->how.lane);
 }
 
 static int make_metrics(struct inbox *b)
@@ -422,12 +478,8 @@ void inbox_free(struct inbox *b)
     for (size_t i = 0; i < b->n_queues; i++) {
         struct queue *q = b->queues[i];
 
-        while (q && q->head) {
-            struct delivery *d = take(b, q, &q->head);
-
-            b->how.refuse(d, ERROR_UNAVAILABLE, "this service stops; try again");
-            delivery_unref(d);
-        }
+        while (q && q->head)
+            refuse_stopped(b, take(b, q, &q->head));
         free(q);
     }
     free(b->queues);

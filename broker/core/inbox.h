@@ -55,6 +55,7 @@ struct delivery {
     size_t n_bytes;
     atomic_int refs;
     atomic_bool held; /* bus->hold() was called: no answer is made when the function returns */
+    bool is_patient;  /* it may be given back for ever: it waits for a place, not for a plugin that could have failed. On the lane */
     char text[];      /* subject and its split copy */
 };
 
@@ -77,9 +78,16 @@ int inbox_push(struct inbox *inbox, struct delivery *d);
 /* The plugin wants d again later: put it back before the others of its tenant, which wait too. False: it has been tried for long
  * enough, and d is still the caller's. */
 bool inbox_again(struct inbox *inbox, struct delivery *d);
+/* What was given back comes again at once. On the lane. */
+void inbox_retry(struct inbox *inbox);
+/* Deliver nothing while it is on. On the lane. */
+void inbox_pause(struct inbox *inbox, bool on);
+/* The instance drains: what waits because of a pause, and what still comes, is refused. On the lane. */
+void inbox_close_pause(struct inbox *inbox);
 /* Count a message that the plugin's function failed on. */
 void inbox_count_failure(struct inbox *inbox);
-/* Count d among what the plugin holds past its callback. MUSTER_EAGAIN: that is too much already. */
+/* Count d among what the plugin holds past its callback. MUSTER_EAGAIN: that is too much already, of all or of d's tenant, which may have
+ * no more than is left for the others. */
 int inbox_hold(struct inbox *inbox, const struct delivery *d);
 void inbox_release(struct inbox *inbox, const struct delivery *d);
 /* Messages that wait; and those dropped so far, for all reasons. */

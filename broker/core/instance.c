@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
@@ -15,9 +16,10 @@
 #include "core/loader.h"
 #include "core/services.h"
 #include "core/settings.h"
+#include "metrics/metrics.h"
 #include "sql/sql.h"
 
-static const int64_t start_ns = 30 * CLOCK_S;
+static const int64_t start_ns = 30 * CLOCK_S, release_ns = CLOCK_S;
 
 bool instance_has_capability(const struct instance *in, const char *capability)
 {
@@ -30,10 +32,10 @@ enum { ABORT_ON_BREACH = false };
 enum { ABORT_ON_BREACH = true };
 #endif
 
-static void tell_breach(const struct instance *in, const char *function, const char *where)
+static void tell_breach(const struct instance *in, const char *function, const char *where, const char *tag)
 {
-    log_error(in->area, "plugin %s %s called %s() %s; muster/plugin.h says [lane]", in->plugin->name, in->plugin->version, function,
-              where);
+    log_error(in->area, "plugin %s %s called %s() %s; muster/plugin.h says [%s]", in->plugin->name, in->plugin->version, function, where,
+              tag);
     if (ABORT_ON_BREACH)
         abort();
 }
@@ -43,8 +45,20 @@ bool instance_is_here(const struct instance *in, const char *function)
     ASSERT(in->magic == INSTANCE_MAGIC);
     if (lane_here(in->lane))
         return true;
-    tell_breach(in, function, "on another thread than its lane");
+    tell_breach(in, function, "on another thread than its lane", "lane");
     return false;
+}
+
+bool instance_in_create(const struct instance *in, const char *function)
+{
+    ASSERT(in->magic == INSTANCE_MAGIC);
+    if (!lane_here(in->lane)) {
+        tell_breach(in, function, "on another thread than the one that runs create()", "init");
+        return false;
+    }
+    if (in->created)
+        tell_breach(in, function, "after create()", "init");
+    return !in->created;
 }
 
 int instance_may_begin(const struct instance *in, const char *function)
@@ -53,7 +67,7 @@ int instance_may_begin(const struct instance *in, const char *function)
         return MUSTER_EINVAL;
     if (in->created)
         return in->ending ? MUSTER_ELINK : 0;
-    tell_breach(in, function, "in create()");
+    tell_breach(in, function, "in create()", "lane");
     return MUSTER_EINVAL;
 }
 
@@ -82,12 +96,8 @@ static int add_services(struct instance *in)
 static int bind_config(struct instance *in)
 {
     struct config_error err;
-    int code;
+    int code = settings_new(broker_config(in->broker), in->how, in->plugin, &in->in_force, &err);
 
-    in->config = calloc(1, in->plugin->config_size + 1);
-    if (!in->config)
-        return MUSTER_ENOMEM;
-    code = settings_bind(broker_config(in->broker), in->how, in->plugin, in->config, &err);
     if (code)
         health_set(in->health, MUSTER_HEALTH_DOWN, "bad_config", "%s", err.text);
     return code;
@@ -99,10 +109,20 @@ static int call_create(void *arg)
     int err;
 
     instance_enter(in, "create", NULL);
-    err = in->plugin->create(&in->host, in->config, &in->self);
+    err = in->plugin->create(&in->host, in->in_force.values, &in->self);
     instance_leave(in);
     in->created = !err;
     return err;
+}
+
+static int make_metrics(struct instance *in)
+{
+    struct metric_spec failures = {.type = MUSTER_COUNTER,
+                                   .name = "muster_reload_failures_total",
+                                   .help = "Changed settings that a plugin did not take over when it was told to.",
+                                   .constants = {{"plugin", in->plugin->name}, {"instance", in->how->instance}}};
+
+    return metrics_make(broker_metrics(in->broker), &failures, &in->reload_failures);
 }
 
 static int build(struct instance *in, uint32_t lane, uint32_t n_lanes)
@@ -129,6 +149,8 @@ static int build(struct instance *in, uint32_t lane, uint32_t n_lanes)
     if (!err)
         err = inbox_new(&inbox, &in->inbox);
     if (!err)
+        err = make_metrics(in);
+    if (!err)
         err = add_services(in);
     if (!err)
         err = bind_config(in);
@@ -153,6 +175,7 @@ int instance_new(struct broker *broker, const struct muster_plugin *plugin, cons
     in->broker = broker;
     in->plugin = plugin;
     in->how = how;
+    in->file = loader_stamp(how);
     ASSERT(pthread_mutex_init(&in->lock, NULL) == 0);
     err = build(in, lane, (uint32_t)how->lanes);
     if (err) {
@@ -172,6 +195,7 @@ static int call_cancel(void *arg)
     host_bus_done(in);
     host_sql_done(in);
     host_stream_done(in);
+    host_sys_done(in);
     bus_cancel(broker_bus(in->broker), in);
     return 0;
 }
@@ -191,6 +215,7 @@ static int call_start(void *arg)
     log_failure(in, "start", err);
     host_time_done(in);
     (void)call_cancel(in); /* cannot fail; destroy() comes at the broker's end */
+    host_lease_end(in);
     return err;
 }
 
@@ -206,15 +231,22 @@ int instance_start(struct instance *in)
     return err;
 }
 
+static void drain_plugin(struct instance *in)
+{
+    if (!in->started || !MUSTER_HAS(in->plugin, drain) || !in->plugin->drain)
+        return;
+    instance_enter(in, "drain", NULL);
+    in->plugin->drain(in->self, in->drain_until_ns);
+    instance_leave(in);
+}
+
+/* What waits for the end of a pause would wait for nothing. */
 static int call_drain(void *arg)
 {
     struct instance *in = arg;
 
-    if (!in->started || !MUSTER_HAS(in->plugin, drain) || !in->plugin->drain)
-        return 0;
-    instance_enter(in, "drain", NULL);
-    in->plugin->drain(in->self, in->drain_until_ns);
-    instance_leave(in);
+    drain_plugin(in);
+    inbox_close_pause(in->inbox);
     return 0;
 }
 
@@ -236,6 +268,8 @@ static int call_destroy(void *arg)
     in->self = NULL;
     in->ended = true;
     host_time_done(in);
+    host_kv_done(in);
+    host_lease_end(in); /* last: what the plugin did under them has ended */
     return 0;
 }
 
@@ -245,6 +279,33 @@ static int call_cancel_rest(void *arg)
 
     bus_cancel_lane(broker_bus(in->broker), in->lane);
     return 0;
+}
+
+static int call_stop_leases(void *arg)
+{
+    struct instance *in = arg;
+
+    in->leases_over = true;
+    return call_cancel_rest(in);
+}
+
+static int call_forget_leases(void *arg)
+{
+    host_lease_done(arg);
+    return 0;
+}
+
+/* Others wait for what is not released until its time is up. */
+static int end_leases(struct instance *in, int64_t deadline_ns)
+{
+    int64_t until_ns = clock_now_ns() + release_ns;
+    int err;
+
+    until_ns = until_ns < deadline_ns ? until_ns : deadline_ns;
+    while (atomic_load(&in->n_leases) && bus_is_up(broker_bus(in->broker), BUS_LIVE) && clock_now_ns() < until_ns)
+        (void)usleep(1000);
+    err = lane_call_until(in->lane, call_stop_leases, in, deadline_ns);
+    return err ? err : lane_call_until(in->lane, call_forget_leases, in, deadline_ns);
 }
 
 int instance_end(struct instance *in, int64_t deadline_ns)
@@ -260,8 +321,8 @@ int instance_end(struct instance *in, int64_t deadline_ns)
     if (!err)
         err = lane_call_until(in->lane, call_destroy, in, deadline_ns);
     if (!err)
-        lane_stop(in->lane);
-    return err;
+        err = end_leases(in, deadline_ns);
+    return err ? err : lane_stop_until(in->lane, deadline_ns);
 }
 
 static void free_positions(struct instance *in)
@@ -282,14 +343,14 @@ void instance_free(struct instance *in)
     lane_free(in->lane);
     inbox_free(in->inbox);
     free_positions(in);
-    free(in->config);
+    settings_done(&in->in_force);
     (void)pthread_mutex_destroy(&in->lock);
     free(in);
 }
 
 /* ---- telling the plugin -------------------------------------------------------------------------------------------- */
 
-enum { TELL_WRITABLE, TELL_UP, TELL_DOWN, TELL_TABLES };
+enum { TELL_WRITABLE, TELL_UP, TELL_DOWN, TELL_TABLES, TELL_PRESSURE };
 
 struct tell {
     struct lane_item item;
@@ -297,27 +358,58 @@ struct tell {
     int what; /* TELL_* */
 };
 
+static void call(struct instance *in, const char *name, void (*fn)(void *self))
+{
+    if (!fn)
+        return;
+    instance_enter(in, name, NULL);
+    fn(in->self);
+    instance_leave(in);
+}
+
+static void call_on_link(struct instance *in, int up)
+{
+    if (!in->plugin->on_link)
+        return;
+    instance_enter(in, "on_link", NULL);
+    in->plugin->on_link(in->self, up);
+    instance_leave(in);
+}
+
+/* How it is now, whatever it was when this was asked for. */
+static void call_on_pressure(struct instance *in)
+{
+    bool pressed = in->sql_pressed || broker_is_pressed(in->broker);
+
+    if (pressed == in->told_pressed)
+        return;
+    in->told_pressed = pressed;
+    if (pressed)
+        call(in, "on_pause", in->plugin->on_pause);
+    else
+        call(in, "on_resume", in->plugin->on_resume);
+}
+
+static void tell_plugin(struct instance *in, int what)
+{
+    const struct muster_plugin *p = in->plugin;
+
+    if (what == TELL_WRITABLE && MUSTER_HAS(p, on_writable))
+        call(in, "on_writable", p->on_writable);
+    else if (what == TELL_TABLES && MUSTER_HAS(p, on_tables))
+        call(in, "on_tables", p->on_tables);
+    else if (what == TELL_PRESSURE && MUSTER_HAS(p, on_resume))
+        call_on_pressure(in);
+    else if ((what == TELL_UP || what == TELL_DOWN) && MUSTER_HAS(p, on_link))
+        call_on_link(in, what == TELL_UP);
+}
+
 static void run_tell(struct lane_item *item)
 {
     struct tell *t = (struct tell *)item;
-    struct instance *in = t->in;
-    const struct muster_plugin *p = in->plugin;
 
-    if (!in->started || in->ended)
-        ; /* not yet, or not any more */
-    else if (t->what == TELL_WRITABLE && MUSTER_HAS(p, on_writable) && p->on_writable) {
-        instance_enter(in, "on_writable", NULL);
-        p->on_writable(in->self);
-        instance_leave(in);
-    } else if (t->what == TELL_TABLES && MUSTER_HAS(p, on_tables) && p->on_tables) {
-        instance_enter(in, "on_tables", NULL);
-        p->on_tables(in->self);
-        instance_leave(in);
-    } else if ((t->what == TELL_UP || t->what == TELL_DOWN) && MUSTER_HAS(p, on_link) && p->on_link) {
-        instance_enter(in, "on_link", NULL);
-        p->on_link(in->self, t->what == TELL_UP);
-        instance_leave(in);
-    }
+    if (t->in->started && !t->in->ended)
+        tell_plugin(t->in, t->what);
     free(t);
 }
 
@@ -344,12 +436,26 @@ void instance_tell_writable(struct instance *in)
         tell(in, TELL_WRITABLE);
 }
 
-/* The link may have got room between its refusal and now, and told nobody: hence the second look. */
-void instance_starve(struct instance *in, int link)
+void instance_has_room(struct instance *in)
 {
+    atomic_store(&in->wants_writable, true);
+    instance_tell_writable(in);
+}
+
+/* The link may have got room between its refusal and now, and told nobody: hence the second look. */
+int instance_sent(struct instance *in, int link, int err)
+{
+    if (err != MUSTER_EAGAIN)
+        return err;
     atomic_store(&in->wants_writable, true);
     if (!bus_is_starved(broker_bus(in->broker), link))
         instance_tell_writable(in);
+    return err;
+}
+
+void instance_tell_pressure(struct instance *in)
+{
+    tell(in, TELL_PRESSURE);
 }
 
 void instance_tell_link(struct instance *in, bool up)

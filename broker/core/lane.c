@@ -15,6 +15,11 @@
 enum { CONTROL_BATCH = 256 }; /* control items a turn, so that timers and sockets get theirs */
 enum { SIGNAL_STACK = 65536 };
 
+struct beat {
+    struct lane_item item;
+    _Atomic int64_t asked_ns; /* 0: not under way */
+};
+
 struct lane {
     char name[64];
     uv_loop_t loop;
@@ -34,7 +39,11 @@ struct lane {
     struct lane_crumb crumb; /* written on the lane before busy_since */
     unsigned int depth;      /* lane only */
     _Atomic int64_t busy_since_ns;
-    char signal_stack[SIGNAL_STACK];
+    struct beat beat;
+    uv_mutex_t end_lock; /* guards ended */
+    uv_cond_t end_wake;
+    bool ended; /* the thread has nothing left to do */
+    _Alignas(16) char signal_stack[SIGNAL_STACK]; /* the kernel and the sanitizers want a stack where one may be */
 };
 
 static _Thread_local struct lane *lane_of_thread;
@@ -108,7 +117,17 @@ static void *run(void *arg)
     while (run_batch(l))
         ;
     (void)sigaltstack(&before, NULL); /* the sanitizers' own, which they free with the thread */
+    uv_mutex_lock(&l->end_lock);
+    l->ended = true;
+    uv_cond_signal(&l->end_wake);
+    uv_mutex_unlock(&l->end_lock);
     return NULL;
+}
+
+/* Also where the lane ends first. */
+static void run_beat(struct lane_item *item)
+{
+    atomic_store(&((struct beat *)item)->asked_ns, 0);
 }
 
 int lane_new(const char *name, struct lane **ret_lane)
@@ -126,6 +145,8 @@ int lane_new(const char *name, struct lane **ret_lane)
     ASSERT(uv_async_init(&l->loop, &l->wake, on_wake) == 0);
     l->wake.data = l;
     ASSERT(pthread_mutex_init(&l->lock, NULL) == 0);
+    ASSERT(uv_mutex_init(&l->end_lock) == 0 && uv_cond_init(&l->end_wake) == 0);
+    l->beat.item.run = run_beat;
     *ret_lane = l;
     return 0;
 }
@@ -145,14 +166,39 @@ static void close_handle(uv_handle_t *handle, void *arg)
         uv_close(handle, NULL);
 }
 
+/* True when the thread is through; joining it takes no time then. */
+static bool wait_for_end(struct lane *l, int64_t deadline_ns)
+{
+    bool ended;
+
+    uv_mutex_lock(&l->end_lock);
+    while (!l->ended) {
+        int64_t left = deadline_ns - clock_now_ns();
+
+        if (left <= 0)
+            break;
+        (void)uv_cond_timedwait(&l->end_wake, &l->end_lock, (uint64_t)(left < CLOCK_S ? left : CLOCK_S)); /* the loop looks again */
+    }
+    ended = l->ended;
+    uv_mutex_unlock(&l->end_lock);
+    return ended;
+}
+
 void lane_stop(struct lane *l)
+{
+    (void)lane_stop_until(l, INT64_MAX); /* without a deadline there is no failure */
+}
+
+int lane_stop_until(struct lane *l, int64_t deadline_ns)
 {
     struct lane_item *item;
 
     if (!l || !l->running)
-        return;
+        return 0;
     atomic_store(&l->stopping, true);
     lane_wake(l);
+    if (!wait_for_end(l, deadline_ns))
+        return MUSTER_ETIME;
     (void)pthread_join(l->thread, NULL);
     l->running = false;
     pthread_mutex_lock(&l->lock);
@@ -166,6 +212,7 @@ void lane_stop(struct lane *l)
         (item->drop ? item->drop : item->run)(item);
         item = next;
     }
+    return 0;
 }
 
 void lane_free(struct lane *l)
@@ -177,6 +224,8 @@ void lane_free(struct lane *l)
     (void)uv_run(&l->loop, UV_RUN_DEFAULT); /* runs the close callbacks; nothing is left that could block */
     (void)uv_loop_close(&l->loop);
     (void)pthread_mutex_destroy(&l->lock);
+    uv_mutex_destroy(&l->end_lock);
+    uv_cond_destroy(&l->end_wake);
     free(l);
 }
 
@@ -343,6 +392,17 @@ int64_t lane_busy(struct lane *l, struct lane_crumb *ret_who)
     *ret_who = l->crumb;
     pthread_mutex_unlock(&l->lock);
     return now - since;
+}
+
+int64_t lane_silence(struct lane *l)
+{
+    int64_t asked = atomic_load(&l->beat.asked_ns), now = clock_now_ns();
+
+    if (asked)
+        return now - asked;
+    atomic_store(&l->beat.asked_ns, now);
+    lane_push(l, &l->beat.item);
+    return 0;
 }
 
 const struct lane_crumb *lane_crumb_here(void)

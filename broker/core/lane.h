@@ -35,6 +35,8 @@ int lane_new(const char *name, struct lane **ret_lane);
 int lane_start(struct lane *lane);
 /* Run every item that is queued, end the thread, close the loop. Items pushed later are dropped. */
 void lane_stop(struct lane *lane);
+/* As lane_stop(), but MUSTER_ETIME when it has not ended by then: it hangs, and must not be freed. */
+int lane_stop_until(struct lane *lane, int64_t deadline_ns);
 void lane_free(struct lane *lane);
 
 const char *lane_name(const struct lane *lane);
@@ -55,6 +57,9 @@ void lane_enter(struct lane *lane, const struct lane_crumb *who, const char *cal
 void lane_leave(struct lane *lane);
 /* Nanoseconds that the present callback has been running, 0 when none is. *ret_who is a copy. Any thread. */
 int64_t lane_busy(struct lane *lane, struct lane_crumb *ret_who);
+/* Nanoseconds since the lane was asked for a sign of life, 0 when it has given it; it is asked again then. Sees what no callback is
+ * bracketed for. One watcher, any thread. */
+int64_t lane_silence(struct lane *lane);
 /* The crumb of the calling thread, NULL outside a callback. Async-signal-safe. */
 const struct lane_crumb *lane_crumb_here(void);
 uint64_t lane_turns(const struct lane *lane);

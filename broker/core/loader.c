@@ -11,8 +11,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/name.h"
 #include "config/near.h"
+#include "wire/reserved.h"
 
 #define ENTRY_PREFIX "muster_plugin_entry_v"
 enum { DESCRIBE_SIZE = 128 };
@@ -65,6 +67,19 @@ const char *loader_path(const struct config_plugin *p, char *out, size_t size)
     return out;
 }
 
+struct loader_stamp loader_stamp(const struct config_plugin *p)
+{
+    char path[PATH_MAX + 80];
+    struct stat st;
+
+    if (stat(loader_path(p, path, sizeof path), &st) != 0)
+        return (struct loader_stamp){0};
+    return (struct loader_stamp){.device = st.st_dev,
+                                 .inode = st.st_ino,
+                                 .size = st.st_size,
+                                 .changed_ns = st.st_mtim.tv_sec * CLOCK_S + st.st_mtim.tv_nsec};
+}
+
 /* The built-in plugins by name: those near to near->word are kept there, all are listed in *names. */
 static void look_around(const char *dir, struct near *near, struct buf *names)
 {
@@ -104,7 +119,7 @@ static int why_no_plugin(const char *name, char why[LOADER_WHY_SIZE])
 }
 
 /* A file that anybody else may write is anybody's code in this process. */
-static int check_file(const struct config_plugin *how, const char *path, char why[LOADER_WHY_SIZE])
+int loader_check_file(const struct config_plugin *how, const char *path, char why[LOADER_WHY_SIZE])
 {
     struct stat st;
 
@@ -149,20 +164,21 @@ static int check_numbers(const struct muster_plugin *p, const char *path, char w
 {
     char who[DESCRIBE_SIZE];
 
-    if (p->abi_major != MUSTER_ABI_MAJOR || p->abi_minor > MUSTER_ABI_MINOR ||
-        (MUSTER_ABI_MAJOR == 0 && p->abi_minor != MUSTER_ABI_MINOR))
-        return why_not(why, MUSTER_EABI, "%s: %s made for ABI %u.%u, this broker has %d.%d", path, describe(p, who), p->abi_major,
-                       p->abi_minor, MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR);
+    if (p->abi_major != MUSTER_ABI_MAJOR || p->abi_minor > MUSTER_ABI_MINOR || p->abi_minor < MUSTER_ABI_OLDEST)
+        return why_not(why, MUSTER_EABI, "%s: %s made for ABI %u.%u, this broker loads ABI %d.%d to %d.%d", path, describe(p, who),
+                       p->abi_major, p->abi_minor, MUSTER_ABI_MAJOR, MUSTER_ABI_OLDEST, MUSTER_ABI_MAJOR, MUSTER_ABI_MINOR);
     if (!MUSTER_HAS(p, destroy))
         return why_not(why, MUSTER_EINVAL, "%s: %s has a descriptor of %u bytes, expected at least %zu", path, describe(p, who), p->size,
                        offsetof(struct muster_plugin, destroy) + sizeof p->destroy);
     return 0;
 }
 
-static int check_descriptor(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+static const size_t least_service = offsetof(struct muster_service, schema) + sizeof(const char *); /* of the oldest minor */
+
+int loader_check(const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
 {
     char who[DESCRIBE_SIZE];
-    int err = check_numbers(p, path, why);
+    int err = p ? check_numbers(p, path, why) : why_not(why, MUSTER_EINVAL, "%s: its entry returned no descriptor", path);
 
     if (err)
         return err;
@@ -174,10 +190,19 @@ static int check_descriptor(const struct muster_plugin *p, const char *path, cha
     if (p->n_options && (!p->options || p->option_size < offsetof(struct muster_option, choices)))
         return why_not(why, MUSTER_EINVAL, "%s: %s has %u options of %u bytes, expected at least %zu bytes each", path,
                        describe(p, who), p->n_options, p->option_size, offsetof(struct muster_option, choices));
-    if (p->n_services && (!p->services || p->service_size < sizeof(struct muster_service)))
+    if (p->n_services && (!p->services || p->service_size < least_service))
         return why_not(why, MUSTER_EINVAL, "%s: %s has %u services of %u bytes, expected at least %zu bytes each", path,
-                       describe(p, who), p->n_services, p->service_size, sizeof(struct muster_service));
+                       describe(p, who), p->n_services, p->service_size, least_service);
     return 0;
+}
+
+/* A built-in plugin is one that is given by name. */
+int loader_check_names(const struct config_plugin *how, const struct muster_plugin *p, const char *path, char why[LOADER_WHY_SIZE])
+{
+    char who[DESCRIBE_SIZE], taken[LOADER_WHY_SIZE / 2];
+    int err = how->path ? reserved_check(p, taken, sizeof taken) : 0;
+
+    return err ? why_not(why, err, "%s: %s %s", path, describe(p, who), taken) : 0;
 }
 
 bool loader_has_capability(const struct muster_plugin *plugin, const char *capability)
@@ -195,16 +220,13 @@ bool loader_has_capability(const struct muster_plugin *plugin, const char *capab
     return false;
 }
 
-int loader_load(const struct config_plugin *how, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE])
+int loader_open(const char *path, const struct muster_plugin **ret_plugin, char why[LOADER_WHY_SIZE])
 {
     const struct muster_plugin *(*entry)(void);
     const struct muster_plugin *plugin;
-    char path[PATH_MAX + 80];
     void *lib, *symbol;
-    int err = check_file(how, loader_path(how, path, sizeof path), why);
+    int err;
 
-    if (err)
-        return err;
     /* NOW: a missing symbol shows here and not in a callback. NODELETE: destructors of threads may outlive the last
      * user. */
     lib = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
@@ -215,9 +237,7 @@ int loader_load(const struct config_plugin *how, const struct muster_plugin **re
         return why_no_entry(lib, path, why);
     memcpy(&entry, &symbol, sizeof entry); /* POSIX: the object pointer is a function's; ISO C has no cast for it */
     plugin = entry();
-    if (!plugin)
-        return why_not(why, MUSTER_EINVAL, "%s: its entry returned no descriptor", path);
-    err = check_descriptor(plugin, path, why);
+    err = loader_check(plugin, path, why);
     if (!err)
         *ret_plugin = plugin;
     return err;

@@ -4,10 +4,12 @@
 #ifndef MUSTER_CORE_RELOAD_H
 #define MUSTER_CORE_RELOAD_H
 
-struct config;
+struct broker;
 
-/* Read file anew and check it whole, plugins' parts too. A fault changes nothing and is logged. The log's form and level are
- * taken over; every other setting that differs from `running` is named. Main thread. */
-void reload_config(const struct config *running, const char *file);
+/* Read file anew and check it whole, plugins' parts too, before any of them sees it. A fault changes nothing and is logged. The log's
+ * form and level are taken over, and the settings of each instance whose every change is reloadable; every other setting that differs
+ * from what is in force is named. Behind the check it takes ten seconds at most, and half of one for each instance behind those that
+ * hang; all the while the service manager hears that the broker lives. Main thread. */
+void reload_config(struct broker *broker, const char *file);
 
 #endif

@@ -38,8 +38,10 @@ struct definition {
 
 struct services {
     struct broker *broker;
+    pthread_rwlock_t lock; /* guards by_key and the list: written at the start, and where a plugin is replaced */
     struct map by_key; /* "presence.beat" */
     struct endpoint *first, **last;
+    struct endpoint *replaced; /* messages on their way still name them */
     struct definition *definitions;
     int64_t started_wall_ns;
     uint64_t subs[N_QUESTIONS][3]; /* the bus's */
@@ -71,12 +73,23 @@ static size_t key_of(struct text service, struct text verb, char out[MAX_KEY])
     return service.len + 1 + verb.len;
 }
 
-struct endpoint *services_find(const struct services *s, struct text service, struct text verb)
+/* The lock is held. */
+static struct endpoint *find(const struct services *s, struct text service, struct text verb)
 {
     char key[MAX_KEY];
     size_t len = key_of(service, verb, key);
 
     return len ? map_get(&s->by_key, key, len) : NULL;
+}
+
+struct endpoint *services_find(struct services *s, struct text service, struct text verb)
+{
+    struct endpoint *e;
+
+    pthread_rwlock_rdlock(&s->lock);
+    e = find(s, service, verb);
+    pthread_rwlock_unlock(&s->lock);
+    return e;
 }
 
 static void endpoint_free(struct endpoint *e)
@@ -130,7 +143,7 @@ static int add_verbs(struct services *s, const struct muster_plugin *plugin,
             return why_not(why, MUSTER_EINVAL,
                            "service %s: verb \"%.*s\": expected 1 to 64 letters, digits, _ or -",
                            service->name, (int)(verb.len < 80 ? verb.len : 80), verb.s);
-        if (services_find(s, text_of(service->name), verb))
+        if (find(s, text_of(service->name), verb))
             return why_not(why, MUSTER_EINVAL, "service %s: verb %.*s is there twice",
                            service->name, (int)verb.len, verb.s);
         err = add_endpoint(s, plugin, service->name, verb);
@@ -157,7 +170,7 @@ static int take_schema(struct services *s, const struct muster_service *service,
                        service->name, schema->service);
     for (size_t i = 0; i < schema->verbs.n; i++) {
         const struct schema_entry *entry = &schema->verbs.items[i];
-        struct endpoint *e = services_find(s, text_of(service->name), text_of(entry->name));
+        struct endpoint *e = find(s, text_of(service->name), text_of(entry->name));
 
         if (!e)
             return why_not(why, MUSTER_EINVAL,
@@ -175,7 +188,7 @@ static int check_defined(const struct services *s, const struct muster_service *
     struct text verb;
 
     while (next_word(&list, &verb))
-        if (!services_find(s, text_of(service->name), verb)->definition)
+        if (!find(s, text_of(service->name), verb)->definition)
             return why_not(why, MUSTER_EINVAL, "service %s: its definition lacks verb %.*s",
                            service->name, (int)verb.len, verb.s);
     return 0;
@@ -203,6 +216,12 @@ static const struct muster_plugin *owner_of(const struct services *s, const char
     return NULL;
 }
 
+/* In the broker and in a child it has two descriptors. */
+static bool is_same_plugin(const struct muster_plugin *a, const struct muster_plugin *b)
+{
+    return a == b || (strcmp(a->name, b->name) == 0 && strcmp(a->version, b->version) == 0);
+}
+
 static int add_service(struct services *s, const struct muster_plugin *plugin,
                        const struct muster_service *service, char why[SERVICES_WHY_SIZE])
 {
@@ -215,7 +234,7 @@ static int add_service(struct services *s, const struct muster_plugin *plugin,
                        "service \"%.80s\": expected a name of letters, digits, _ or -, and verbs",
                        MUSTER_HAS(service, name) && service->name ? service->name : "");
     owner = owner_of(s, service->name);
-    if (owner == plugin)
+    if (owner && is_same_plugin(owner, plugin))
         return 0; /* a further instance */
     if (owner)
         return why_not(why, MUSTER_EEXIST, "service %s is answered by plugin %s already",
@@ -226,14 +245,64 @@ static int add_service(struct services *s, const struct muster_plugin *plugin,
     return err;
 }
 
-int services_add(struct services *s, const struct muster_plugin *plugin,
-                 char why[SERVICES_WHY_SIZE])
+static int add_all(struct services *s, const struct muster_plugin *plugin, char why[SERVICES_WHY_SIZE])
 {
     const char *at = (const char *)plugin->services;
     int err = 0;
 
     for (uint32_t i = 0; i < plugin->n_services && !err; i++, at += plugin->service_size)
         err = add_service(s, plugin, (const struct muster_service *)(const void *)at, why);
+    return err;
+}
+
+int services_add(struct services *s, const struct muster_plugin *plugin,
+                 char why[SERVICES_WHY_SIZE])
+{
+    int err;
+
+    pthread_rwlock_wrlock(&s->lock);
+    err = add_all(s, plugin, why);
+    pthread_rwlock_unlock(&s->lock);
+    return err;
+}
+
+/* Take those of a plugin out of list and map. */
+static struct endpoint *take_all(struct services *s, const struct muster_plugin *plugin)
+{
+    struct endpoint **at = &s->first, *taken = NULL, *e;
+    char key[MAX_KEY];
+
+    while ((e = *at)) {
+        if (e->plugin != plugin) {
+            at = &e->next;
+            continue;
+        }
+        *at = e->next;
+        (void)map_take(&s->by_key, key, key_of(text_of(e->service), text_of(e->verb), key));
+        e->next = taken;
+        taken = e;
+    }
+    s->last = at;
+    return taken;
+}
+
+int services_replace(struct services *s, const struct muster_plugin *before, const struct muster_plugin *plugin,
+                     char why[SERVICES_WHY_SIZE])
+{
+    struct endpoint *taken, *next;
+    int err;
+
+    if (before == plugin)
+        return 0;
+    pthread_rwlock_wrlock(&s->lock);
+    taken = take_all(s, before);
+    for (; taken; taken = next) {
+        next = taken->next;
+        taken->next = s->replaced;
+        s->replaced = taken;
+    }
+    err = add_all(s, plugin, why);
+    pthread_rwlock_unlock(&s->lock);
     return err;
 }
 
@@ -331,9 +400,10 @@ static void put_stats(struct muster_writer *w, const struct services *s, struct 
     put_number(w, "average_processing_time", n ? total / n : 0);
 }
 
-static void put_endpoints(struct muster_writer *w, const struct services *s, int kind)
+static void put_endpoints(struct muster_writer *w, struct services *s, int kind)
 {
     writer_text(w, "endpoints");
+    pthread_rwlock_rdlock(&s->lock);
     writer_array(w, s->by_key.n);
     for (struct endpoint *e = s->first; e; e = e->next) {
         if (kind == INFO)
@@ -341,9 +411,10 @@ static void put_endpoints(struct muster_writer *w, const struct services *s, int
         else
             put_stats(w, s, e);
     }
+    pthread_rwlock_unlock(&s->lock);
 }
 
-static void put_answer(struct muster_writer *w, const struct services *s, int kind)
+static void put_answer(struct muster_writer *w, struct services *s, int kind)
 {
     char started[CLOCK_RFC3339_SIZE];
 
@@ -467,6 +538,7 @@ int services_new(struct broker *broker, struct services **ret_services)
     if (!s)
         return MUSTER_ENOMEM;
     s->broker = broker;
+    ASSERT(pthread_rwlock_init(&s->lock, NULL) == 0);
     s->last = &s->first;
     *ret_services = s;
     return 0;
@@ -476,6 +548,7 @@ void services_free(struct services *s)
 {
     if (!s)
         return;
+    *s->last = s->replaced;
     while (s->first) {
         struct endpoint *e = s->first;
 
@@ -489,6 +562,7 @@ void services_free(struct services *s)
         schema_free(d->schema);
         free(d);
     }
+    (void)pthread_rwlock_destroy(&s->lock);
     map_done(&s->by_key);
     free(s);
 }

@@ -3,7 +3,7 @@
  *
  * Shape    Each verb is an endpoint. Requests to it are checked against the plugin's definition before the plugin sees them, and
  *          counted. `$SRV.PING|INFO|STATS[.muster[.<broker id>]]` (NATS ADR-32) tell of all of them as one service "muster".
- * Threads  services_add() before anything runs; finding and counting from any thread, without a lock but for last_error.
+ * Threads  Any. Finding takes a lock for reading; counting none, but for last_error.
  * Errors   services_add(): why names the plugin's service and what is wrong with it.
  */
 #ifndef MUSTER_CORE_SERVICES_H
@@ -29,12 +29,16 @@ void services_free(struct services *s);
  * is wrong. MUSTER_EEXIST: another plugin answers that service already. */
 int services_add(struct services *s, const struct muster_plugin *plugin,
                  char why[SERVICES_WHY_SIZE]);
+/* Those of plugin take the place of those of before, at any time. Errors as services_add(): those that came before the fault are there then,
+ * and those of before are not. */
+int services_replace(struct services *s, const struct muster_plugin *before, const struct muster_plugin *plugin,
+                     char why[SERVICES_WHY_SIZE]);
 /* Answer $SRV from now on; stop answering. */
 int services_start(struct services *s);
 void services_stop(struct services *s);
 
 /* NULL: no plugin declares it. */
-struct endpoint *services_find(const struct services *s, struct text service, struct text verb);
+struct endpoint *services_find(struct services *s, struct text service, struct text verb);
 /* Decode a request's body within the limits of INTERFACE 3 and check it against the verb's definition. e may be NULL: limits only.
  * MUSTER_EINVAL with *err naming the field, or MUSTER_ENOMEM. */
 int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, struct wire_error *err);

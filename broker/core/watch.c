@@ -17,7 +17,7 @@
 static const int64_t period_ns = 100 * CLOCK_MS;
 
 struct watched {
-    struct instance *in;
+    struct instance *in; /* NULL: the broker's own lane */
     struct health_component *health;
     struct metric *stalled;
     int64_t busy_ns; /* when it was last looked at: a smaller one now is another callback */
@@ -39,6 +39,19 @@ static void tell_stalled(struct watched *w, const struct lane_crumb *who, int64_
     health_set(w->health, MUSTER_HEALTH_DOWN, "stalled", "%s %s has been in its callback \"%s\"%s%s for %.1f s", who->plugin,
                who->version, who->callback, who->subject[0] ? " on " : "", who->subject, (double)ns / 1e9);
     metric_set(w->stalled, NULL, 1);
+}
+
+/* It runs no plugin, so there is nobody to name. */
+static void look_at_own(struct watched *w, struct lane *lane)
+{
+    int64_t ns = lane_silence(lane);
+
+    if (ns >= WATCH_STALL_NS)
+        health_set(w->health, MUSTER_HEALTH_DOWN, "stalled",
+                   "the broker's own lane, which follows tenants and streams, has given no sign of life for %.1f s", (double)ns / 1e9);
+    else
+        health_set(w->health, MUSTER_HEALTH_OK, "ok", "serving");
+    metric_set(w->stalled, NULL, ns >= WATCH_STALL_NS);
 }
 
 static void look_at(struct watched *w)
@@ -79,7 +92,10 @@ static void *run(void *arg)
     while (!w->stop) {
         pthread_mutex_unlock(&w->lock);
         for (size_t i = 0; i < w->n_lanes; i++)
-            look_at(&w->lanes[i]);
+            if (w->lanes[i].in)
+                look_at(&w->lanes[i]);
+            else
+                look_at_own(&w->lanes[i], broker_lane(w->broker));
         pthread_mutex_lock(&w->lock);
         if (!w->stop)
             wait_a_period(w);
@@ -88,17 +104,21 @@ static void *run(void *arg)
     return NULL;
 }
 
+/* in NULL: the broker's own. */
 static int add_lane(struct watch *w, struct instance *in)
 {
     struct watched *lane = &w->lanes[w->n_lanes];
     char name[200];
     struct metric_spec spec = {.type = MUSTER_GAUGE,
                                .name = "muster_lane_stalled",
-                               .help = "1 while a callback has run for longer than two seconds.",
+                               .help = "1 while a callback has run for longer than two seconds; of lane core: while it gives no sign of life.",
                                .constants = {{"lane", name}}};
     int err;
 
-    (void)snprintf(name, sizeof name, in->host.n_lanes > 1 ? "%s.%u" : "%s", in->area, in->host.lane);
+    if (!in)
+        (void)snprintf(name, sizeof name, "%s", lane_name(broker_lane(w->broker)));
+    else
+        (void)snprintf(name, sizeof name, in->host.n_lanes > 1 ? "%s.%u" : "%s", in->area, in->host.lane);
     lane->in = in;
     err = health_add(broker_health(w->broker), HEALTH_LANE, name, true, &lane->health);
     if (!err)
@@ -124,6 +144,8 @@ int watch_new(struct broker *broker, struct watch **ret_watch)
     (void)pthread_condattr_destroy(&attr);
     instances = broker_instances(broker, &n);
     w->lanes = calloc(n + 1, sizeof *w->lanes);
+    if (w->lanes)
+        err = add_lane(w, NULL);
     for (size_t i = 0; w->lanes && i < n && !err; i++)
         err = add_lane(w, instances[i]);
     if (!w->lanes || err || pthread_create(&w->thread, NULL, run, w) != 0) {

@@ -242,3 +242,47 @@ void sql_rows_free(struct sql_rows *rows)
     PQclear(rows->result);
     free(rows);
 }
+
+/* ---- logins of others ----------------------------------------------------------------------------------------------------------- */
+
+int sql_admin_verifier(struct sql_admin *admin, const char *user, const char *password, char **ret_verifier)
+{
+    char *verifier = PQencryptPasswordConn(admin->conn, password, user, "scram-sha-256");
+
+    if (!verifier)
+        return fail_with(admin, MUSTER_EINVAL, "", PQerrorMessage(admin->conn));
+    *ret_verifier = strdup(verifier);
+    PQfreemem(verifier);
+    return *ret_verifier ? 0 : fail_with(admin, MUSTER_ENOMEM, "", "no memory");
+}
+
+static void put_option(struct buf *out, const char *keyword, const char *value)
+{
+    if (!value || !*value)
+        return;
+    buf_printf(out, "%s%s='", out->len ? " " : "", keyword);
+    for (; *value; value++) {
+        if (strchr("'\\", *value))
+            buf_putc(out, '\\');
+        buf_putc(out, *value);
+    }
+    buf_putc(out, '\'');
+}
+
+/* Where the server is, and how its word is trusted; who asks is another. */
+void sql_admin_put_dsn(struct sql_admin *admin, const char *user, const char *password, struct buf *out)
+{
+    static const char *const kept[] = {"hostaddr", "sslmode", "sslrootcert", "sslcrl", "channel_binding", "target_session_attrs"};
+    PQconninfoOption *options = PQconninfo(admin->conn);
+
+    put_option(out, "host", PQhost(admin->conn));
+    put_option(out, "port", PQport(admin->conn));
+    put_option(out, "dbname", PQdb(admin->conn));
+    for (PQconninfoOption *o = options; o && o->keyword; o++)
+        for (size_t i = 0; i < sizeof kept / sizeof *kept; i++)
+            if (o->val && strcmp(o->keyword, kept[i]) == 0 && (!o->compiled || strcmp(o->val, o->compiled) != 0))
+                put_option(out, o->keyword, o->val);
+    put_option(out, "user", user);
+    put_option(out, "password", password);
+    PQconninfoFree(options);
+}

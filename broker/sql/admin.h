@@ -14,6 +14,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/buf.h"
+
 struct sql_admin;
 struct sql_rows;
 
@@ -32,6 +34,11 @@ int sql_admin_server_version(const struct sql_admin *admin); /* 150018 */
 int sql_admin_exec(struct sql_admin *admin, const char *sql, int n, const char *const *params, struct sql_rows **ret_rows);
 /* Run a script of several statements, as it is, in one implicit transaction. */
 int sql_admin_script(struct sql_admin *admin, const char *script);
+
+/* What ALTER ROLE … PASSWORD takes instead of the password itself, which logs of the server could show. free() it. */
+int sql_admin_verifier(struct sql_admin *admin, const char *user, const char *password, char **ret_verifier);
+/* Append the connection string of this database for another user, in libpq's keyword form. */
+void sql_admin_put_dsn(struct sql_admin *admin, const char *user, const char *password, struct buf *out);
 
 int sql_rows_count(const struct sql_rows *rows);
 int sql_rows_columns(const struct sql_rows *rows);

@@ -117,6 +117,7 @@ struct sql {
     struct conn **conns; /* options.pool of them; NULL before sql_start() */
     uint64_t seq;
     struct sql_stats stats;
+    bool pressed; /* as on_pressure said last */
     bool full;    /* MUSTER_EAGAIN was given since on_writable */
     bool queued;  /* the queues are worth a look: an item came, or an answer made room */
     int health;   /* HEALTH_*: what on_link has told */

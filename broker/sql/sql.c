@@ -155,10 +155,28 @@ static bool has_room(const struct sql *sql)
     return sql->stats.waiting <= sql->options.max_items / 2 && sql->stats.waiting_bytes <= sql->options.max_bytes / 2;
 }
 
-/* Once for all who were refused, and not before half is free: else each item that ends would let one in. */
-static void tell_writable(struct sql *sql)
+static void tell_pressure(struct sql *sql, bool on)
 {
-    if (!sql->full || !has_room(sql))
+    sql->pressed = on;
+    if (sql->options.on_pressure)
+        sql->options.on_pressure(sql->options.arg, on);
+}
+
+static bool is_nearly_full(const struct sql *sql)
+{
+    size_t items = sql->options.max_items, bytes = sql->options.max_bytes;
+
+    return sql->stats.waiting >= items - items / 5 || sql->stats.waiting_bytes >= bytes - bytes / 5;
+}
+
+/* Once for all who were refused, and not before half is free: else each item that ends would let one in. */
+static void tell_room(struct sql *sql)
+{
+    if (!has_room(sql))
+        return;
+    if (sql->pressed)
+        tell_pressure(sql, false);
+    if (!sql->full)
         return;
     sql->full = false;
     sql->in_callback = true;
@@ -181,7 +199,7 @@ static void on_turn(uv_prepare_t *turn)
         send_reads(sql);
         for (unsigned int i = 0; i < sql->options.pool; i++)
             conn_flush(sql->conns[i]);
-        tell_writable(sql);
+        tell_room(sql);
     }
     if (sql->stats.waiting + sql->stats.in_flight > 0 && !uv_is_active((uv_handle_t *)sql->tick))
         uv_timer_start(sql->tick, on_tick, TICK_MS, TICK_MS);
@@ -469,6 +487,8 @@ int sql_exec(struct sql *sql, const struct sql_call *call)
     item->deadline_ns = clock_now_ns() + sql->options.wait_ns;
     queue_push(queue_of(sql, item), item);
     count_waiting(sql, item);
+    if (!sql->pressed && is_nearly_full(sql))
+        tell_pressure(sql, true);
     return 0;
 }
 

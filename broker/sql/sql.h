@@ -40,6 +40,8 @@ struct sql_options {
     void (*on_link)(void *arg, bool up, const char *reason);
     /* sql_exec() gave MUSTER_EAGAIN and both bounds are below half again. May be NULL. */
     void (*on_writable)(void *arg);
+    /* A bound has come to four fifths, or both are below half again. Inside sql_exec(), too. May be NULL. */
+    void (*on_pressure)(void *arg, bool on);
     void *arg;
 };
 

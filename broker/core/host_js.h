@@ -1,0 +1,25 @@
+/*
+ * core/host_js.h - what muster.stream/1, muster.kv/1 and muster.lease/1 share: questions to JetStream for an instance. Lane only. Private
+ * to core/.
+ */
+#ifndef MUSTER_CORE_HOST_JS_H
+#define MUSTER_CORE_HOST_JS_H
+
+#include "base/clock.h"
+#include "bus/js.h"
+#include "core/instance.h"
+
+/* owner: what its calls end with, see bus_cancel(). */
+static inline struct js_target host_js(struct instance *in, const void *owner)
+{
+    return (struct js_target){.bus = broker_bus(in->broker), .lane = in->lane, .owner = owner, .timeout_ns = 5 * CLOCK_S};
+}
+
+/* As many copies as the instance's streams have: what it keeps beside them is about them, and is worth as much. */
+uint32_t host_stream_replicas(const struct instance *in);
+/* A key as muster.kv/1 has it. */
+bool host_kv_key_is_legal(const char *key);
+/* True when the lease of this instance is held now. */
+bool host_lease_is_held(struct instance *in, uint64_t lease);
+
+#endif
