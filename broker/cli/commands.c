@@ -14,8 +14,9 @@ static const char dev_help[] =
     "URLs and credentials. It runs until Ctrl-C; its servers end with it, the data stays for the "
     "next start.\n"
     "\n"
-    "  --dir DIR   where it lives (default: ./.muster, as root /var/lib/muster/dev)\n"
-    "  --reset     begin anew: remove what earlier runs left\n";
+    "  --dir DIR    where it lives (default: ./.muster, as root /var/lib/muster/dev)\n"
+    "  --reset      begin anew: remove what earlier runs left\n"
+    "  --no-broker  no musterd: you start one, with plugins of your own\n";
 
 static const char nats_config_help[] =
     "Write nats-server's configuration, keys and the brokers' credentials.\n"
@@ -92,14 +93,34 @@ static const char agent_help[] =
     "The signing keys are found by nats.keys or MUSTER_NATS_KEYS.\n";
 
 static const char plugin_help[] =
-    "Show the configured plugins.\n"
+    "Show the configured plugins; begin a new one; check a plugin's file.\n"
     "\n"
     "  list          instance, plugin, version, ABI, lanes, file, capabilities and verbs of each, "
     "and why a file does not load\n"
     "  list NAME     one instance or plugin, with the table of its options\n"
     "    --json      as JSON; the options as JSON Schema\n"
     "    --tenant T  changes nothing, plugins are the same for every tenant\n"
-    "  asyncapi      the AsyncAPI document of the broker's services and of those of the configured plugins\n";
+    "  asyncapi      the AsyncAPI document of the broker's services and of those of the configured plugins\n"
+    "  role NAME     make the role of a plugin in a child in PostgreSQL, or give it another password: "
+    "muster_plugin_NAME, which may\n"
+    "                connect and no more; grant it what the plugin needs\n"
+    "    --out FILE  where its connection string goes, for postgres.dsn_file (default: NAME.dsn)\n"
+    "    --connections N  that it may have at once (default: 20)\n"
+    "  new NAME      write a plugin that builds and passes its test: source, definition, test, "
+    "README, CMake, CI\n"
+    "    --dir DIR   where the folder NAME is made (default: here)\n"
+    "  check FILE    hold a plugin's file against the contract: tests and a fuzz, each in a process of its own with an empty\n"
+    "                environment and bounds on memory and time, but with your rights. Exit code 1 when one failed\n"
+    "    --config F  its settings, as they stand below `config:` in muster.yaml; - for stdin\n"
+    "    --only T    this test alone; may be given several times\n"
+    "    --runs N    how many lives the fuzz makes (default: 50)\n"
+    "    --seed N    of bodies and of the fuzz; the same seed makes the same (default: by the clock)\n"
+    "    --reproduce SEED  one life of the fuzz again, with its events\n"
+    "    --json      as JSON: {\"file\", \"seed\", \"tests\": [{\"name\", \"what\", \"result\", \"took_ms\", \"failures\", "
+    "\"skipped\", \"notes\"}],\n"
+    "                \"ok\", \"failed\", \"skipped\"}\n"
+    "\n"
+    "role needs MUSTER_POSTGRES_ADMIN_DSN, a superuser's connection string.\n";
 
 static const char watch_help[] =
     "Show row changes and events while they happen.\n"
@@ -135,7 +156,7 @@ static const char doctor_help[] =
 
 const struct cli_command cli_commands[] = {
     {.name = "dev",
-     .usage = "[--dir DIR] [--reset]",
+     .usage = "[--dir DIR] [--reset] [--no-broker]",
      .help = dev_help,
      .run = cmd_dev,
      .without_config = true},
@@ -161,9 +182,10 @@ const struct cli_command cli_commands[] = {
      .help = agent_help,
      .run = cmd_agent},
     {.name = "plugin",
-     .usage = "list [NAME] [--json] [--tenant T]|asyncapi",
+     .usage = "list [NAME] [--json] [--tenant T]|asyncapi|role NAME [OPTIONS]|new NAME [--dir DIR]|check FILE [OPTIONS]",
      .help = plugin_help,
-     .run = cmd_plugin},
+     .run = cmd_plugin,
+     .without_config = true},
     {.name = "watch",
      .usage = "[cdc|evt|all] [--tenant T] [--table TABLE]... [--json] [--count N] [--timeout D]",
      .help = watch_help,

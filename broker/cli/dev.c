@@ -37,6 +37,7 @@ enum {
 struct dev {
     struct dev_site site;
     struct dev_group group;
+    bool no_broker; /* the user starts one */
     char why[512]; /* what musterd last said of why it is not ready */
 };
 
@@ -62,10 +63,10 @@ static int tell_death(const struct dev *dev)
 {
     const struct dev_server *dead = dev->group.dead;
 
-    if (dead->log)
-        print_tail(dead->log);
-    return cli_fail(CLI_FAILED, COMMAND, "%s ended by itself; see %s/%s", dead->name, dev->site.dir,
-                    dead->log ? dead->log : "the lines above");
+    if (!dead->log)
+        return cli_fail(CLI_FAILED, COMMAND, "%s ended by itself; see the lines above", dead->name);
+    print_tail(dead->log);
+    return cli_fail(CLI_FAILED, COMMAND, "%s ended by itself; see %s/%s", dead->name, dev->site.dir, dead->log);
 }
 
 /* ---- waiting ---- */
@@ -327,9 +328,11 @@ static bool broker_is_ready(struct dev *dev)
 static int start_broker(struct dev *dev)
 {
     char *const argv[] = {dev->site.musterd, "-c", "muster.yaml", NULL};
-    int code = start(dev, &(struct dev_command){.name = "musterd", .argv = argv, .stop_signal = SIGTERM,
-                                                .death_signal = SIGKILL});
+    int code;
 
+    if (dev->no_broker)
+        return CLI_DONE;
+    code = start(dev, &(struct dev_command){.name = "musterd", .argv = argv, .stop_signal = SIGTERM, .death_signal = SIGKILL});
     return code == CLI_DONE ? wait_for(dev, "musterd", broker_is_ready) : code;
 }
 
@@ -386,19 +389,32 @@ static int start_all(struct dev *dev)
 
 /* ---- the command ---- */
 
+/* In the same folder, because the settings name files of it. */
+static void print_how_to_start(const struct dev *dev)
+{
+    const char *dir = dev->site.dir;
+
+    printf("The broker, in another terminal, with the plugins that you add to my.yaml:\n"
+           "  cp -n \"%s/muster.yaml\" \"%s/my.yaml\"\n"
+           "  %s -c \"%s/my.yaml\"\n\n",
+           dir, dir, dev->site.musterd, dir);
+}
+
 static void print_welcome(const struct dev *dev)
 {
     const char *dir = dev->site.dir;
     struct buf dsn = {0};
 
     dev_site_put_dsn(&dev->site, "postgres", "muster", &dsn);
-    printf("\nMuster is up.\n"
+    printf("\n%s up.\n"
            "  NATS        nats://127.0.0.1:%d\n"
            "  creds       %s/dev.creds (agent dev of tenant default)\n"
            "  PostgreSQL  %s\n"
            "  health      http://127.0.0.1:%d/readyz\n"
            "  settings    %s/muster.yaml, logs in %s/log\n\n",
-           dev->site.ports[DEV_PORT_NATS], dir, dsn.data, dev->site.ports[DEV_PORT_ADMIN], dir, dir);
+           dev->no_broker ? "NATS and PostgreSQL are" : "Muster is", dev->site.ports[DEV_PORT_NATS], dir, dsn.data, dev->site.ports[DEV_PORT_ADMIN], dir, dir);
+    if (dev->no_broker)
+        print_how_to_start(dev);
     printf("Row changes, in two other terminals:\n"
            "  . \"%s/env\" && psql \"$DATABASE_URL\" -c 'CREATE TABLE orders (id serial PRIMARY KEY, item text)' &&\n"
            "    %s publish orders --tenant default && %s watch cdc --tenant default\n"
@@ -443,7 +459,10 @@ static int dev_main(struct dev *dev, bool reset)
 
 int cmd_dev(const struct cli *cli, int argc, char **argv)
 {
-    static const struct option options[] = {{"dir", required_argument, NULL, 'd'}, {"reset", no_argument, NULL, 'r'}, {0}};
+    static const struct option options[] = {{"dir", required_argument, NULL, 'd'},
+                                            {"reset", no_argument, NULL, 'r'},
+                                            {"no-broker", no_argument, NULL, 'n'},
+                                            {0}};
     struct dev dev = {.group.signal_fd = -1};
     const char *dir = NULL;
     bool reset = false;
@@ -454,15 +473,17 @@ int cmd_dev(const struct cli *cli, int argc, char **argv)
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (c == '?' || c == ':')
-            return cli_fail(CLI_USAGE, COMMAND, "%s%s; [--dir DIR] [--reset] was expected", argv[optind - 1],
+            return cli_fail(CLI_USAGE, COMMAND, "%s%s; [--dir DIR] [--reset] [--no-broker] was expected", argv[optind - 1],
                             c == ':' ? " came without its value" : " came");
         if (c == 'd')
             dir = optarg;
-        else
+        else if (c == 'r')
             reset = true;
+        else
+            dev.no_broker = true;
     }
     if (optind < argc)
-        return cli_fail(CLI_USAGE, COMMAND, "%s came, [--dir DIR] [--reset] was expected", argv[optind]);
+        return cli_fail(CLI_USAGE, COMMAND, "%s came, [--dir DIR] [--reset] [--no-broker] was expected", argv[optind]);
     code = dev_site_open(&dev.site, dir);
     if (code == CLI_DONE)
         code = dev_main(&dev, reset);

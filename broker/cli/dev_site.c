@@ -405,7 +405,7 @@ int dev_site_write_config(const struct dev_site *site)
     struct buf text = {0};
 
     buf_printf(&text,
-               "# Written by `muster dev` at every start; copy it to change it.\n"
+               "# Written by `muster dev` at every start. With `muster dev --no-broker` start musterd with a copy beside it.\n"
                "broker: {http: \"127.0.0.1:%d\", admin: \"127.0.0.1:%d\"}\n"
                "nats:\n"
                "  urls: [\"nats://127.0.0.1:%d\"]\n"

@@ -12,6 +12,7 @@
 #include "cli/options.h"
 #include "cli/settings.h"
 #include "core/check.h"
+#include "core/loader.h"
 #include "core/settings.h"
 
 /* Remember an instance whose settings are good; takes values. */
@@ -42,6 +43,20 @@ static void add_cdc(struct doctor *d, const struct config_plugin *how,
         (void)snprintf(c->stream, sizeof c->stream, "CDC_%s", how->instance);
 }
 
+/* A plugin may do without, and says so itself when it cannot. */
+static void check_system(struct doctor *d, const char *what, const struct muster_plugin *plugin)
+{
+    const struct config *config = d->cli->config;
+
+    if (loader_has_capability(plugin, "system") && !config->nats.system_creds &&
+        !config->nats.system_user)
+        doctor_say(d, DOCTOR_HINT, what, "system_missing",
+                   "%s %s follows who connects, and no credentials of the system account are given: "
+                   "set nats.system_creds (`muster nats-config` writes system.creds), or "
+                   "nats.system_user and nats.system_password_file",
+                   plugin->name, plugin->version);
+}
+
 /* The broker starts without a plugin that is not required, so that one is a hint. */
 static void check_plugin(struct doctor *d, const struct config_plugin *how)
 {
@@ -63,6 +78,7 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
         return;
     }
     doctor_say(d, DOCTOR_OK, what, NULL, "%s %s", plugin->name, plugin->version);
+    check_system(d, what, plugin);
     if (strcmp(plugin->name, "cdc") == 0)
         add_cdc(d, how, plugin, values);
     else

@@ -27,8 +27,14 @@ static const int64_t login_ns = 5 * CLOCK_S, question_ns = 5 * CLOCK_S;
 
 /* ---- servers ---- */
 
-/* Read {"version": "2.9.10", "jetstream": true, …} of "INFO {…}\r\n". */
-static bool read_info(const struct buf *answer, char *version, size_t size, bool *ret_jetstream)
+/* Of {"version": "2.9.10", "jetstream": true, …}. */
+struct info {
+    char version[32];
+    bool jetstream;
+    bool nonce; /* it knows users with keys, and so looks at those that clients name */
+};
+
+static bool read_info(const struct buf *answer, struct info *out)
 {
     struct muster_bytes body = {answer->data + 5, answer->len - 5};
     struct muster_value *doc;
@@ -39,35 +45,41 @@ static bool read_info(const struct buf *answer, char *version, size_t size, bool
         value_decode(MUSTER_JSON, body, &doc, &err) != 0)
         return false;
     text = body_text(doc, "version");
-    (void)snprintf(version, size, "%s", text ? text : "");
-    *ret_jetstream = body_true(doc, "jetstream");
+    (void)snprintf(out->version, sizeof out->version, "%s", text ? text : "");
+    out->jetstream = body_true(doc, "jetstream");
+    out->nonce = body_text(doc, "nonce") != NULL;
     value_free(doc);
-    return *version != '\0';
+    return *out->version != '\0';
 }
 
 /* Nothing older than 2.9 was ever tried with Muster. */
-static void judge_server(struct doctor *d, const char *what, const char *version, bool jetstream)
+static void judge_server(struct doctor *d, const char *what, const struct info *info)
 {
     int major = 0, minor = 0;
 
-    if (sscanf(version, "%d.%d", &major, &minor) == 2 && (major < 2 || (major == 2 && minor < 9)))
+    if (sscanf(info->version, "%d.%d", &major, &minor) == 2 && (major < 2 || (major == 2 && minor < 9)))
         doctor_say(d, DOCTOR_BROKEN, what, "server_too_old",
-                   "nats-server %s: expected 2.9 or newer", version);
-    else if (!jetstream)
+                   "nats-server %s: expected 2.9 or newer", info->version);
+    else if (!info->jetstream)
         doctor_say(d, DOCTOR_HINT, what, "jetstream_away",
                    "nats-server %s without JetStream: at least one server of the cluster needs it",
-                   version);
+                   info->version);
     else
-        doctor_say(d, DOCTOR_OK, what, NULL, "nats-server %s with JetStream", version);
+        doctor_say(d, DOCTOR_OK, what, NULL, "nats-server %s with JetStream", info->version);
+    if (d->cli->config->nats.user && !info->nonce)
+        doctor_say(d, DOCTOR_HINT, what, "names_forgeable",
+                   "its users have passwords only, so that an agent may connect under another's name "
+                   "in the server's events: run `muster nats-config --static` again, then reload it");
 }
 
 /* True when it answers. level: what it means when it does not. */
 static bool check_server(struct doctor *d, const char *url, int level)
 {
     struct probe p = {.one_line = true, .timeout_ms = PROBE_MS, .max = INFO_MAX};
-    char what[DOCTOR_WHAT_SIZE], why[PROBE_WHY_SIZE], version[32];
+    char what[DOCTOR_WHAT_SIZE], why[PROBE_WHY_SIZE];
     struct buf answer = {0};
-    bool jetstream, up;
+    struct info info;
+    bool up;
 
     if (!probe_parse(&p, url, "4222"))
         return false; /* the configuration's check knows more about URLs */
@@ -76,11 +88,11 @@ static bool check_server(struct doctor *d, const char *url, int level)
     if (!up)
         doctor_say(d, level, what, "nats_away",
                    "no answer: %s; start nats-server there, or correct nats.urls", why);
-    else if (!read_info(&answer, version, sizeof version, &jetstream))
+    else if (!read_info(&answer, &info))
         doctor_say(d, level, what, "nats_away",
                    "what answers is no NATS server; correct nats.urls");
     else
-        judge_server(d, what, version, jetstream);
+        judge_server(d, what, &info);
     buf_done(&answer);
     return up;
 }

@@ -251,40 +251,6 @@ void jwt_wipe(struct buf *b)
 
 /* ---- reading ---- */
 
-static int url64_value(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
-/* Append the bytes of unpadded base64url text; false when it is none. */
-static bool put_decoded(struct buf *out, const char *s, size_t len)
-{
-    uint32_t acc = 0;
-    int bits = 0;
-
-    if (len % 4 == 1)
-        return false;
-    for (size_t i = 0; i < len; i++) {
-        int v = url64_value(s[i]);
-
-        if (v < 0)
-            return false;
-        acc = (acc << 6 | (uint32_t)v) & 0x3fff;
-        bits += 6;
-        if (bits >= 8) {
-            bits -= 8;
-            buf_putc(out, (char)(acc >> bits & 0xff));
-        }
-    }
-    return !buf_failed(out);
-}
-
 /* Copy a string member that fits; false when it is there and is no such string. */
 static bool copy_member(const cJSON *map, const char *name, char *out, size_t size)
 {
@@ -349,7 +315,7 @@ static bool read_claims(const cJSON *map, struct jwt_claims *c)
 static bool parse_claims(const char *text, size_t len, struct jwt_claims *c)
 {
     struct buf json = {0};
-    bool ok = put_decoded(&json, text, len) && json.len > 0;
+    bool ok = buf_put_decoded(&json, text, len) && json.len > 0;
     cJSON *map = ok ? cJSON_ParseWithLength(json.data, json.len) : NULL;
 
     ok = map && read_claims(map, c);
@@ -362,7 +328,7 @@ static bool parse_claims(const char *text, size_t len, struct jwt_claims *c)
 static bool signature_holds(const char *text, const char *dot, size_t sig_len, const char *issuer)
 {
     struct buf sig = {0};
-    bool ok = put_decoded(&sig, dot + 1, sig_len) && sig.len == NKEY_SIG_LEN &&
+    bool ok = buf_put_decoded(&sig, dot + 1, sig_len) && sig.len == NKEY_SIG_LEN &&
               nkey_verify(issuer, text, (size_t)(dot - text), (const uint8_t *)sig.data);
 
     buf_done(&sig);

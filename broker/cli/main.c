@@ -11,6 +11,8 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "child/program.h"
+#include "child/spawn.h"
 #include "cli/cli.h"
 #include "config/config.h"
 #include "config/near.h"
@@ -158,8 +160,12 @@ int main(int argc, char **argv)
 {
     const char *file = getenv("MUSTER_CONFIG");
     const struct cli_command *command;
-    int code = parse_globals(argc, argv, &file);
+    int code;
 
+    /* doctor and `plugin list` have a child of this program load the plugins of strangers. */
+    if (argc > 1 && strcmp(argv[1], SPAWN_OPTION) == 0)
+        return program_run();
+    code = parse_globals(argc, argv, &file);
     if (code != RUN)
         return finish(code);
     argc -= optind;

@@ -211,6 +211,21 @@ static void put_quoted(struct buf *b, const char *s)
     buf_putc(b, '"');
 }
 
+/* A server without any key among its users does not look at the key that a client names beside its
+ * user and password, and then tells that text as the user in its events: an agent could connect under
+ * another's name there. With one key, whose seed nobody has, it refuses such a login. */
+static void put_nobody(struct buf *b)
+{
+    struct nkey key;
+
+    if (nkey_generate(NKEY_USER, &key) != 0) {
+        b->failed = true;
+        return;
+    }
+    buf_printf(b, "  NOBODY: {users: [{nkey: %s}]}\n", key.text);
+    nkey_wipe(&key);
+}
+
 /* The limit holds for the brokers' connections too: a user without a JWT has none of its own. */
 static void put_static_accounts(struct buf *b, const struct settings *s,
                                 const char *system_password)
@@ -220,9 +235,10 @@ static void put_static_accounts(struct buf *b, const struct settings *s,
         "\naccounts: {\n  MST: {\n    jetstream: enabled\n    limits: {max_subscriptions: %" PRId64
         "}\n"
         "    include \"agents.conf\"\n  }\n  SYS: {users: [{user: \"system\", password: "
-        "\"%s\"}]}\n}\n"
-        "system_account: SYS\n",
+        "\"%s\"}]}\n",
         s->subscriptions, system_password);
+    put_nobody(b);
+    buf_put_lit(b, "}\nsystem_account: SYS\n");
 }
 
 /* No listener for browsers: those of the packaged servers have known vulnerabilities, and whoever

@@ -1,8 +1,9 @@
 /*
- * muster plugin - what the configured plugins are, and the options that they take.
+ * muster plugin - what the configured plugins are, and the options that they take; and whether one keeps to the contract
+ * (plugin_check.c).
  *
- * A plugin is loaded to ask it: its file runs with the rights of who runs this command, as far as
- * the loader takes it (core/loader.h).
+ * A plugin is loaded to ask it: in a child behind its walls where its isolation is process, else here, with the
+ * rights of who runs this command, as far as the loader takes it (core/loader.h).
  */
 #include <getopt.h>
 #include <limits.h>
@@ -11,11 +12,15 @@
 
 #include "base/buf.h"
 #include "base/utf8.h"
+#include "child/sandbox.h"
 #include "cli/cli.h"
 #include "cli/options.h"
 #include "cli/plugin.h"
+#include "cli/plugin_check.h"
 #include "config/config.h"
-#include "core/loader.h"
+#include "config/scalar.h"
+#include "core/described.h"
+#include "core/walls.h"
 
 static const char command[] = "plugin";
 
@@ -44,7 +49,57 @@ static const struct muster_service *service_at(const struct muster_plugin *p, ui
     return (const void *)((const char *)p->services + (size_t)i * p->service_size);
 }
 
+static bool is_in_child(const struct listed *l)
+{
+    return l->how->isolation == CONFIG_ISOLATION_PROCESS;
+}
+
+/* What this machine does not hold its child to. */
+static uint32_t lacks_of(const struct listed *l)
+{
+    return is_in_child(l) && l->plugin ? ((const struct described *)l->plugin)->lacks : 0;
+}
+
 /* ---- for people ---- */
+
+static void print_list(struct buf *out, const char *what, const struct muster_list *list)
+{
+    for (size_t i = 0; i < list->n; i++)
+        buf_printf(out, "%s%s", i ? " " : what, list->items[i]);
+}
+
+/* Whose its files are to be: a name, or a number of its own. */
+static void put_user(struct buf *out, const struct config_plugin *how)
+{
+    if (how->user)
+        buf_puts(out, how->user);
+    else
+        buf_printf(out, "%u", WALLS_FIRST_UID + how->number);
+}
+
+/* The limits, then what its entry opens, whose it is, then what nothing holds. */
+static void print_walls(struct buf *out, const struct listed *l)
+{
+    const struct config_plugin *how = l->how;
+    char memory[SCALAR_TEXT_SIZE], cpu[SCALAR_TEXT_SIZE];
+
+    buf_printf(out, "  walls: memory %s, files %lld, messages %lld, cpu %s", scalar_put_bytes(how->limits.memory, memory), (long long)how->limits.files,
+               (long long)how->limits.messages,
+               scalar_put_float(how->limits.cpu, cpu));
+    print_list(out, "; hears ", &how->allow.subscribe);
+    print_list(out, "; sends ", &how->allow.publish);
+    print_list(out, "; tenants ", &how->allow.tenants);
+    print_list(out, "; reads ", &how->allow.read);
+    print_list(out, "; writes ", &how->allow.write);
+    buf_puts(out, how->allow.network ? "; network" : "");
+    buf_putc(out, '\n');
+    buf_puts(out, "  its user, where root runs the broker: ");
+    put_user(out, how);
+    buf_putc(out, '\n');
+    for (unsigned int i = 0; i < SANDBOX_N_LACKS; i++)
+        if (lacks_of(l) & (1u << i))
+            buf_printf(out, "  not held here: %s\n", sandbox_lack_text(1u << i));
+}
 
 static void print_abi(struct buf *out, const struct muster_plugin *p)
 {
@@ -60,21 +115,24 @@ static void print_line(struct buf *out, const struct listed *l)
 
     if (p)
         print_abi(&abi, p);
-    buf_printf(out, "%-16s %-12s %-10s %-5s %5lld  %s\n", l->how->instance, p ? p->name : "-",
-               p ? p->version : "-", abi.data ? abi.data : "-", (long long)l->how->lanes, l->file);
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5lld  %-9s  %s\n", l->how->instance, p ? p->name : "-",
+               p ? p->version : "-", abi.data ? abi.data : "-", (long long)l->how->lanes,
+               is_in_child(l) ? "process" : "none", l->file);
     buf_done(&abi);
     if (!p)
         buf_printf(out, "  does not load: %s\n", l->why);
     if (p && p->capabilities)
         buf_printf(out, "  needs %s\n", p->capabilities);
+    if (is_in_child(l))
+        print_walls(out, l);
     for (uint32_t i = 0; p && i < p->n_services; i++)
         buf_printf(out, "  serves %s: %s\n", service_at(p, i)->name, service_at(p, i)->verbs);
 }
 
 static void print_header(struct buf *out)
 {
-    buf_printf(out, "%-16s %-12s %-10s %-5s %5s  %s\n", "INSTANCE", "PLUGIN", "VERSION", "ABI",
-               "LANES", "FILE");
+    buf_printf(out, "%-16s %-12s %-10s %-5s %5s  %-9s  %s\n", "INSTANCE", "PLUGIN", "VERSION", "ABI",
+               "LANES", "ISOLATION", "FILE");
 }
 
 /* ---- as JSON ---- */
@@ -127,6 +185,44 @@ static void put_services(struct buf *out, const struct muster_plugin *p)
     buf_putc(out, ']');
 }
 
+static void put_list(struct buf *out, const char *key, const struct muster_list *list)
+{
+    buf_printf(out, ",\"%s\":[", key);
+    for (size_t i = 0; i < list->n; i++) {
+        buf_puts(out, i ? "," : "");
+        put_json(out, list->items[i]);
+    }
+    buf_putc(out, ']');
+}
+
+static void put_walls(struct buf *out, const struct listed *l)
+{
+    const struct config_plugin *how = l->how;
+    struct buf user = {0};
+    char cpu[SCALAR_TEXT_SIZE];
+    bool any = false;
+
+    put_user(&user, how);
+    buf_put_lit(out, ",\"walls\":{\"user\":");
+    put_json(out, user.data ? user.data : "");
+    buf_done(&user);
+    buf_printf(out, ",\"memory\":%lld,\"files\":%lld,\"messages\":%lld,\"cpu\":%s,\"network\":%s", (long long)how->limits.memory,
+               (long long)how->limits.files, (long long)how->limits.messages, scalar_put_float(how->limits.cpu, cpu), how->allow.network ? "true" : "false");
+    put_list(out, "subscribe", &how->allow.subscribe);
+    put_list(out, "publish", &how->allow.publish);
+    put_list(out, "capabilities", &how->allow.capabilities);
+    put_list(out, "tenants", &how->allow.tenants);
+    put_list(out, "read", &how->allow.read);
+    put_list(out, "write", &how->allow.write);
+    buf_put_lit(out, ",\"lacks\":[");
+    for (unsigned int i = 0; i < SANDBOX_N_LACKS; i++)
+        if (lacks_of(l) & (1u << i)) {
+            buf_printf(out, "%s\"%s\"", any ? "," : "", sandbox_lack_word(1u << i));
+            any = true;
+        }
+    buf_put_lit(out, "]}");
+}
+
 /* The object without its closing brace. */
 static void put_listed(struct buf *out, const struct listed *l)
 {
@@ -137,8 +233,10 @@ static void put_listed(struct buf *out, const struct listed *l)
     put_member(out, "file", l->file);
     buf_printf(out, ",\"lanes\":%lld,\"isolation\":\"%s\",\"required\":%s,\"loads\":%s",
                (long long)l->how->lanes,
-               l->how->isolation == CONFIG_ISOLATION_PROCESS ? "process" : "none",
+               is_in_child(l) ? "process" : "none",
                l->how->required ? "true" : "false", p ? "true" : "false");
+    if (is_in_child(l))
+        put_walls(out, l);
     if (!p) {
         put_member(out, "error", l->why);
         return;
@@ -265,19 +363,34 @@ int plugin_list(const struct cli *cli, int argc, char **argv)
 static const struct {
     const char *verb;
     int (*run)(const struct cli *cli, int argc, char **argv);
-} verbs[] = {{"list", plugin_list}, {"asyncapi", plugin_asyncapi}};
+    bool without_config; /* runs also when the configuration cannot be used */
+} verbs[] = {{"list", plugin_list, false},
+             {"asyncapi", plugin_asyncapi, false},
+             {"new", plugin_new, true},
+             {"check", plugin_check, true},
+             {"role", plugin_role, false}};
 enum { N_VERBS = sizeof verbs / sizeof *verbs };
+
+static int run_verb(const struct cli *cli, size_t i, int argc, char **argv)
+{
+    if (cli->config || verbs[i].without_config)
+        return verbs[i].run(cli, argc, argv);
+    fprintf(stderr, "%s\n", cli->config_error); /* as every other command has it */
+    return CLI_FAILED;
+}
 
 int cmd_plugin(const struct cli *cli, int argc, char **argv)
 {
     struct buf expected = {0};
     int code;
 
-    for (size_t i = 0; i < N_VERBS; i++) {
+    if (argc > 1 && strcmp(argv[1], CHECK_CHILD) == 0)
+        return check_one(argc - 1, argv + 1); /* started by `check`, told nowhere */
+    for (size_t i = 0; i < N_VERBS; i++)
         if (argc > 1 && strcmp(argv[1], verbs[i].verb) == 0)
-            return verbs[i].run(cli, argc - 1, argv + 1);
+            return run_verb(cli, i, argc - 1, argv + 1);
+    for (size_t i = 0; i < N_VERBS; i++)
         buf_printf(&expected, "%s%s", i == 0 ? "" : i == N_VERBS - 1 ? " or " : ", ", verbs[i].verb);
-    }
     code = cli_fail(CLI_USAGE, command, "%s came, %s was expected", argc > 1 ? argv[1] : "nothing", expected.data);
     buf_done(&expected);
     return code;
