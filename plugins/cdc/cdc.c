@@ -45,23 +45,24 @@ static const struct muster_option options[] = {
     {.key = "origin", .help = "any: every change; none: only what was written here, not what replication brought.", .type = MUSTER_T_ENUM,
      .choices = "any|none", .def = "any", FIELD(origin)},
     {.key = "encoding", .help = "Of bodies: json, or msgpack also for tenants that do not ask for it.", .type = MUSTER_T_ENUM,
-     .choices = "json|msgpack", .def = "json", FIELD(encoding)},
+     .choices = "json|msgpack", .def = "json", .flags = MUSTER_O_RELOADABLE, FIELD(encoding)},
     {.key = "tenant_column", .help = "The column that names a row's tenant, where a table says no other.", .type = MUSTER_T_STRING,
-     .def = "tenant_id", .min = 1, .max = 63, FIELD(tenant_column)},
+     .def = "tenant_id", .min = 1, .max = 63, .flags = MUSTER_O_RELOADABLE, FIELD(tenant_column)},
     {.key = "unroutable.tenant", .help = "Takes the rows whose tenant is NULL, illegal or unknown.", .type = MUSTER_T_STRING,
-     FIELD(unroutable_tenant)},
+     .flags = MUSTER_O_RELOADABLE, FIELD(unroutable_tenant)},
     {.key = "tables", .help = "Settings per table, over those of `muster publish`.", .type = MUSTER_T_MAP, .fields = table_options,
-     .n_fields = sizeof table_options / sizeof *table_options, .entry_size = sizeof(struct route_setting), FIELD(tables)},
+     .n_fields = sizeof table_options / sizeof *table_options, .entry_size = sizeof(struct route_setting), .flags = MUSTER_O_RELOADABLE,
+     FIELD(tables)},
     {.key = "retention", .help = "How long the stream keeps a message.", .type = MUSTER_T_DURATION_NS, .def = "1d",
-     .min = 5 * 60 * CLOCK_S, .max = INT64_C(365) * 86400 * CLOCK_S, FIELD(retention_ns)},
+     .min = 5 * 60 * CLOCK_S, .max = INT64_C(365) * 86400 * CLOCK_S, .flags = MUSTER_O_RELOADABLE, FIELD(retention_ns)},
     {.key = "max_bytes", .help = "How much the stream keeps; the oldest go first (0: no limit).", .type = MUSTER_T_BYTES, .def = "0",
-     .min = 0, .max = INT64_MAX, FIELD(max_bytes)},
+     .min = 0, .max = INT64_MAX, .flags = MUSTER_O_RELOADABLE, FIELD(max_bytes)},
     {.key = "replicas", .help = "Copies of the stream in the NATS cluster.", .type = MUSTER_T_INT, .def = "1", .min = 1, .max = 5,
-     FIELD(replicas)},
+     .flags = MUSTER_O_RELOADABLE, FIELD(replicas)},
     {.key = "window_msgs", .help = "Messages that may be sent and not yet acknowledged.", .type = MUSTER_T_INT, .def = "8192", .min = 1,
-     .max = SINK_RING / 2, FIELD(window_msgs)},
+     .max = SINK_RING / 2, .flags = MUSTER_O_RELOADABLE, FIELD(window_msgs)},
     {.key = "window_bytes", .help = "Bytes that may be sent and not yet acknowledged.", .type = MUSTER_T_BYTES, .def = "16MiB",
-     .min = 65536, .max = INT64_C(1) << 30, FIELD(window_bytes)},
+     .min = 65536, .max = INT64_C(1) << 30, .flags = MUSTER_O_RELOADABLE, FIELD(window_bytes)},
 };
 
 /* ---- lives ------------------------------------------------------------------------------------------------------------------ */
@@ -131,17 +132,23 @@ static void end_life(struct cdc *c)
     channels_reset(&c->channels, false);
 }
 
+/* End this life, and begin another after a while. */
+static void begin_again(struct cdc *c, int64_t after_ns)
+{
+    end_life(c);
+    c->metrics->add(c->host, c->m.restarts, NULL, 1);
+    if (!c->retry_timer && c->timer->once(c->host, after_ns, on_retry, &c->retry_timer) != 0)
+        c->host->health(c->host, MUSTER_HEALTH_DOWN, "no_memory", "no memory to try again");
+}
+
 void cdc_restart(struct cdc *c)
 {
     if (c->phase == CDC_WAIT || c->draining)
         return;
-    end_life(c);
-    c->metrics->add(c->host, c->m.restarts, NULL, 1);
     c->backoff_ns = c->backoff_ns ? c->backoff_ns * 2 : backoff_min_ns;
     if (c->backoff_ns > backoff_max_ns)
         c->backoff_ns = backoff_max_ns;
-    if (!c->retry_timer && c->timer->once(c->host, c->backoff_ns, on_retry, &c->retry_timer) != 0)
-        c->host->health(c->host, MUSTER_HEALTH_DOWN, "no_memory", "no memory to try again");
+    begin_again(c, c->backoff_ns);
 }
 
 void cdc_fault(struct cdc *c, int state, const char *code, const char *fmt, ...)
@@ -427,6 +434,22 @@ static int cdc_create(const struct muster_host *host, const void *config, void *
     return 0;
 }
 
+/* A new life reads the stream's settings, the tables and the windows as a start does, and goes on where the stream ends: no change is
+ * lost, sent twice, or half by the old and half by the new settings. */
+static int cdc_reload(void *self, const void *config)
+{
+    struct cdc *c = self;
+    const struct cdc_config *next = settle_config(config);
+
+    if (!next)
+        return c->host->fail(c->host, MUSTER_ENOMEM, "no memory for the settings");
+    free((void *)c->config);
+    c->config = next;
+    if (c->phase != CDC_WAIT && !c->draining)
+        begin_again(c, backoff_min_ns);
+    return 0;
+}
+
 static int cdc_start(void *self)
 {
     struct cdc *c = self;
@@ -455,4 +478,4 @@ static void cdc_drain(void *self, int64_t deadline_ns)
 MUSTER_PLUGIN(.name = "cdc", .version = MUSTER_VERSION, .capabilities = "cross_tenant stream sql postgres", .options = options,
               .n_options = sizeof options / sizeof *options, .config_size = sizeof(struct cdc_config), .create = cdc_create,
               .start = cdc_start, .drain = cdc_drain, .destroy = cdc_destroy, .on_writable = cdc_on_writable,
-              .on_link = cdc_on_link, .on_tables = cdc_on_tables, .check = cdc_check);
+              .on_link = cdc_on_link, .on_tables = cdc_on_tables, .check = cdc_check, .reload = cdc_reload);
