@@ -22,6 +22,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,25 @@ def wait_until(condition: Callable[[], Any], deadline: float, what: str) -> Any:
         time.sleep(0.01)
 
 
+# A port whose server is not up yet, or down for a while, is not another's: workers of one run take every n-th each, none twice in a row.
+WORKERS, WORKER = (int(os.environ.get(f"PYTEST_XDIST_WORKER{what}", default).removeprefix("gw")) for what, default in (("_COUNT", "1"), ("", "0")))
+_given: deque[int] = deque(maxlen=100)
+
+
 def free_port() -> int:
     first = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(200):
-        port = random.SystemRandom().randrange(min(15000, first - 1000), first)
+    lowest = min(15000, first - 1000)
+    for _ in range(2000):
+        port = random.SystemRandom().randrange(lowest + WORKER, first, WORKERS)
+        if port in _given:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
-            return port
+        _given.append(port)
+        return port
     raise RuntimeError("no free port below the ephemeral range")
 
 
@@ -251,6 +261,7 @@ class Nats(Server):
         self.port = free_port()
         self.config = self.folder / "nats-server.conf"
         self.keys = self.folder / "keys"
+        self.program = installed("nats-server")
         argv = ["nats-config", "--dir", str(self.folder), "--listen", f"127.0.0.1:{self.port}",
                 "--store", str(self.folder / "store")] + (["--static"] if static else [])
         run_cli(argv, {})
@@ -260,7 +271,7 @@ class Nats(Server):
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        self.spawn([installed("nats-server"), "-c", str(self.config)])
+        self.spawn([self.program, "-c", str(self.config)])
         wait_until(self._greets, 15, f"nats-server to greet\n{self.log()[-2000:]}")
 
     def _greets(self) -> bool:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import json
+import re
+import signal
 import tempfile
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from agent import Agent
-from harness import BUILD, Musterd, Site
+from harness import BUILD, Musterd, Site, wait_until
 
 PLUGINS = BUILD / "test-plugins"
 # A sanitizer keeps what was freed for a while: memory says nothing then.
 SANITIZED = "MUSTER_SANITIZE:STRING=\n" not in (BUILD / "CMakeCache.txt").read_text()
-EINVAL, EAGAIN, ETIME, ESTALE, ENOTFOUND, EEXIST, ELINK = -1, -3, -5, -7, -8, -9, -10
+EINVAL, EAGAIN, EACCES, ETIME, ESTALE, ENOTFOUND, EEXIST, ELINK = -1, -3, -4, -5, -7, -8, -9, -10
 
 
 def plugin(file: str, instance: str, required: bool = True, **entry: Any) -> dict[str, Any]:
@@ -24,6 +28,16 @@ def plugin(file: str, instance: str, required: bool = True, **entry: Any) -> dic
 
 def echo(instance: str = "echo", lanes: int = 1, required: bool = True, **config: Any) -> dict[str, Any]:
     return plugin("echo", instance, required, lanes=lanes, config=config)
+
+
+# All that echo tries in its tests.
+ECHO_MAY = {"subscribe": [">"], "publish": [">", "to.*._muster.>", "all._muster.>"], "capabilities": ["cross_tenant", "stream", "system"]}
+
+
+def isolated(entry: dict[str, Any], site: Site, allow: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """The same plugin in a child: it may what it tries, and has a role of its own."""
+    return {**entry, "isolation": "process", "allow": ECHO_MAY if allow is None else allow,
+            "postgres": {"dsn": site.postgres.dsn("muster_plugin_echo")}, **more}
 
 
 @contextmanager
@@ -38,6 +52,7 @@ def installation() -> Generator[Site, None, None]:
             " INSERT INTO public.notes VALUES (current_setting('app.current_tenant'), p_note)"
             " RETURNING jsonb_build_object('note', note) $$")
         site.cli("publish", "public.notes", "--tenant-column", "tenant_id")
+        site.postgres.query("CREATE ROLE muster_plugin_echo LOGIN NOSUPERUSER NOBYPASSRLS")
         yield site
     finally:
         site.close()
@@ -65,3 +80,15 @@ def own_broker(site: Site, *plugins: dict[str, Any], cdc: bool = False) -> Muste
     broker = Musterd("musterd", Path(tempfile.mkdtemp(dir=site.folder)), site.broker_config())
     broker.config["plugins"] = [*(broker.config["plugins"] if cdc else []), *plugins]
     return broker
+
+
+def reload(server: Musterd, change: Callable[[list[Any]], None] = lambda plugins: None, end: str = "done",
+           deadline: float = 15) -> list[str]:
+    """What the log says of a changed list of plugins, without time and area."""
+    config = copy.deepcopy(server.config)
+    change(config["plugins"])
+    at = len(server.log())
+    server.config_path.write_text(json.dumps(config))
+    server.signal(signal.SIGHUP)
+    wait_until(lambda: re.search(rf"reload: .*{end}", server.log()[at:]), deadline, "the end of the reload")
+    return re.findall(r"reload: (.*)", server.log()[at:])

@@ -20,7 +20,8 @@ OWNERS = {
     "yaml.h": ("broker/config/", "schemas/"),
     "xxhash.h": ("broker/base/",),
     "microhttpd.h": ("broker/http/",),
-    "uv.h": ("broker/child/", "broker/core/lane.h", "broker/sql/", "broker/tenant/", "broker/cli/"),
+    "uv.h": ("broker/core/lane.h", "broker/sql/", "broker/tenant/", "broker/cli/", "broker/child/"),
+    "seccomp.h": ("broker/child/",),
     "openssl": ("broker/base/", "broker/cli/", "broker/wire/"),
     "cjson": ("broker/bus/", "broker/cli/", "plugins/cdc/"),
 }
@@ -35,6 +36,7 @@ USES = {
     "bus": {"core"},  # core/lane.h alone
     "sql": set(),
     "tenant": {"sql"},
+    "lease": {"wire"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)
 

@@ -9,15 +9,17 @@ import platform
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from agent import Agent
-from harness import BUILD, installed, wait_until
-from pluginrig import echo
-from rig import Result, Rig, cpu_us
+from childrig import Child
+from harness import BUILD, Musterd, installed, wait_until
+from pluginrig import echo, isolated
+from rig import Result, Rig, children, cpu_us
 
 IDLE_SECONDS = 10
 LATENCY_SECONDS = 8
@@ -241,6 +243,171 @@ def lanes(report: Report, rig: Rig, rounds: int) -> None:
     report.keep("lanes", found)
 
 
+# ---- plugin -----------------------------------------------------------------------------------------------------------------------
+
+BARE, IN_BROKER, IN_CHILD = "bare service", "plugin in the broker", "plugin in a child"
+SATURATED = 256  # requests under way
+NOTES_PER_S = 10_000
+BAD_CPU = 0.2  # cores for a plugin that goes wrong, on a machine that has few
+
+
+class Echoing:
+    """What answers: a program on the NATS library alone, or a broker with the plugin, in it or in a child."""
+
+    def __init__(self, rig: Rig, who: str, *bare: str) -> None:
+        self.rig, self.who = rig, who
+        if who == BARE:
+            self.bare = rig.program("bare_echo", "--url", rig.site.nats.url, "--creds", rig.creds, "--subject", "mst.*.*.*.>", *bare)
+            assert self.bare.stdout and self.bare.stdout.readline() == "ready\n"
+            self.pids = [self.bare.pid]
+            return
+        entry: dict[str, Any] = {"path": str(BUILD / "bin" / "bench" / "bench.so"), "isolation": "none"}
+        if who == IN_CHILD:
+            entry |= {"isolation": "process", "allow": {"subscribe": ["all.*.note"]}}
+        self.broker = Musterd("plugin", rig.site.folder, rig.site.broker_config())
+        self.broker.config["plugins"] = [entry]
+        rig.site.brokers.append(self.broker)
+        self.broker.start()
+        self.pids = [self.broker.pid, *children(self.broker.pid)]
+        assert len(self.pids) == (2 if who == IN_CHILD else 1)
+
+    def cpu(self) -> float:
+        return sum(cpu_us(pid) for pid in self.pids)
+
+    def close(self) -> None:
+        if self.who == BARE:
+            self.bare.communicate()
+        else:
+            self.rig.stop(self.broker)
+
+
+def asked(rig: Rig, target: Echoing, count: int, subject: str, *argv: str) -> dict[str, float]:
+    before, nats = target.cpu(), cpu_us(rig.site.nats.pid)
+    done = subprocess.run([str(BUILD / "bin" / "bench" / "asker"), "--url", rig.site.nats.url, "--creds", str(rig.site.agent("t0", "a1")),
+                           "--subject", f"mst.t0.{subject}", "--count", str(count), *argv], capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        raise AssertionError(f"asker: {done.stdout}{done.stderr}")
+    if "--box" not in argv:
+        time.sleep(0.3)  # what is under way
+    found = {key: float(value) for key, value in re.findall(r"(\w+)=(-?\d+)", done.stdout)}
+    return found | {"cpu_us": (target.cpu() - before) / count, "nats_us": (cpu_us(rig.site.nats.pid) - nats) / count}
+
+
+def tell_hops(report: Report, title: str, found: dict[str, list[dict[str, float]]], keys: tuple[tuple[str, str, str], ...]) -> None:
+    report.say(f"  {title}")
+    for who, results in found.items():
+        report.say(f"    {who:22}" + "".join(f"  {label} {spread([r[key] for r in results], form):>24}" for key, label, form in keys))
+    for who, base in ((IN_BROKER, BARE), (IN_CHILD, BARE), (IN_CHILD, IN_BROKER)):
+        pairs = list(zip(found[who], found[base]))
+        report.say(f"    {who} / {base}:" + "".join(f"  {label} {spread([a[key] / b[key] for a, b in pairs if b[key]], '{:.2f}')}" for key, label, _ in keys))
+    report.keep(f"plugin/{title}", found)
+
+
+def hops(report: Report, rig: Rig, rounds: int) -> None:
+    one: dict[str, list[dict[str, float]]] = {BARE: [], IN_BROKER: [], IN_CHILD: []}
+    full: dict[str, list[dict[str, float]]] = {BARE: [], IN_BROKER: [], IN_CHILD: []}
+    notes: dict[str, list[dict[str, float]]] = {BARE: [], IN_BROKER: [], IN_CHILD: []}
+    box = ("--box", "mst.t0.box.a1.bench")
+    for done in range(rounds):
+        print(f"plugin: {done} of {rounds} rounds done", file=sys.stderr)
+        for who in one:
+            say = "rpc.a1.bench.say"
+            target = Echoing(rig, who, "--live")
+            asked(rig, target, 2000, say, *box, "--window", "16")  # warm
+            one[who].append(asked(rig, target, 20_000, say, *box, "--window", "1"))
+            if who == BARE:  # each kind of load as it is best for the library
+                target.close()
+                target = Echoing(rig, who)
+            full[who].append(asked(rig, target, 200_000, say, *box, "--window", str(SATURATED)))
+            notes[who].append(asked(rig, target, 5 * NOTES_PER_S, "all.a1.note", "--rate", str(NOTES_PER_S)))
+            if who != BARE:
+                heard = Agent(rig.site, "t0", "a2")
+                assert heard.ask("bench", "count").body["notes"] == 5 * NOTES_PER_S
+                heard.close()
+            target.close()
+    report.say(f"\nplugin, a request of 200 bytes and its answer (load {os.getloadavg()[0]:.1f}); CPU of broker and child together")
+    times = (("p50_us", "p50 us", "{:,.0f}"), ("p99_us", "p99 us", "{:,.0f}"), ("cpu_us", "CPU us", "{:.1f}"))
+    tell_hops(report, "one at a time", one, times)
+    tell_hops(report, f"{SATURATED} at a time", full, (("rate", "requests/s", "{:,.0f}"), *times))
+    tell_hops(report, f"{NOTES_PER_S:,} messages a second that nobody answers", notes, (("cpu_us", "CPU us", "{:.1f}"),))
+
+
+def size(report: Report, rig: Rig, rounds: int) -> None:
+    """What a child costs while nothing happens, and how long it takes to have one."""
+    starts, resident, private = [], [], []
+    for _ in range(rounds):
+        child = Child(BUILD / "bin" / "bench" / "bench.so")
+        child.take("HELLO")
+        child.settings(b"")
+        child.outcome("CREATE", "CREATED")
+        child.outcome("START", "STARTED")
+        starts.append((time.monotonic() - child.begun) * 1000)
+        child.ping()
+        status = dict(re.findall(r"^(\w+):\s+(\d+) kB", Path(f"/proc/{child.process.pid}/status").read_text(), re.MULTILINE))
+        resident.append(int(status["VmRSS"]) / 1024)
+        private.append(int(status["RssAnon"]) / 1024)
+        child.close()
+    report.say(f"  a child at rest: resident {spread(resident, '{:.1f}')} MiB, of it private {spread(private, '{:.1f}')}   target <= 8: "
+               f"{verdict(median(resident), 8, True)}; from its start to STARTED {spread(starts, '{:.0f}')} ms   target <= 50: {verdict(median(starts), 50, True)}")
+    report.keep("plugin/child", {"resident_mib": resident, "private_mib": private, "start_ms": starts})
+
+
+def bad_children(report: Report, rig: Rig, rounds: int) -> None:
+    """The latency of rows beside a child that crashes again and again, spins, or publishes without end, each held to BAD_CPU of a core."""
+    table = rig.table("bench_beside")
+    rig.sql("CREATE ROLE muster_plugin_echo LOGIN")  # the plugin asks for a link, and makes none
+    bad = isolated(echo("bad"), rig.site, limits={"cpu": BAD_CPU}, restart={"delay": "100ms", "max_delay": "100ms"})
+    live, loud = LiveMuster(rig, table, bad), Agent(rig.site, "t0", "a1")
+    found: dict[str, list[dict[str, float]]] = {"alone": [], "beside one that crashes": [], "beside one that hangs": [], "beside one that floods": []}
+    over = threading.Event()
+
+    def repeat(verb: str, body: dict[str, Any], seconds: float) -> threading.Thread:
+        def run() -> None:
+            while not over.is_set():
+                loud.tell("lab", verb, body)
+                over.wait(seconds)
+        over.clear()
+        thread = threading.Thread(target=run)
+        thread.start()
+        return thread
+
+    def measure(name: str) -> None:
+        found[name].append(measure_latency(rig, live.source, table, LANES_RATE, LANES_RATE * LANES_SECONDS))
+
+    troubles: dict[str, tuple[str, dict[str, Any], float]] = {
+        "beside one that crashes": ("crash", {"how": "segv"}, 0.3), "beside one that hangs": ("hang", {"ms": (LANES_SECONDS + 1) * 1000}, 1000),
+        "beside one that floods": ("flood", {"n": 150_000, "bytes": 200}, 1000)}
+    measure("alone")
+    found["alone"].clear()  # connections and caches are warm now
+    for _ in range(rounds):
+        for name, (verb, body, seconds) in troubles.items():
+            wait_until(lambda: "error" not in loud.ask("echo", "say", {"text": "x"}, timeout=30).body, 60, "the child to serve")
+            measure("alone")
+            thread = repeat(verb, body, seconds)
+            measure(name)
+            over.set()
+            thread.join()
+            wait_until(lambda: "error" not in loud.ask("lab", "flood", {"n": 1}, timeout=60).body, 120, "the trouble to be over")
+    loud.close()
+    live.close()
+    report.say(f"\nplugin, latency of rows at {LANES_RATE} tx/s beside a bad child held to {BAD_CPU} cores (load {os.getloadavg()[0]:.1f})")
+    for name, runs in found.items():
+        p50, p99 = ([r[key] for r in runs] for key in ("p50_us", "p99_us"))
+        report.say(f"  {name:24} p50 {spread(p50):>22} us   p99 {spread(p99):>26} us")
+    for k, name in enumerate(troubles):
+        base = found["alone"][k::3]  # measured just before
+        p50 = [a["p50_us"] / b["p50_us"] for a, b in zip(found[name], base)]
+        p99 = [a["p99_us"] / b["p99_us"] for a, b in zip(found[name], base)]
+        report.say(f"  {name} / alone: p50 {spread(p50, '{:.2f}')}, p99 {spread(p99, '{:.2f}')}   target p99 <= 1.10: {verdict(median(p99), 1.1, True)}")
+    report.keep("plugin/beside", found)
+
+
+def plugin(report: Report, rig: Rig, rounds: int) -> None:
+    hops(report, rig, rounds)
+    size(report, rig, rounds)
+    bad_children(report, rig, rounds)
+
+
 # ---- rest -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +441,7 @@ def rest(report: Report, rig: Rig, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "rest", "all"], default="all")
+    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "rest", "all"], default="all")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
@@ -291,6 +458,8 @@ def main() -> None:
             latency(report, rig, args.rounds)
         if args.what in ("lanes", "all"):
             lanes(report, rig, args.rounds)
+        if args.what in ("plugin", "all"):
+            plugin(report, rig, args.rounds)
         if args.what in ("rest", "all"):
             rest(report, rig, args.rounds)
     finally:

@@ -34,7 +34,8 @@ void args_parse(struct args *a, int argc, char **argv)
     } known[] = {{"--dsn", &a->dsn, NULL},       {"--slot", &a->slot, NULL},     {"--publication", &a->publication, NULL},
                  {"--url", &a->url, NULL},       {"--creds", &a->creds, NULL},   {"--source", &a->source, NULL},
                  {"--plugin", &a->plugin, NULL}, {"--table", &a->table, NULL},   {"--rate", NULL, &a->rate},
-                 {"--count", NULL, &a->count}};
+                 {"--count", NULL, &a->count},   {"--subject", &a->subject, NULL}, {"--box", &a->box, NULL},
+                 {"--window", NULL, &a->window}};
     const size_t n = sizeof known / sizeof *known;
 
     for (int i = 1; i < argc; i++) {

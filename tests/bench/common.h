@@ -21,7 +21,9 @@ struct args {
     const char *plugin;                   /* path of cdc.so */
     const char *table;
     uint64_t rate, count; /* transactions a second (0: as fast as it goes), and in all */
-    bool live;            /* every message is sent at once, and there is no marker */
+    const char *subject, *box; /* of asker and bare_echo: what is published or heard, and where answers come to */
+    uint64_t window;           /* requests under way at a time */
+    bool live;                 /* every message is sent at once, and there is no marker */
 };
 
 /* Parse --name value pairs; a name that is not known ends the program. */

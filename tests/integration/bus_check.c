@@ -72,7 +72,7 @@ static void start(void)
     struct bus_options options = {.urls = &url,
                                   .n_urls = 1,
                                   .name = "bus_check",
-                                  .answers = "mst.*.to._muster.*",
+                                  .answers = {"mst.*.to._muster.*"},
                                   .max_out_msgs = OUTBOX,
                                   .max_out_bytes = 64u << 20,
                                   .on_link = on_link,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import re
 import signal
 import statistics
 import time
 from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import LONG, Musterd, Site, wait_until
-from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, installation, own_broker, plugin
+from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, installation, isolated, own_broker, plugin
 
 Start = Callable[..., Musterd]
 
@@ -61,7 +66,10 @@ REFUSED = {
     "no_symbol": ("muster_plugin_entry_v0", "not a plugin"),
     "wrong_major": ("ABI major 7", "has 0"),
     "other_major": ("ABI 9.",),
-    "newer_minor": ("plugin bad 4.5.6", "ABI 0."),
+    "newer_minor": ("plugin bad 4.5.6", "made for ABI 0.", "this broker loads ABI 0."),
+    "older_minor": ("plugin bad 4.5.6", "made for ABI 0.", "this broker loads ABI 0."),
+    "taken_name": ("plugin tasks 4.5.6", "name of a plugin that comes with Muster"),
+    "taken_service": ("plugin bad 4.5.6", "service task"),
     "short_struct": ("plugin bad 4.5.6", "bytes"),
     "no_functions": ("plugin bad 4.5.6", "create, start or destroy"),
     "definition": ("plugin bad 4.5.6", "service bad", "three"),
@@ -69,9 +77,10 @@ REFUSED = {
 }
 
 
+@pytest.mark.parametrize("isolation", ["none", "process"])
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_file_that_does_not_fit_is_refused(broker: Start, name: str) -> None:
-    server = broker(plugin(name, "odd"))
+def test_a_file_that_does_not_fit_is_refused(broker: Start, name: str, isolation: str) -> None:
+    server = broker({**plugin(name, "odd"), "isolation": isolation})
     server.start(ready=False)
     assert ended(server) == 1
     line = next(line for line in server.log().splitlines() if f"{PLUGINS}/{name}.so" in line)
@@ -95,19 +104,34 @@ def test_a_service_has_one_plugin(broker: Start) -> None:
     assert "plugin bad 4.5.6" in line and "service echo" in line and "plugin echo" in line
 
 
+@pytest.mark.parametrize("version", sorted(path.stem.removeprefix("old_") for path in PLUGINS.glob("old_v*.so")))
+def test_a_plugin_of_an_older_header_still_works(broker: Start, agents: Agents, version: str) -> None:
+    """Built against a header that was released, and never built again in the field."""
+    server = broker(plugin(f"old_{version}", "old"))
+    server.start()
+    a1 = agents("acme", "a1")
+    wait_until(lambda: a1.ask("old", "say", {"text": "x"}).body["ticks"] > 2, 10, "its timer")
+    assert a1.ask("old", "say", {}).error["field"] == "text"
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize("isolation", ["none", "process"])
 @pytest.mark.parametrize("misbehave, words", [
     ("create", "misbehaves in create, greeting at"),
     ("start", "misbehaves in start"),
 ])
-def test_a_plugin_that_fails_to_start(broker: Start, agents: Agents, misbehave: str, words: str) -> None:
+def test_a_plugin_that_fails_to_start(broker: Start, site: Site, agents: Agents, misbehave: str, words: str, isolation: str) -> None:
     """Required, it ends the broker; otherwise the rest goes on without it, and /readyz keeps what it said."""
-    server = broker(echo(misbehave=misbehave, greeting="x"))
+    def made(entry: dict[str, Any]) -> dict[str, Any]:
+        return isolated(entry, site) if isolation == "process" else entry
+
+    server = broker(made(echo(misbehave=misbehave, greeting="x")))
     server.start(ready=False)
     assert ended(server) == 1
     line = next(line for line in server.log().splitlines() if words in line)
     assert f"plugin echo 1.2.3 ({PLUGINS}/echo.so)" in line and misbehave in line
 
-    server = broker(echo("bad", required=False, misbehave=misbehave, greeting="x"), echo("good"))
+    server = broker(made(echo("bad", required=False, misbehave=misbehave, greeting="x")), echo("good"))
     server.start()
     assert words in server.get("/readyz")[1]
     a1 = agents("acme", "a1")
@@ -160,6 +184,20 @@ def test_a_call_from_a_wrong_thread(broker: Start, agents: Agents) -> None:
         assert ended(server) == -signal.SIGABRT
 
 
+@pytest.mark.parametrize("what", ["service", "make", "prepare"])
+def test_a_call_that_comes_after_create(broker: Start, agents: Agents, what: str) -> None:
+    server = broker(echo())
+    server.start()
+    box = agents("acme", "a1").client.subscribe(agents("acme", "a1").box(what))
+    agents("acme", "a1").tell("lab", "late", {"what": what}, reply=agents("acme", "a1").box(what))
+    wait_until(lambda: not server.alive or box.messages, 10, "an abort of a debug build, or the answer")
+    assert re.search(rf"plugin echo 1.2.3 called \w*{what}\w*\(\) after create\(\); muster/plugin.h says \[init\]", server.log())
+    if server.alive:
+        assert json.loads(box.messages[0].data) == {"code": EINVAL}
+    else:
+        assert ended(server) == -signal.SIGABRT
+
+
 # ---- hanging --------------------------------------------------------------------------------------------------------------------
 
 
@@ -202,6 +240,48 @@ def test_a_broker_with_a_hanging_plugin_ends_all_the_same(broker: Start, agents:
     assert f'plugin echo 1.2.3 does not end: it hangs in its callback "{how}"' in server.log()
 
 
+@contextmanager
+def stopped_thread(server: Musterd, name: str) -> Generator[None, None, None]:
+    """One thread of the broker stands still, as if it hung; the others run."""
+    ptrace = ctypes.CDLL(None, use_errno=True).ptrace
+    ptrace.argtypes = [ctypes.c_long, ctypes.c_long, ctypes.c_void_p, ctypes.c_void_p]
+    attach, detach = 16, 17
+    assert server.process
+    tasks = Path(f"/proc/{server.process.pid}/task")
+    [tid] = [int(task.name) for task in tasks.iterdir() if (task / "comm").read_text().strip() == name]
+    assert ptrace(attach, tid, None, None) == 0, os.strerror(ctypes.get_errno())
+    os.waitpid(tid, 0x40000000)  # __WALL: a thread
+    try:
+        yield
+    finally:
+        if ptrace(detach, tid, None, None) != 0:
+            os.waitpid(tid, 0x40000000)  # it has ended, and its process ends when we have seen it
+
+
+def test_the_brokers_own_lane_is_watched_too(broker: Start, agents: Agents) -> None:
+    server = broker(echo())
+    server.start()
+    agents("acme", "a1").ask("echo", "count")
+    with stopped_thread(server, "core"):
+        wait_until(lambda: stalled(server, "core"), 10, "muster_lane_stalled")
+        status, body = server.get("/readyz")
+        assert status == 503 and "the broker's own lane" in body and "no sign of life" in body, body
+        assert agents("acme", "a1").ask("echo", "say", {"text": "x"}).body["text"] == "x", "the others go on"
+    wait_until(lambda: server.get("/readyz")[0] == 200, 10, "the lane to go on")
+    assert not stalled(server, "core")
+    assert server.stop() == 0
+
+
+def test_a_broker_whose_own_lane_hangs_ends_all_the_same(broker: Start) -> None:
+    server = broker(echo())
+    server.start()
+    with stopped_thread(server, "core"):
+        server.signal(signal.SIGTERM)
+        wait_until(lambda: "the broker's own lane does not end: it hangs" in server.log(), 20, "the broker to give it up")
+        time.sleep(0.5)
+    assert ended(server) == 1
+
+
 INSERT = "INSERT INTO public.notes VALUES ('acme', %s)"
 BLOCK = 100
 
@@ -220,6 +300,7 @@ def latencies(site: Site, heard: Any, n: int) -> list[float]:
     return found
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["hang", "flood"])
 def test_cdc_goes_on_beside_a_bad_lane(broker: Start, agents: Agents, site: Site, how: str) -> None:
     """Rows are heard as soon while another lane hangs or is flooded. Blocks with and without the trouble alternate, so that a busy machine
@@ -247,6 +328,7 @@ def test_cdc_goes_on_beside_a_bad_lane(broker: Start, agents: Agents, site: Site
 # ---- flooding -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.alone
 def test_a_flooding_tenant_leaves_the_other_served(broker: Start, agents: Agents) -> None:
     """zeta sends more than its lane can do: acme's requests go between, zeta's are dropped and counted, memory stays."""
     server = broker(echo("main"))

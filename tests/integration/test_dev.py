@@ -30,7 +30,7 @@ class Dev(Server):
     def start(self, *options: str) -> Dev:
         self.log_path.unlink(missing_ok=True)
         self.spawn([binary("muster"), "dev", "--dir", str(self.site), *options])
-        wait_until(lambda: "Muster is up." in self.log() or not self.alive, 60, f"muster dev to be up\n{self.log()}")
+        wait_until(lambda: " up.\n" in self.log() or not self.alive, 60, f"muster dev to be up\n{self.log()}")
         assert self.alive, self.log()
         return self
 
@@ -137,11 +137,23 @@ def test_a_second_one_in_the_same_folder_is_refused(dev: Dev) -> None:
     assert dev.alive
 
 
-def test_a_server_that_dies_ends_all_and_is_named(dev: Dev) -> None:
+@pytest.mark.parametrize(("server", "place"), [("postgres", "{site}/log/postgres.log"), ("musterd", "the lines above")])
+def test_a_server_that_dies_ends_all_and_is_named(dev: Dev, server: str, place: str) -> None:
     dev.start()
     pids = dev.pids()
-    os.kill(pids["postgres"], signal.SIGKILL)
+    os.kill(pids[server], signal.SIGKILL)
     wait_until(lambda: not dev.alive, 20, "muster dev to end")
     assert dev.process and dev.process.wait() == 1
-    assert "postgres ended by itself" in dev.log()
+    assert f"{server} ended by itself; see {place.format(site=dev.site)}\n" in dev.log()
     wait_until(gone(pids), 5, "every server to have ended")
+
+
+def test_a_broker_of_the_users_own(dev: Dev) -> None:
+    dev.start("--no-broker")
+    assert dev.pids().keys() == {"postgres", "nats-server"}
+    shutil.copy(dev.site / "muster.yaml", dev.site / "my.yaml")
+    assert f'-c "{dev.site}/my.yaml"' in dev.log()
+    with subprocess.Popen([binary("musterd"), "-c", str(dev.site / "my.yaml")]) as broker:
+        wait_until(lambda: "\n0 broken, " in run_cli(["doctor"], dev.env, check=False).stdout, 20, "the broker to be ready")
+        broker.terminate()
+        assert broker.wait(15) == 0

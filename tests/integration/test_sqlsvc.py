@@ -140,6 +140,12 @@ class Lines:
             if line.startswith(start):
                 return line
 
+    def await_lines(self, wanted: set[str], deadline: float) -> None:
+        """All of them, in whatever order; others may stand between."""
+        end = time.monotonic() + deadline
+        while wanted:
+            wanted = wanted - {self.await_line("", end - time.monotonic())}
+
     def say(self, line: str) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(line + "\n")
@@ -258,7 +264,6 @@ def test_a_half_open_link_is_noticed_and_replaced(postgres: Postgres, tenants: L
     try:
         tenants.await_line("down", 10.5)
         postgres.query("INSERT INTO muster.tenants (name) VALUES ('meanwhile')")
-        tenants.await_line("tenants acme(7) meanwhile(-1) zeta(-1)", 10)
-        tenants.await_line("up", 5)
+        tenants.await_lines({"up", "tenants acme(7) meanwhile(-1) zeta(-1)"}, 15)
     finally:
         os.kill(pid, signal.SIGCONT)

@@ -5,6 +5,10 @@
 #include <muster/plugin.h>
 #include <stdlib.h>
 
+#ifndef BAD_NAME
+#define BAD_NAME "bad"
+#endif
+
 static int bad_create(const struct muster_host *host, const void *config, void **ret_self)
 {
     (void)config;
@@ -28,7 +32,7 @@ static void bad_destroy(void *self)
     MUSTER_EXPORT const struct muster_plugin *muster_plugin_entry_v0(void);                        \
     const struct muster_plugin *muster_plugin_entry_v0(void)                                       \
     {                                                                                              \
-        static const struct muster_plugin plugin = {.name = "bad",                                 \
+        static const struct muster_plugin plugin = {.name = BAD_NAME,                              \
                                                     .version = "4.5.6",                            \
                                                     .option_size = sizeof(struct muster_option),   \
                                                     .service_size = sizeof(struct muster_service), \

@@ -138,6 +138,7 @@ static int on_count(void *self, const struct muster_msg *msg)
     return ANSWER(e, msg, {"beats", NULL, e->n_beats}, {"heard", NULL, e->n_heard},
                   {"ticks", NULL, e->n_ticks}, {"writable", NULL, e->n_writable},
                   {"up", NULL, e->n_up}, {"down", NULL, e->n_down}, {"tables", NULL, e->n_tables},
+                  {"paused", NULL, e->n_paused}, {"resumed", NULL, e->n_resumed},
                   {"last_agent", e->last_agent, 0}, {"last_text", e->last_text, 0});
 }
 
@@ -161,6 +162,8 @@ static int on_lab(void *self, const struct muster_msg *msg)
         verb = find_verb(echo_verbs_out, msg->verb);
     if (!verb)
         verb = find_verb(echo_verbs_store, msg->verb);
+    if (!verb)
+        verb = find_verb(echo_verbs_keep, msg->verb);
     err = verb ? verb->fn(e, msg, args) : MUSTER_ENOTFOUND;
     e->codec->free_doc(args);
     return err;
@@ -198,6 +201,7 @@ static int find_services(struct echo *e)
     } wanted[] = {{MUSTER_BUS, (const void **)&e->bus},
                   {MUSTER_STREAM, (const void **)&e->streams},
                   {MUSTER_KV, (const void **)&e->kv},
+                  {MUSTER_LEASE, (const void **)&e->leases},
                   {MUSTER_TIMER, (const void **)&e->timers},
                   {MUSTER_IO, (const void **)&e->io},
                   {MUSTER_TENANT, (const void **)&e->tenants},
@@ -217,6 +221,7 @@ static int find_services(struct echo *e)
 
 static int make_metrics(struct echo *e)
 {
+    uint64_t none;
     int err = e->metrics->make(e->host, MUSTER_COUNTER, "said_total", "Texts said, by agent.",
                                "agent", &e->m_said);
 
@@ -226,6 +231,7 @@ static int make_metrics(struct echo *e)
     if (!err)
         err = e->metrics->make(e->host, MUSTER_HISTOGRAM, "took_seconds",
                                "From arrival to the answer.", NULL, &e->m_took);
+    e->bad_name = e->metrics->make(e->host, MUSTER_COUNTER, "no blanks", "x", NULL, &none);
     return err;
 }
 
@@ -282,6 +288,8 @@ static int echo_create(const struct muster_host *host, const void *config, void 
                          e->positions->position(host, "greeting"));
     if (!err && e->config->misbehave == MISBEHAVE_CRASH)
         abort();
+    while (!err && e->config->misbehave == MISBEHAVE_STUCK)
+        (void)sleep(1);
     if (!err && e->config->misbehave == MISBEHAVE_EARLY)
         err = e->timers->once(host, 1, NULL, &e->clock);
     if (err) {
@@ -329,7 +337,7 @@ static int echo_start(void *self)
          .max_msgs = 1000,
          .fn = on_heard},
     };
-    uint64_t id;
+    uint64_t id = 0;
     int err = 0;
 
     for (size_t i = 0; i < sizeof subs / sizeof *subs && !err; i++) {
@@ -338,7 +346,13 @@ static int echo_start(void *self)
         sub.size = sizeof sub;
         sub.max_bytes = 16u << 20;
         err = e->bus->subscribe(e->host, &sub, &id);
+        if (strcmp(sub.subject, "all.*.shout") == 0)
+            e->shouts = id;
     }
+    if (!err && e->config->lease)
+        err = echo_acquire(e, e->config->lease, e->config->lease_ttl_ns / 1000000, 0);
+    if (!err && e->config->writer)
+        err = echo_write_on(e);
     while (!err && e->config->misbehave == MISBEHAVE_HANG)
         (void)pause();
     if (!err && e->config->misbehave == MISBEHAVE_START)
@@ -354,6 +368,7 @@ static void echo_drain(void *self, int64_t deadline_ns)
 
     e->host->log(e->host, MUSTER_LOG_INFO, "drains for %s",
                  deadline_ns > e->timers->now(e->host) ? "a while" : "no time");
+    e->bus->unsubscribe(e->host, e->shouts); /* what comes is left to who follows */
 }
 
 static void echo_on_writable(void *self)
@@ -379,23 +394,69 @@ static void echo_on_tables(void *self)
     e->n_tables++;
 }
 
+static void echo_on_pause(void *self)
+{
+    struct echo *e = self;
+
+    e->n_paused++;
+    e->host->log(e->host, MUSTER_LOG_INFO, "hears of little room");
+}
+
+static void echo_on_resume(void *self)
+{
+    struct echo *e = self;
+
+    e->n_resumed++;
+    e->host->log(e->host, MUSTER_LOG_INFO, "hears of room again");
+}
+
+/* Two greetings are special: "refused" is, and "slow" takes its time. */
+static int echo_reload(void *self, const void *config)
+{
+    const struct echo_config *next = config;
+    struct echo *e = self;
+
+    if (strcmp(next->greeting, "refused") == 0)
+        return e->host->fail(e->host, MUSTER_EINVAL, "greeting: it will not say that, at %s",
+                             e->positions->position(e->host, "greeting"));
+    if (strcmp(next->greeting, "slow") == 0)
+        (void)sleep(5);
+    e->config = next;
+    return 0;
+}
+
 static const struct muster_option options[] = {
     {.key = "greeting",
      .help = "What is said back.",
      .type = MUSTER_T_STRING,
+     .flags = MUSTER_O_RELOADABLE,
      .def = "hello",
      .offset = offsetof(struct echo_config, greeting)},
     {.key = "misbehave",
      .help = "Where to go wrong.",
      .type = MUSTER_T_ENUM,
      .def = "no",
-     .choices = "no|create|start|crash|hang|early|destroy",
+     .choices = "no|create|start|crash|hang|early|destroy|stuck",
      .offset = offsetof(struct echo_config, misbehave)},
     {.key = "sql",
      .help = "Use the database.",
      .type = MUSTER_T_BOOL,
      .def = "false",
      .offset = offsetof(struct echo_config, sql)},
+    {.key = "lease",
+     .help = "A lease to contend for.",
+     .type = MUSTER_T_STRING,
+     .offset = offsetof(struct echo_config, lease)},
+    {.key = "lease_ttl",
+     .help = "Its time to live.",
+     .type = MUSTER_T_DURATION_NS,
+     .def = "3s",
+     .offset = offsetof(struct echo_config, lease_ttl_ns)},
+    {.key = "writer",
+     .help = "Write while it is held.",
+     .type = MUSTER_T_BOOL,
+     .def = "false",
+     .offset = offsetof(struct echo_config, writer)},
 };
 
 static const char definition[] = "{\"service\":\"echo\",\"doc\":\"Says what it hears.\",\"verbs\":{"
@@ -412,15 +473,20 @@ static const struct muster_service services[] = {
      .schema = definition},
     {.size = sizeof(struct muster_service),
      .name = "lab",
-     .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE},
+     .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE " " ECHO_VERBS_KEEP},
     {.size = sizeof(struct muster_service), .name = "pulse", .verbs = "beat"},
 };
 
-MUSTER_PLUGIN(.name = "echo", .version = "1.2.3", .source_id = "test",
+#ifndef ECHO_NAME
+#define ECHO_NAME "echo"
+#endif
+
+MUSTER_PLUGIN(.name = ECHO_NAME, .version = "1.2.3", .source_id = "test",
               .capabilities = "cross_tenant stream sql", .options = options,
               .n_options = sizeof options / sizeof *options,
               .config_size = sizeof(struct echo_config), .services = services,
               .n_services = sizeof services / sizeof *services, .create = echo_create,
               .start = echo_start, .drain = echo_drain, .destroy = echo_destroy,
               .on_writable = echo_on_writable, .on_link = echo_on_link,
-              .on_tables = echo_on_tables);
+              .on_tables = echo_on_tables, .reload = echo_reload,
+              .on_pause = echo_on_pause, .on_resume = echo_on_resume);

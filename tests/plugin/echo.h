@@ -9,12 +9,16 @@
 
 #include <muster/plugin.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 struct echo_config {
     const char *greeting;
     int32_t misbehave; /* MISBEHAVE_* */
     int32_t sql;       /* prepare statements: needs postgres.dsn */
+    const char *lease; /* contended for from the start; NULL: none */
+    int64_t lease_ttl_ns;
+    int32_t writer;    /* write into stream WRITTEN while it is held */
 };
 enum {
     MISBEHAVE_NO,
@@ -23,7 +27,8 @@ enum {
     MISBEHAVE_CRASH,
     MISBEHAVE_HANG,
     MISBEHAVE_EARLY,
-    MISBEHAVE_DESTROY
+    MISBEHAVE_DESTROY,
+    MISBEHAVE_STUCK /* in create() */
 };
 
 struct echo;
@@ -36,10 +41,18 @@ struct job {
     struct muster_value *args;
     int64_t due_ns;
     int64_t n, sent, refused; /* of verbs that count */
-    char *body;               /* of flood */
+    char *body;               /* of flood, and of lists */
     int fds[2];               /* of pipe */
     uint64_t handle;
     pthread_t thread;
+};
+
+struct echo_lease {
+    struct echo *e;
+    uint64_t id; /* 0: none */
+    char name[60];
+    int64_t epoch, n_got, n_lost, code; /* as told */
+    int64_t release_when_got;
 };
 
 struct echo {
@@ -48,6 +61,7 @@ struct echo {
     const struct muster_bus *bus;
     const struct muster_stream *streams;
     const struct muster_kv *kv;
+    const struct muster_lease *leases;
     const struct muster_timer *timers;
     const struct muster_io *io;
     const struct muster_tenants *tenants;
@@ -60,9 +74,14 @@ struct echo {
     uint64_t stream; /* 0: not open */
     uint64_t clock;  /* the timer that runs while jobs wait for it */
     uint64_t extra;  /* subscription of verb listen */
+    uint64_t shouts; /* the one that drain() ends */
+    struct echo_lease lease[4];
+    uint64_t last_seq; /* of what the writer writes */
+    bool writing, knows_last;
     struct job *waiting, *flooding;
-    int64_t n_said, n_heard, n_beats, n_ticks, n_writable, n_up, n_down, n_tables;
+    int64_t n_said, n_heard, n_beats, n_ticks, n_writable, n_up, n_down, n_tables, n_paused, n_resumed;
     int64_t again_left;
+    int bad_name; /* what make() said of a name that is none */
     char last_agent[80], last_text[200];
 };
 
@@ -74,13 +93,14 @@ struct verb {
     verb_fn fn;
 };
 extern const struct verb echo_verbs_lane[], echo_verbs_out[],
-    echo_verbs_store[]; /* each ends with a NULL name */
+    echo_verbs_store[], echo_verbs_keep[]; /* each ends with a NULL name */
 #define ECHO_VERBS_LANE                                                                            \
     "silent fail error hold slow hang crash again twice large held lane last pipe tick post "      \
-    "wrong_thread late_health"
+    "wrong_thread late_health rest late leak"
 #define ECHO_VERBS_OUT                                                                             \
     "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
-#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen read write"
+#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen read write many"
+#define ECHO_VERBS_KEEP "kv_scan kv_del read_on acquire release lease lease_put kv_many"
 
 /* One pair of an answer; s NULL: the number. */
 struct pair {
@@ -109,6 +129,10 @@ void job_answer(struct job *job, const struct pair *pairs, size_t n);
 /* Where a call of the host that was to finish the job failed at once. */
 int job_failed(struct job *job, int code);
 void job_drop(struct job *job);
+/* 0 for ""; a handle that is none for a name that is not contended for. */
+uint64_t echo_lease_id(struct echo *e, const char *name);
+int echo_acquire(struct echo *e, const char *name, int64_t ttl_ms, int64_t release_when_got);
+int echo_write_on(struct echo *e);
 void flood_on(struct echo *e); /* on_writable */
 
 #endif

@@ -1,5 +1,6 @@
 /* Verbs about the lane: answers of all kinds, clocks, descriptors, threads, and every way to go wrong; see echo.h. */
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -272,10 +273,20 @@ static int do_hang(struct echo *e, const struct muster_msg *msg, const struct mu
 {
     volatile int64_t turns = 0;
     int64_t until = e->timers->now(e->host) + arg_int(e, args, "ms", 3600000) * ms;
+    const char *broker = arg_str(e, args, "broker", e->host->broker_id);
 
+    if (strcmp(broker, e->host->broker_id) != 0)
+        return 0; /* it was not for this one */
     while (e->timers->now(e->host) < until)
         turns++; /* as a loop that was written wrong does */
     return ANSWER(e, msg, {"hung", NULL, turns});
+}
+
+/* As a program does that tells much of its end; all of it fits into a pipe. */
+static void be_noisy(void)
+{
+    for (int i = 0; i < 600; i++)
+        (void)fprintf(stderr, "echo: something is about to go wrong, and this is line %d of what is said of it: %s\n", i, "why, oh why");
 }
 
 /* Deep enough for any stack; the sum keeps it from being made a loop. */
@@ -299,10 +310,63 @@ static int do_crash(struct echo *e, const struct muster_msg *msg, const struct m
         abort();
     if (strcmp(how, "fpe") == 0)
         (void)raise(SIGFPE);
+    if (strcmp(how, "noisy") == 0)
+        be_noisy();
     if (strcmp(how, "stack") == 0)
         return (int)recurse(&start, 0);
     *nowhere = 1;
     return 0;
+}
+
+/* {mb}: memory that nobody gives back, written to. Ends the process where there is none left, as many programs do. */
+static int do_leak(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    int64_t left = arg_int(e, args, "mb", 1);
+
+    for (; left > 0; left--) {
+        char *volatile lost = malloc(1 << 20);
+
+        if (!lost)
+            abort();
+        memset(lost, 1, 1 << 20);
+    }
+    return ANSWER(e, msg, {"code", NULL, 0});
+}
+
+/* {what}: what belongs into create(). */
+static int do_late(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    const char *what = arg_str(e, args, "what", "service");
+    const void *table;
+    uint64_t id;
+    int code;
+
+    if (strcmp(what, "service") == 0)
+        code = e->host->service(e->host, MUSTER_BUS, &table);
+    else if (strcmp(what, "make") == 0)
+        code = e->metrics->make(e->host, MUSTER_COUNTER, "late_total", "Late.", NULL, &id);
+    else
+        code = e->sql->prepare(e->host, "late", MUSTER_SQL_READ, "SELECT 1", &id);
+    return ANSWER(e, msg, {"code", NULL, code});
+}
+
+static void on_rested(void *self, int64_t now_ns)
+{
+    struct echo *e = self;
+
+    (void)now_ns;
+    e->bus->pause(e->host, 0);
+}
+
+/* {ms}: no message for so long; 0: for ever. */
+static int do_rest(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    int64_t rest = arg_int(e, args, "ms", 0) * ms;
+    uint64_t id;
+    int err = rest ? e->timers->once(e->host, rest, on_rested, &id) : 0;
+
+    e->bus->pause(e->host, 1);
+    return ANSWER(e, msg, {"code", NULL, err});
 }
 
 const struct verb echo_verbs_lane[] = {
@@ -313,6 +377,7 @@ const struct verb echo_verbs_lane[] = {
     {"slow", do_slow},
     {"hang", do_hang},
     {"crash", do_crash},
+    {"leak", do_leak},
     {"again", do_again},
     {"twice", do_twice},
     {"large", do_large},
@@ -324,5 +389,7 @@ const struct verb echo_verbs_lane[] = {
     {"post", do_post},
     {"wrong_thread", do_wrong_thread},
     {"late_health", do_late_health},
+    {"rest", do_rest},
+    {"late", do_late},
     {NULL, NULL},
 };

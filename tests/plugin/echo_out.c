@@ -238,16 +238,12 @@ static int do_where(struct echo *e, const struct muster_msg *msg, const struct m
 /* The last two do not fit their metrics: they are told, and nothing comes of them. */
 static int do_measure(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
-    uint64_t id;
-
     e->metrics->set(e->host, e->m_open, NULL, arg_int(e, args, "value", 0));
     e->metrics->add(e->host, e->m_open, NULL, 1);
     e->metrics->observe(e->host, e->m_took, 2 * ms);
     e->metrics->set(e->host, e->m_said, "x", 1);
     e->metrics->add(e->host, e->m_said, "x", -1);
-    return ANSWER(
-        e, msg,
-        {"bad_name", NULL, e->metrics->make(e->host, MUSTER_COUNTER, "no blanks", "x", NULL, &id)});
+    return ANSWER(e, msg, {"bad_name", NULL, e->bad_name});
 }
 
 /* ---- the codec ---------------------------------------------------------------------------------------------------------- */

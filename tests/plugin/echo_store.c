@@ -23,7 +23,7 @@ static int do_kv_get(struct echo *e, const struct muster_msg *msg, const struct 
 {
     struct job *job = job_new(e, msg);
 
-    return job ? job_failed(job, e->kv->get(e->host, NULL, arg_str(e, args, "key", ""), on_key, job)) : 0;
+    return job ? job_failed(job, e->kv->get(e->host, arg_int(e, args, "own", 1) ? NULL : msg->tenant, arg_str(e, args, "key", ""), on_key, job)) : 0;
 }
 
 /* Without a revision: whatever there is. */
@@ -32,9 +32,12 @@ static int do_kv_put(struct echo *e, const struct muster_msg *msg, const struct 
     int64_t revision = arg_int(e, args, "revision", -1);
     struct job *job = job_new(e, msg);
     const struct muster_kv_put put = {.size = sizeof put,
+                                      .tenant = arg_int(e, args, "own", 1) ? NULL : msg->tenant,
                                       .key = arg_str(e, args, "key", ""),
                                       .value = bytes_of(arg_str(e, args, "value", "")),
                                       .revision = revision < 0 ? MUSTER_UNFENCED : (uint64_t)revision,
+                                      .ttl_ns = arg_int(e, args, "ttl_ms", 0) * 1000000,
+                                      .lease = echo_lease_id(e, arg_str(e, args, "lease", "")),
                                       .fn = on_key,
                                       .arg = job};
 
@@ -55,7 +58,7 @@ static void on_info(void *arg, int code, const struct muster_stream_info *info)
 static int do_reopen(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
 {
     struct muster_stream_options options = {.size = sizeof options,
-                                            .name = arg_str(e, args, "name", "ECHO"),
+                                            .name = arg_str(e, args, "name", "echo"),
                                             .subjects = arg_str(e, args, "subjects", "echo.>"),
                                             .max_age_ns = INT64_C(3600000000000)};
     struct job *job = job_new(e, msg);
@@ -98,7 +101,8 @@ static int do_append(struct echo *e, const struct muster_msg *msg, const struct 
                                    .payload = bytes_of(arg_str(e, args, "text", "{}")),
                                    .expected_seq =
                                        expected < 0 ? MUSTER_UNFENCED : (uint64_t)expected,
-                                   .acked = on_appended};
+                                   .acked = on_appended,
+                                   .lease = echo_lease_id(e, arg_str(e, args, "lease", ""))};
     struct job *job = job_new(e, msg);
 
     append.arg = job;
@@ -169,8 +173,38 @@ static int do_write(struct echo *e, const struct muster_msg *msg, const struct m
     return run(e, msg, args, e->write_stmt);
 }
 
+static void on_one_of_many(void *arg, const struct muster_sql_result *result)
+{
+    struct job *job = arg;
+
+    job->refused += result->code != 0;
+    if (--job->n == 0)
+        JOB_ANSWER(job, {"sent", NULL, job->sent}, {"failed", NULL, job->refused});
+}
+
+/* {n}: so many reads at once, or as many as there is room for. */
+static int do_many(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    const struct muster_bytes params[] = {bytes_of("x"), {NULL, 0}};
+    int64_t n = arg_int(e, args, "n", 10);
+    struct job *job = job_new(e, msg);
+
+    if (!job)
+        return 0;
+    job->n = 1; /* ours, until all are sent */
+    while (job->sent < n &&
+           e->sql->exec(e->host, e->read_stmt, msg->tenant, "", 2, params, on_one_of_many, job) == 0) {
+        job->sent++;
+        job->n++;
+    }
+    if (--job->n == 0)
+        JOB_ANSWER(job, {"sent", NULL, 0}, {"failed", NULL, 0});
+    return 0;
+}
+
 const struct verb echo_verbs_store[] = {
     {"kv_put", do_kv_put},   {"kv_get", do_kv_get}, {"append", do_append},
     {"last_of", do_last_of}, {"info", do_info},     {"reopen", do_reopen},
-    {"read", do_read},       {"write", do_write},   {NULL, NULL},
+    {"read", do_read},       {"write", do_write},   {"many", do_many},
+    {NULL, NULL},
 };

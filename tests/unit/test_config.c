@@ -155,9 +155,30 @@ static void test_host_errors(void **state)
         {"plugins: [{name: cdc, lanes: 0}]\n", "m.yaml:1:30: plugins[0].lanes: 0 is below 1"},
         {"plugins: [{name: cdc, isolation: yes}]\n",
          "m.yaml:1:34: plugins[0].isolation: expected one of none, process, got 'yes'"},
-        {"plugins: [{name: cdc, isolation: process}]\n",
-         "m.yaml:1:34: plugins[0].isolation: process came, but this version runs every plugin in the broker; "
-         "expected none"},
+        {"plugins: [{name: cdc, limits: {cpu: 2}}]\n",
+         "m.yaml:1:23: plugins[0].limits: is of a plugin in a child; this one runs in the broker (isolation: none), where nothing "
+         "would hold it"},
+        {"plugins: [{path: /a.so, isolation: none, allow: {network: true}}]\n",
+         "m.yaml:1:42: plugins[0].allow: is of a plugin in a child; this one runs in the broker (isolation: none), where nothing "
+         "would hold it"},
+        {"plugins: [{path: /a.so, allow: {subscribe: [evt.x.>, 'a b']}}]\n",
+         "m.yaml:1:54: plugins[0].allow.subscribe[1]: expected what follows root and tenant in a subject, such as evt.orders.>, got 'a b'"},
+        {"plugins: [{path: /a.so, allow: {publish: ['evt.>.x']}}]\n",
+         "m.yaml:1:43: plugins[0].allow.publish[0]: expected what follows root and tenant in a subject, such as evt.orders.>, got "
+         "'evt.>.x'"},
+        {"plugins: [{path: /a.so, allow: {publish: ['']}}]\n",
+         "m.yaml:1:43: plugins[0].allow.publish[0]: expected what follows root and tenant in a subject, such as evt.orders.>, got ''"},
+        {"plugins: [{path: /a.so, allow: {capabilities: [sql]}}]\n",
+         "m.yaml:1:48: plugins[0].allow.capabilities[0]: expected one of cross_tenant, stream, system, got 'sql'"},
+        {"plugins: [{path: /a.so, allow: {tenants: [_x]}}]\n",
+         "m.yaml:1:43: plugins[0].allow.tenants[0]: expected the name of a tenant, got '_x'"},
+        {"plugins: [{path: /a.so, limits: {cpu: 0.01}}]\n", "m.yaml:1:39: plugins[0].limits.cpu: 0.01 is below 0.05 of a core"},
+        {"plugins: [{path: /a.so, limits: {memory: 1MiB}}]\n", "m.yaml:1:42: plugins[0].limits.memory: 1MiB is below 32MiB"},
+        {"plugins: [{path: /a.so, postgres: {dsn: host=x, dsn_file: /y}}]\n",
+         "m.yaml:1:41: plugins[0].postgres.dsn: dsn_file is given too; expected one of them"},
+        {"plugins: [{path: /a.so, postgres: {dsn: secret}}]\n",
+         "m.yaml:1:41: plugins[0].postgres.dsn: expected postgresql://user@host/database, or host=… dbname=… user=…"},
+        {"plugins: [{path: /a.so, restart: {delay: 5m}}]\n", "m.yaml:1:34: plugins[0].restart: its max_delay is below its delay"},
         {"plugins: [{name: cdc, config: [a]}]\n",
          "m.yaml:1:31: plugins[0].config: expected a map of settings, got a list"},
     };
@@ -229,11 +250,70 @@ static void test_host_values(void **state)
     assert_null(c->plugins[0].config);
     assert_string_equal(c->plugins[1].instance, "audit");
     assert_string_equal(c->plugins[1].path, "/opt/audit.so");
-    assert_int_equal(c->plugins[1].isolation, CONFIG_ISOLATION_NONE);
+    assert_int_equal(c->plugins[1].isolation, CONFIG_ISOLATION_PROCESS);
+    assert_int_equal(c->plugins[1].limits.memory, 256 << 20);
+    assert_int_equal(c->plugins[1].limits.files, 256);
+    assert_true(c->plugins[1].limits.cpu == 1);
+    assert_false(c->plugins[1].allow.network);
+    assert_int_equal(c->plugins[1].restart.delay_ns, INT64_C(1000000000));
     assert_true(c->plugins[1].required);
     assert_non_null(c->plugins[1].config);
     assert_int_equal(c->plugins[2].isolation, CONFIG_ISOLATION_NONE);
     config_free(c);
+}
+
+static void test_what_a_child_may(void **state)
+{
+    struct config *c = load("plugins:\n  - path: /a.so\n    instance: a\n    user: acme\n"
+                            "    allow: {subscribe: [evt.x.>, rpc.*.y.*], publish: [evt.z.>], capabilities: [stream], tenants: [t1, t2], network: true,"
+                            " read: [/r, q/r], write: [w]}\n"
+                            "    limits: {memory: 1GiB, files: 64, cpu: 0.5}\n    postgres: {dsn_file: a.dsn}\n"
+                            "    restart: {delay: 100ms, max_delay: 10s}\n"
+                            "  - {name: cdc, isolation: process}\n");
+    const struct config_plugin *p = c->plugins;
+
+    (void)state;
+    assert_int_equal(p->allow.subscribe.n, 2);
+    assert_string_equal(p->allow.subscribe.items[1], "rpc.*.y.*");
+    assert_string_equal(p->allow.publish.items[0], "evt.z.>");
+    assert_string_equal(p->allow.capabilities.items[0], "stream");
+    assert_string_equal(p->allow.tenants.items[1], "t2");
+    assert_true(p->allow.network);
+    assert_string_equal(p->allow.read.items[0], "/r");
+    assert_int_equal(p->allow.read.items[1][0], '/'); /* seen from the folder of the file */
+    assert_int_equal(p->allow.write.items[0][0], '/');
+    assert_int_equal(p->limits.memory, 1 << 30);
+    assert_int_equal(p->limits.files, 64);
+    assert_true(p->limits.cpu == 0.5);
+    assert_string_equal(p->user, "acme");
+    assert_null(p->postgres.dsn);
+    assert_int_equal(p->postgres.dsn_file[0], '/');
+    assert_int_equal(p->restart.delay_ns, INT64_C(100000000));
+    assert_int_equal(p->restart.max_delay_ns, INT64_C(10000000000));
+    assert_int_equal(p[1].isolation, CONFIG_ISOLATION_PROCESS);
+    config_free(c);
+}
+
+/* The user that a child runs as owns what it wrote: it must be the same at the next start, and nobody else's. */
+static void test_numbers_of_instances_differ_and_stay(void **state)
+{
+    static bool seen[CONFIG_N_NUMBERS];
+    struct buf text = {0};
+    struct config *c, *alone = load("plugins: [{path: /a.so, instance: i7}]\n");
+
+    (void)state;
+    buf_puts(&text, "plugins:\n");
+    for (int i = 7; i < 700; i++)
+        buf_printf(&text, "  - {path: /a.so, instance: i%d}\n", i);
+    c = load(text.data);
+    for (size_t i = 0; i < c->n_plugins; i++) {
+        assert_true(c->plugins[i].number < CONFIG_N_NUMBERS && !seen[c->plugins[i].number]);
+        seen[c->plugins[i].number] = true;
+    }
+    assert_int_equal(c->plugins[0].number, alone->plugins[0].number);
+    config_free(alone);
+    config_free(c);
+    buf_done(&text);
 }
 
 static const char *const variables[] = {"MUSTER_NATS_URLS",         "MUSTER_NATS_CREDS",
@@ -470,6 +550,8 @@ int main(void)
         cmocka_unit_test(test_host_errors),
         cmocka_unit_test(test_host_defaults),
         cmocka_unit_test(test_host_values),
+        cmocka_unit_test(test_what_a_child_may),
+        cmocka_unit_test(test_numbers_of_instances_differ_and_stay),
         cmocka_unit_test_teardown(test_environment, clear_environment),
         cmocka_unit_test_teardown(test_environment_errors, clear_environment),
         cmocka_unit_test_teardown(test_told_values, clear_environment),

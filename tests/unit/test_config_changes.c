@@ -7,9 +7,21 @@
 
 #include "config_demo.h"
 
-static void collect(void *arg, const char *path, const char *change)
+static void collect(void *arg, const struct config_change *change)
 {
-    buf_printf(arg, "%s: %s\n", path, change);
+    buf_printf(arg, "%s: %s%s\n", change->path, change->text, change->reloadable ? " (reloadable)" : "");
+}
+
+/* The settings of every instance that is in both and of the plugin demo. */
+static void collect_settings(struct config *now, struct config *next, struct buf *told)
+{
+    for (size_t i = 0; i < next->n_plugins; i++)
+        for (size_t j = 0; j < now->n_plugins; j++)
+            if (now->plugins[j].plugin && next->plugins[i].plugin &&
+                strcmp(now->plugins[j].instance, next->plugins[i].instance) == 0)
+                assert_int_equal(config_setting_changes(&(struct config_settings){now, &now->plugins[j], NULL},
+                                                        &(struct config_settings){next, &next->plugins[i], NULL}, collect, told),
+                                 0);
 }
 
 /* Load text; the first instance, where there is one, is of the plugin demo and was loaded. */
@@ -33,6 +45,7 @@ static void assert_changes(const char *now_text, const char *next_text, const ch
     struct buf told = {0};
 
     config_changes(now, next, collect, &told);
+    collect_settings(now, next, &told);
     assert_string_equal(told.data ? told.data : "", expected);
     buf_done(&told);
     config_free(now);
@@ -87,6 +100,42 @@ static void test_settings_of_a_plugin(void **state)
                    "plugins.demo.tables.public.b: removed\n");
 }
 
+static void test_what_can_be_taken_over(void **state)
+{
+    (void)state;
+    assert_changes("plugins: [{name: demo, config: {dead_after: 1m, count: 1}}]",
+                   "plugins: [{name: demo, config: {dead_after: 2m, count: 2}}]",
+                   "plugins.demo.count: 1 -> 2\n"
+                   "plugins.demo.dead_after: 1m -> 2m (reloadable)\n");
+}
+
+/* Values that an instance has are what counts, not what its file says. */
+static void test_values_in_hand(void **state)
+{
+    struct config *config = load_bound("plugins: [{name: demo, config: {count: 1}}]");
+    struct demo values = {.on = 1, .count = 7, .dead_after = 15000000000, .window = 65536, .ratio = 0.5};
+    struct config_settings now = {config, &config->plugins[0], &values}, next = {config, &config->plugins[0], NULL};
+    struct buf told = {0};
+
+    (void)state;
+    values.messages = (struct muster_list){.items = (const char *const[]){"muster.evt", "app"}, .n = 2};
+    assert_int_equal(config_setting_changes(&now, &next, collect, &told), 0);
+    assert_string_equal(told.data, "plugins.demo.count: 7 -> 1\n");
+    buf_done(&told);
+    config_free(config);
+}
+
+static void test_a_configuration_lives_as_long_as_it_is_held(void **state)
+{
+    struct config *config = load("broker: {id: b1}");
+
+    (void)state;
+    config_ref(config);
+    config_free(config);
+    assert_string_equal(config->broker.id, "b1"); /* the sanitizer would tell */
+    config_free(config);
+}
+
 static void test_instances(void **state)
 {
     static const char now[] = "plugins: [{name: demo, instance: a}, {name: demo, instance: b, config: {count: 1}}]";
@@ -100,8 +149,8 @@ static void test_instances(void **state)
     assert_changes("plugins: [{path: /x.so, instance: a}]", "plugins: [{name: demo, instance: a, required: false}]",
                    "plugins.a.name: not set -> demo\n"
                    "plugins.a.path: /x.so -> not set\n"
-                   "plugins.a.required: true -> false\n"
-                   "plugins.a: was not loaded\n");
+                   "plugins.a.isolation: process -> none\n"
+                   "plugins.a.required: true -> false\n");
 }
 
 int main(void)
@@ -110,6 +159,9 @@ int main(void)
         cmocka_unit_test(test_host),
         cmocka_unit_test(test_secrets_are_named_and_not_told),
         cmocka_unit_test(test_settings_of_a_plugin),
+        cmocka_unit_test(test_what_can_be_taken_over),
+        cmocka_unit_test(test_values_in_hand),
+        cmocka_unit_test(test_a_configuration_lives_as_long_as_it_is_held),
         cmocka_unit_test(test_instances),
     };
 

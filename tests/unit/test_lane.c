@@ -236,6 +236,42 @@ static int nothing(void *arg)
 }
 
 /* Items are run although there are always more messages. */
+/* The watcher asks, and asks again when it was answered. */
+static void test_silence_is_seen(void **state)
+{
+    struct hang h = {.lane = new_lane()};
+
+    (void)state;
+    assert_int_equal(lane_silence(h.lane), 0);
+    assert_int_equal(lane_start(h.lane), 0);
+    while (lane_silence(h.lane) != 0)
+        ;
+    assert_int_equal(lane_call_until(h.lane, hang, &h, clock_now_ns() + CLOCK_MS), MUSTER_ETIME);
+    while (lane_silence(h.lane) < 50 * CLOCK_MS)
+        ;
+    atomic_store(&h.go_on, true);
+    while (lane_silence(h.lane) != 0)
+        ;
+    lane_stop(h.lane);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(lane_silence(h.lane), 0); /* of an ended lane nothing is expected */
+    lane_free(h.lane);
+}
+
+static void test_an_end_is_not_waited_for_for_ever(void **state)
+{
+    struct hang h = {.lane = new_lane()};
+
+    (void)state;
+    assert_int_equal(lane_start(h.lane), 0);
+    assert_int_equal(lane_call_until(h.lane, hang, &h, clock_now_ns() + CLOCK_MS), MUSTER_ETIME);
+    assert_int_equal(lane_stop_until(h.lane, clock_now_ns() + 50 * CLOCK_MS), MUSTER_ETIME);
+    atomic_store(&h.go_on, true);
+    assert_int_equal(lane_stop_until(h.lane, INT64_MAX), 0);
+    assert_int_equal(lane_stop_until(h.lane, 0), 0);
+    lane_free(h.lane);
+}
+
 static void test_turns_and_items_alternate(void **state)
 {
     struct turns t = {.lane = new_lane(), .left = 1000};
@@ -261,6 +297,8 @@ int main(void)
         cmocka_unit_test(test_call_is_on_the_lane_in_every_phase),
         cmocka_unit_test(test_a_call_gives_up_and_its_end_does_no_harm),
         cmocka_unit_test(test_a_watcher_sees_who_hangs),
+        cmocka_unit_test(test_silence_is_seen),
+        cmocka_unit_test(test_an_end_is_not_waited_for_for_ever),
         cmocka_unit_test(test_turns_and_items_alternate),
     };
 

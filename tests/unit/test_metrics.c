@@ -458,6 +458,93 @@ static void test_threads(void **state)
     assert_true(sample(*state, "n_total{v=\"other\"}") > 0);
 }
 
+/* ---- from one registry to another ------------------------------------------------------------- */
+
+struct other {
+    struct metric *metric;
+    unsigned int n_told, refuse; /* the next so many are refused */
+};
+
+static bool take_number(void *arg, const char *value, int64_t number)
+{
+    struct other *o = arg;
+
+    if (o->refuse) {
+        o->refuse--;
+        return false;
+    }
+    o->n_told++;
+    if (metric_type(o->metric) == MUSTER_GAUGE)
+        metric_set(o->metric, value, number);
+    else
+        metric_add(o->metric, value, number);
+    return true;
+}
+
+static bool take_histogram(void *arg, const uint64_t *counts, size_t n_counts, int64_t sum_ns)
+{
+    struct other *o = arg;
+
+    if (o->refuse) {
+        o->refuse--;
+        return false;
+    }
+    o->n_told++;
+    assert_int_equal(metric_merge(o->metric, counts, n_counts, sum_ns), 0);
+    return true;
+}
+
+static bool drain_to(struct metric *from, struct other *to)
+{
+    const struct metrics_sink sink = {take_number, take_histogram, to};
+
+    return metric_drain(from, &sink);
+}
+
+/* What is refused stays, and what was told is not told again. */
+static void test_what_has_gathered_goes_over(void **state)
+{
+    const struct metric_spec specs[] = {{.type = MUSTER_COUNTER, .name = "n_total", .label = "v"},
+                                        {.type = MUSTER_GAUGE, .name = "g"},
+                                        {.type = MUSTER_HISTOGRAM, .name = "h_seconds"}};
+    struct metrics *far = metrics_new();
+    struct metric *near[3];
+    struct other others[3] = {0};
+    char *page;
+
+    for (size_t i = 0; i < 3; i++) {
+        near[i] = make(*state, specs[i]);
+        others[i].metric = make(far, specs[i]);
+    }
+    for (int round = 0; round < 3; round++) {
+        metric_add(near[0], "a", 2);
+        metric_add(near[0], "b", 3);
+        metric_add(near[0], "", 4);
+        metric_set(near[1], NULL, -7 + round);
+        metric_observe(near[2], 3000000);
+        metric_observe(near[2], INT64_C(90000000000));
+        for (size_t i = 0; i < 3; i++) {
+            others[i].refuse = round == 1;
+            assert_true(drain_to(near[i], &others[i]) == (round != 1));
+        }
+    }
+    assert_int_equal(others[2].n_told, 2);
+    assert_true(drain_to(near[0], &others[0]) && drain_to(near[2], &others[2]));
+    assert_int_equal(others[2].n_told, 2);
+    page = page_of(far);
+    assert_non_null(strstr(page, "n_total{v=\"a\"} 6\n"));
+    assert_non_null(strstr(page, "n_total{v=\"b\"} 9\n"));
+    assert_non_null(strstr(page, "n_total{v=\"other\"} 12\n"));
+    assert_non_null(strstr(page, "g -5\n"));
+    assert_non_null(strstr(page, "h_seconds_bucket{le=\"0.005\"} 3\n"));
+    assert_non_null(strstr(page, "h_seconds_count 6\n"));
+    assert_true(fabs(sample(far, "h_seconds_sum") - 270.009) < 1e-9);
+    free(page);
+    assert_int_equal(metric_merge(others[0].metric, (const uint64_t[]){1}, 1, 0), MUSTER_EINVAL);
+    assert_int_equal(metric_merge(others[2].metric, (const uint64_t[]){1}, 1, 0), MUSTER_EINVAL);
+    metrics_free(far);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -476,6 +563,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_process, setup, teardown),
         cmocka_unit_test_setup_teardown(test_open_files_are_counted, setup, teardown),
         cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_what_has_gathered_goes_over, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -53,6 +53,8 @@ static void test_kinds(void **state)
            "rpc tenant=acme agent=a1 service=task verb=accept ref=0198-x_7");
     parsed("mst.acme.box.a1.x.Y!.3", "box tenant=acme agent=a1 rest=x.Y!.3");
     parsed("mst.acme.all.a1.hi", "all tenant=acme agent=a1 verb=hi");
+    parsed("mst.acme.rpc._p_cron.task.submit", "rpc tenant=acme agent=_p_cron service=task verb=submit");
+    parsed("mst.acme.box._p_cron.1.2", "box tenant=acme agent=_p_cron rest=1.2");
     parsed("mst.acme.all._muster.roll_call", "all tenant=acme agent=_muster verb=roll_call");
     parsed("mst.acme.to.b.a1.hi", "to tenant=acme agent=a1 target=b verb=hi");
     parsed("mst.acme.to.b._muster.task_assignment",
@@ -105,6 +107,12 @@ static void test_malformed(void **state)
         "mst.acme.msg.*",
         "mst.acme.msg.>",
         "mst.acme.rpc.a1.task",
+        "mst.acme.rpc._p_.task.submit",
+        "mst.acme.rpc._p__x.task.submit",
+        "mst.acme.rpc._q_cron.task.submit",
+        "mst.acme.box._muster.x",
+        "mst.acme.all._p_cron.x",
+        "mst.acme.to._p_cron.a.x",
         "mst.acme.rpc._muster.task.submit",
         "mst.acme.rpc.a1.task.submit.r.s",
         "mst.acme.rpc.a1.task.submit.",
@@ -159,6 +167,7 @@ static void test_reply(void **state)
         bool own;
     } cases[] = {
         {"mst.acme.box.a1.Xy12.1", true},
+        {"mst.acme.box._p_a1.x", false},
         {"mst.acme.to.a1._muster.reply", true},
         {"mst.acme.box.a1", false},
         {"mst.acme.box.a1.>", false},

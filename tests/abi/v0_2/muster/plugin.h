@@ -8,8 +8,8 @@
  *            [init]  inside create() and check(), on the thread that starts the broker, before the lane runs
  *            [lane]  on the instance's own lane, from start() on; every callback of the instance runs there, one at a time
  *            [any]   on any thread, between the begin of create() and the end of destroy()
- *          A [lane] function that is called from elsewhere is told in the log and gives MUSTER_EINVAL; debug builds of the broker
- *          abort. No call blocks. A callback never runs inside the call that asked for it, except where it is said; those of calls
+ *          A [lane] or [init] function that is called from elsewhere is told in the log and gives MUSTER_EINVAL; debug builds of the
+ *          broker abort. No call blocks. A callback never runs inside the call that asked for it, except where it is said; those of calls
  *          still open when the instance ends run before destroy(), with MUSTER_ELINK.
  * Errors   An int result is 0 or a negative MUSTER_E*. A parameter named ret_x is written on success only.
  *          A call that fails has had no effect and calls nothing back.
@@ -166,7 +166,7 @@ struct muster_publication {
     const struct muster_tenant *tenant; /* never NULL */
     const char *subject;                /* what follows R.T., without wildcards. "evt.<service>.<event>.<key>" is emitted through
                                          * the database, in a transaction of its own; its payload is a JSON object then */
-    const struct muster_header *headers;
+    const struct muster_header *headers; /* of an event: none */
     struct muster_bytes payload;
     muster_done_fn done; /* may be NULL */
     void *arg;
@@ -176,7 +176,7 @@ struct muster_bus {
     uint32_t size;
 
     /* Deliver every message on the subject to fn, in the order received per tenant; with lanes > 1 those of the lane's tenants.
-     * [lane] */
+     * MUSTER_EACCES: a plugin given by path would hear requests to a service that comes with Muster. [lane] */
     int (*subscribe)(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub);
     /* What waits is not delivered any more; who waits for an answer gets `unavailable`. [lane] */
     void (*unsubscribe)(const struct muster_host *host, uint64_t sub);
@@ -185,8 +185,9 @@ struct muster_bus {
      * is away; what is no event is worth nothing later. [any]; with done, or on "evt.…", [lane] */
     int (*publish)(const struct muster_host *host, const struct muster_publication *pub);
 
-    /* Publish and wait for one answer; of a message to an agent ("to.<agent>.…") only its own answer counts. pub->done is ignored.
-     * [lane] */
+    /* Publish and wait for one answer; of a message to an agent ("to.<agent>.…") only its own answer counts. A service is asked on
+     * "rpc._p_<plugin>.<service>.<verb>", under this plugin's name: MUSTER_EACCES for any other, in publish() too. pub->done is
+     * ignored. [lane] */
     int (*request)(const struct muster_host *host, const struct muster_publication *pub, int64_t timeout_ns,
                    muster_reply_fn fn, void *arg);
 
@@ -194,13 +195,14 @@ struct muster_bus {
      * without hold(), the broker answers `internal`. MUSTER_ENOTFOUND: it has been answered. MUSTER_EAGAIN: nothing was sent and
      * the request stays open; on_writable follows. [any] */
     int (*reply)(const struct muster_host *host, uint64_t request, struct muster_bytes payload);
-    /* Answer with {"error": {code, message, field?}} and the two Nats-Service-Error headers; code as INTERFACE 3 names them
-     * ("not_found"), field may be NULL. [any] */
+    /* Answer with {"error": {code, message, field?}} and the two Nats-Service-Error headers; code is one of the words that
+     * ABI.md lists ("not_found"), field may be NULL. MUSTER_ENOTFOUND and MUSTER_EAGAIN as with reply(). [any] */
     int (*reply_error)(const struct muster_host *host, uint64_t request, const char *code, const char *field,
                        const char *message);
 
     /* Keep the message of the callback that runs past its end; *ret_msg is owned, drop() releases it, and answers `internal` where
-     * nobody has answered. MUSTER_EAGAIN: this instance holds 16,384 messages or 64 MiB. [lane] */
+     * nobody has answered. MUSTER_EAGAIN: this instance holds 16,384 messages or 64 MiB, or of this tenant more than would then be
+     * left for all others: one alone may have half. [lane] */
     int (*hold)(const struct muster_host *host, const struct muster_msg *msg, const struct muster_msg **ret_msg);
     void (*drop)(const struct muster_host *host, const struct muster_msg *msg); /* [any] */
 
@@ -270,14 +272,17 @@ struct muster_stream {
     int (*append)(const struct muster_host *host, uint64_t stream, const struct muster_append *append);
     /* Read up to max_msgs (1 … 1,000) stored messages from sequence from_seq on, oldest first: fn gets each, then MUSTER_ENOTFOUND where
      * fewer were there, or 0 with msg NULL after the last of max_msgs: call again from the next sequence. tenant and subject as with
-     * last(). Any other code ends it too. [lane] */
+     * last(). Any other code ends it too. Each message is a round trip to NATS. [lane] */
     int (*read)(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
                 uint64_t from_seq, uint32_t max_msgs, muster_stream_msg_fn fn, void *arg);
 };
 
-#define MUSTER_KV "muster.kv/1" /* small state of this plugin, shared by all brokers and instances: bucket muster_<plugin> */
+/* Small state of this plugin, shared by all brokers and instances: bucket muster_<plugin>, and muster__<plugin> for what belongs to
+ * tenants. */
+#define MUSTER_KV "muster.kv/1"
 
-/* value is empty and revision 0 when code is not 0; value is empty after a put or a del. Borrowed. [lane] */
+/* value is empty and revision 0 when code is not 0; value is empty after a put or a del. Borrowed. Runs exactly once when the call gave
+ * 0. [lane] */
 typedef void (*muster_kv_fn)(void *arg, int code, struct muster_bytes value, uint64_t revision);
 
 struct muster_kv_put {
@@ -304,17 +309,20 @@ struct muster_kv_entry {
 /* entry is NULL once: with code 0 after the last, or with the error that ended the scan. Borrowed. [lane] */
 typedef void (*muster_kv_scan_fn)(void *arg, int code, const struct muster_kv_entry *entry);
 
+/* A call gives MUSTER_EAGAIN when the outbox is full, and on_writable follows; MUSTER_ELINK when NATS is away. */
 struct muster_kv {
     uint32_t size;
     /* Reads come from the stream's leader, never from a follower. MUSTER_ENOTFOUND: there is no such key, or it has expired. [lane] */
     int (*get)(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, muster_kv_fn fn, void *arg);
-    /* The bucket has as many replicas as any stream that a writer has open. [lane] */
+    /* The bucket has as many replicas as any stream that a writer has open. MUSTER_EAGAIN: 16 MiB of this instance's values are on their
+     * way; on_writable follows. [lane] */
     int (*put)(const struct muster_host *host, const struct muster_kv_put *put);
     /* Remove the key when its revision still is `revision` (MUSTER_UNFENCED: whatever it is); one that is not there is removed
      * already. [lane] */
     int (*del)(const struct muster_host *host, const struct muster_tenant *tenant, const char *key, uint64_t revision, muster_kv_fn fn,
                void *arg);
-    /* Every key of tenant that begins with prefix ("" for all), in no order; what changes meanwhile may be told or not. [lane] */
+    /* Every key of tenant that begins with prefix ("" for all), in no order; what changes meanwhile may be told or not. Costs a round trip to
+     * NATS for each key below the last dot of the prefix (10,000 take seconds), and holds one value at a time. [lane] */
     int (*scan)(const struct muster_host *host, const struct muster_tenant *tenant, const char *prefix, muster_kv_scan_fn fn, void *arg);
 };
 
@@ -336,7 +344,8 @@ struct muster_lease_options {
 
 /* The epoch is a fence: it grows with each new holder, also after the bucket was lost, and what the holder writes should carry it, so
  * that who comes late is refused: a stream by expected_seq, SQL by `WHERE epoch <= $n`. Time is measured by each broker's monotonic
- * clock alone. It is renewed on the lane: a lane that hangs lets its leases go. */
+ * clock alone. It is renewed on the lane: a lane that hangs lets its leases go. No two hold at one time, unless the bucket
+ * muster_leases itself is lost: then an older holder may go on until its next renewal. They are released after destroy(). */
 struct muster_lease {
     uint32_t size;
     uint32_t reserved;
@@ -370,16 +379,21 @@ typedef void (*muster_connection_fn)(void *arg, const struct muster_connection *
 /* connection is NULL once: with code 0 after the last, or with the error that ended the listing. Borrowed. [lane] */
 typedef void (*muster_connections_fn)(void *arg, int code, const struct muster_connection *connection);
 
-/* Only connections of agents of known tenants are shown. */
+/* Only connections of agents of known tenants are shown, with lanes > 1 those of the lane's tenants. A connection may be told twice,
+ * by list() and then by its connect. */
 struct muster_sys {
     uint32_t size;
     uint32_t reserved;
-    int (*watch)(const struct muster_host *host, muster_connection_fn fn, void *arg, uint64_t *ret_id); /* [lane] */
+    /* Events in the order of each server. 8,192 may wait; of more none is kept, and a gap stands for them. MUSTER_EAGAIN: the
+     * instance has 16 already. [lane] */
+    int (*watch)(const struct muster_host *host, muster_connection_fn fn, void *arg, uint64_t *ret_id);
     void (*unwatch)(const struct muster_host *host, uint64_t id);                                       /* [lane] */
     /* Ask all servers who is connected. A server that does not answer within 2 s is not waited for: MUSTER_ETIME ends the listing then,
-     * after those of the others. [lane] */
+     * after those of the others. Each comes once, with kind MUSTER_SYS_CONNECT; one whose end watch() has told meanwhile does not
+     * come. MUSTER_ELINK: the link is away. MUSTER_EAGAIN: four listings of the instance are under way. [lane] */
     int (*list)(const struct muster_host *host, muster_connections_fn fn, void *arg);
-    /* Cut one connection. MUSTER_ENOTFOUND: there is no such one; MUSTER_EABI: the server is older than 2.10 and cannot. [lane] */
+    /* Cut one connection of an agent; its client may come back. MUSTER_ENOTFOUND: there is no such one; MUSTER_EABI: the server is
+     * older than 2.10 and cannot. done may be NULL. [lane] */
     int (*kick)(const struct muster_host *host, const char *server, uint64_t client, muster_done_fn done, void *arg);
 };
 
@@ -445,8 +459,8 @@ struct muster_tenants {
 struct muster_config {
     uint32_t size;
     uint32_t reserved;
-    /* Where a key of this instance's config stands, "muster.yaml:41:9", for messages; NULL when it was not given.
-     * Borrowed until the instance ends. [init] [lane] */
+    /* Where a key of this instance's config stands, "muster.yaml:41:9", for messages; NULL when it was not given. Of the configuration
+     * in force: in reload() of the one before. Borrowed until the instance ends. [init] [lane] */
     const char *(*position)(const struct muster_host *host, const char *key);
 };
 
@@ -545,7 +559,8 @@ enum { /* types of options; what the member at `offset` is */
 enum {
     MUSTER_O_REQUIRED = 1u << 0,   /* the start fails when it is not given */
     MUSTER_O_SECRET = 1u << 1,     /* shown nowhere */
-    MUSTER_O_RELOADABLE = 1u << 2, /* reload() takes a change of it over; without this flag a change waits for a restart */
+    MUSTER_O_RELOADABLE = 1u << 2, /* reload() takes a change of it over; without this flag, or with UNIQUE or ONCE, a change waits for a
+                                    * restart. Of a MAP: whatever changes in it; of its fields: their change alone */
     MUSTER_O_UNIQUE = 1u << 3,     /* STRING, outside of maps: no two instances of the plugin may have the same value */
     MUSTER_O_ONCE = 1u << 4,       /* outside of maps: one instance of the plugin at most may give it; an empty list is not given */
 };
@@ -620,7 +635,8 @@ struct muster_plugin {
      * the instance goes on with what it had. May be NULL: every change waits for a restart. [lane] */
     int (*reload)(void *self, const void *config);
     /* What the instance sends finds less and less room (an outbox or its statements are four fifths full): read less of what is read
-     * from elsewhere. And: there is room again (half of it). May be NULL. [lane] */
+     * from elsewhere. And: there is room again (half of it). An outbox is shared by all instances, and all are told, whoever has filled
+     * it. The two take turns; what comes and goes while a callback runs is not told. May be NULL. [lane] */
     void (*on_pause)(void *self);
     void (*on_resume)(void *self);
 };
