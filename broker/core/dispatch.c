@@ -203,7 +203,8 @@ static void hand_on(struct dispatch *d, const struct intake *in, struct sub *sub
         return;
     }
     if (in->reply) {
-        struct request_note note = {.endpoint = in->endpoint, .recv_ns = delivery->msg.recv_ns, .encoding = in->encoding};
+        const struct request_note note = {
+            .endpoint = in->endpoint, .recv_ns = delivery->msg.recv_ns, .encoding = in->encoding, .owner = sub->in->number};
 
         delivery->msg.request = requests_open(d->requests, in->reply, &note);
         if (!delivery->msg.request) {

@@ -163,6 +163,8 @@ static int build(struct instance *in, uint32_t lane, uint32_t n_lanes)
     return err;
 }
 
+static atomic_uint n_made; /* of this process, so that each has a number */
+
 int instance_new(struct broker *broker, const struct muster_plugin *plugin, const struct config_plugin *how, uint32_t lane,
                  struct instance **ret_in)
 {
@@ -172,6 +174,7 @@ int instance_new(struct broker *broker, const struct muster_plugin *plugin, cons
     if (!in)
         return MUSTER_ENOMEM;
     in->magic = INSTANCE_MAGIC;
+    in->number = atomic_fetch_add(&n_made, 1);
     in->broker = broker;
     in->plugin = plugin;
     in->how = how;

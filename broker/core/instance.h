@@ -32,7 +32,7 @@ enum { INSTANCE_MAGIC = 0x4d535452, INSTANCE_WHY_SIZE = 1024 };
 
 struct instance {
     struct muster_host host; /* first: the plugin's pointer is the instance */
-    uint32_t magic;
+    uint32_t magic, number;
     struct broker *broker;
     const struct muster_plugin *plugin;
     const struct config_plugin *how; /* as at the start: what it is called, where it runs; its settings are in_force */

@@ -21,7 +21,13 @@ struct requests {
     pthread_mutex_t lock;
     struct slot *slots;
     uint32_t n_slots, first_free, n_open; /* first_free: index + 1, 0 for none */
+    uint32_t n_of[REQUESTS_OWNERS];       /* of those that are open */
 };
+
+static uint32_t *count_of(struct requests *r, const struct request_note *note)
+{
+    return &r->n_of[note->owner % REQUESTS_OWNERS];
+}
 
 struct requests *requests_new(void)
 {
@@ -68,7 +74,7 @@ uint64_t requests_open(struct requests *r, const char *reply, const struct reque
     if (!copy)
         return 0;
     pthread_mutex_lock(&r->lock);
-    if (r->first_free || grow(r) == 0) {
+    if (*count_of(r, note) < REQUESTS_MAX - r->n_open && (r->first_free || grow(r) == 0)) {
         uint32_t i = r->first_free - 1;
         struct slot *s = &r->slots[i];
 
@@ -78,6 +84,7 @@ uint64_t requests_open(struct requests *r, const char *reply, const struct reque
         s->note = *note;
         handle = (uint64_t)++s->generation << 32 | (i + 1);
         r->n_open++;
+        ++*count_of(r, note);
     }
     pthread_mutex_unlock(&r->lock);
     if (!handle)
@@ -136,6 +143,7 @@ int requests_take(struct requests *r, uint64_t handle, struct request *ret_reque
         s->next_free = r->first_free;
         r->first_free = i + 1;
         r->n_open--;
+        --*count_of(r, &s->note);
     }
     pthread_mutex_unlock(&r->lock);
     if (!reply)

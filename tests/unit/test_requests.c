@@ -104,30 +104,57 @@ static void test_the_reply_subject_has_a_bound(void **state)
     requests_free(r);
 }
 
+static uint64_t open_of(struct requests *r, uint32_t owner, uint32_t i)
+{
+    struct request_note of = {.encoding = MUSTER_JSON, .owner = owner};
+    char reply[16];
+
+    (void)snprintf(reply, sizeof reply, "r%u", i);
+    return requests_open(r, reply, &of);
+}
+
+/* Nearly all of it where many share it. */
 static void test_the_table_has_a_bound(void **state)
 {
     struct requests *r = requests_new();
-    uint64_t *handles = calloc(REQUESTS_MAX, sizeof *handles);
+    uint64_t *handles = calloc(REQUESTS_MAX + 1, sizeof *handles);
     struct request request;
-    char reply[16];
+    uint32_t n = 0;
 
     (void)state;
     assert_non_null(handles);
-    for (int i = 0; i < REQUESTS_MAX; i++) {
-        (void)snprintf(reply, sizeof reply, "r%d", i);
-        handles[i] = requests_open(r, reply, &note);
-        assert_int_not_equal(handles[i], 0);
-    }
-    assert_int_equal(requests_open(r, "one more", &note), 0);
-    for (int i = 0; i < REQUESTS_MAX; i += 2)
+    while (n <= REQUESTS_MAX && (handles[n] = open_of(r, n % REQUESTS_OWNERS, n)))
+        n++;
+    assert_in_range(n, REQUESTS_MAX - REQUESTS_OWNERS, REQUESTS_MAX);
+    for (uint32_t i = 0; i < n; i += 2)
         assert_int_equal(requests_take(r, handles[i], &request), 0);
-    assert_int_equal(requests_count(r), REQUESTS_MAX / 2);
+    assert_int_equal(requests_count(r), n / 2);
     assert_int_not_equal(requests_open(r, "room again", &note), 0);
     assert_int_equal(requests_take(r, handles[1], &request), 0);
     assert_string_equal(request.reply, "r1");
     free(handles);
     requests_free(r); /* with half of them open */
     requests_free(NULL);
+}
+
+/* Who answers nothing has half of it, the next one half of the rest; and has room again once it answers. */
+static void test_one_owner_leaves_room_for_the_others(void **state)
+{
+    struct requests *r = requests_new();
+    uint64_t last = 0, handle;
+    struct request request;
+    uint32_t n[2] = {0};
+
+    (void)state;
+    for (uint32_t owner = 0; owner < 2; owner++)
+        for (; (handle = open_of(r, owner, n[owner])); n[owner]++)
+            last = handle;
+    assert_int_equal(n[0], REQUESTS_MAX / 2);
+    assert_int_equal(n[1], REQUESTS_MAX / 4);
+    assert_int_equal(requests_take(r, last, &request), 0);
+    assert_int_not_equal(open_of(r, 1, 0), 0);
+    assert_int_equal(open_of(r, 0, 0), 0);
+    requests_free(r);
 }
 
 enum { THREADS = 4, EACH = 20000 };
@@ -172,6 +199,7 @@ int main(void)
         cmocka_unit_test(test_handles_that_never_were),
         cmocka_unit_test(test_the_reply_subject_has_a_bound),
         cmocka_unit_test(test_the_table_has_a_bound),
+        cmocka_unit_test(test_one_owner_leaves_room_for_the_others),
         cmocka_unit_test(test_from_several_threads),
     };
 
