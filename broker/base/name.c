@@ -27,6 +27,19 @@ bool name_is_public(const char *s, size_t len)
     return name_is_legal(s, len) && s[0] != '_';
 }
 
+bool name_is_key_prefix(const char *s)
+{
+    size_t len = s ? strlen(s) : NAME_KEY_MAX + 1;
+
+    return len <= NAME_KEY_MAX && s[0] != '.' && !strstr(s, "..") &&
+           strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
+}
+
+bool name_is_key(const char *s)
+{
+    return name_is_key_prefix(s) && *s && s[strlen(s) - 1] != '.';
+}
+
 /* 80 bits are enough for two ids never to meet, and readers that want to be sure find the full id in the body. "~" is
  * in no name, so a hash never passes for an id. */
 size_t name_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE])

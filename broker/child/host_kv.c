@@ -5,25 +5,18 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/name.h"
 #include "child/host.h"
 
-enum { MAX_KEY = 200, MAX_VALUE = 65536 };
+enum { MAX_VALUE = 65536 };
 static const int64_t min_lease_ns = 3 * CLOCK_S, max_lease_ns = 3600 * CLOCK_S;
 
 /* ---- muster.kv/1 ------------------------------------------------------------------------------------------------------------------ */
 
-static bool key_is_legal(const char *key)
-{
-    size_t len = key ? strlen(key) : 0;
-
-    return len > 0 && len <= MAX_KEY && key[0] != '.' && key[len - 1] != '.' && !strstr(key, "..") &&
-           strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
-}
-
 static int refuse_key(const struct muster_host *host, const char *key)
 {
     return host->fail(host, MUSTER_EINVAL, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -, no dot at either end, no two together",
-                      key ? key : "", MAX_KEY);
+                      key ? key : "", NAME_KEY_MAX);
 }
 
 static void end_kv(struct child *c, struct child_call *call, int code)
@@ -53,7 +46,7 @@ static int kv_get(const struct muster_host *host, const struct muster_tenant *te
 
     if (err)
         return err;
-    if (!fn || !key_is_legal(key))
+    if (!fn || !name_is_key(key))
         return refuse_key(host, key);
     call = new_kv(c, key, fn, arg);
     if (!call)
@@ -70,7 +63,7 @@ static int check_put(struct child *c, const struct muster_kv_put *put)
 
     if (!MUSTER_HAS(put, arg) || !put->fn || put->value.len > MAX_VALUE)
         return host->fail(host, MUSTER_EINVAL, "put(): expected size, a function and at most %d bytes", MAX_VALUE);
-    if (!key_is_legal(put->key))
+    if (!name_is_key(put->key))
         return refuse_key(host, put->key);
     if (put->ttl_ns != 0 && put->ttl_ns < CLOCK_S)
         return host->fail(host, MUSTER_EINVAL, "put(): ttl_ns is %lld: expected 0, or at least a second", (long long)put->ttl_ns);
@@ -111,7 +104,7 @@ static int kv_del(const struct muster_host *host, const struct muster_tenant *te
 
     if (err)
         return err;
-    if (!fn || !key_is_legal(key))
+    if (!fn || !name_is_key(key))
         return refuse_key(host, key);
     call = new_kv(c, key, fn, arg);
     if (!call)
@@ -157,8 +150,8 @@ static int kv_scan(const struct muster_host *host, const struct muster_tenant *t
 
     if (err)
         return err;
-    if (!fn || !prefix || strlen(prefix) > MAX_KEY)
-        return host->fail(host, MUSTER_EINVAL, "scan(): expected a function, and a prefix of at most %d bytes", MAX_KEY);
+    if (!fn || !name_is_key_prefix(prefix))
+        return host->fail(host, MUSTER_EINVAL, "scan(): expected a function, and what a key may begin with, at most %d bytes", NAME_KEY_MAX);
     call = call_new(c, FRAME_ENTRY, end_scan, arg);
     if (!call)
         return MUSTER_ENOMEM;
@@ -204,7 +197,7 @@ struct lease {
     muster_lease_got_fn on_got;
     muster_lease_lost_fn on_lost;
     void *arg;
-    char name[MAX_KEY + 1];
+    char name[NAME_KEY_MAX + 1];
 };
 
 static int check_options(struct child *c, const struct muster_lease_options *o)
@@ -212,7 +205,7 @@ static int check_options(struct child *c, const struct muster_lease_options *o)
     const struct muster_host *host = &c->in.host;
     const struct lease *l;
 
-    if (!MUSTER_HAS(o, arg) || !o->on_got || !o->on_lost || !key_is_legal(o->name))
+    if (!MUSTER_HAS(o, arg) || !o->on_got || !o->on_lost || !name_is_key(o->name))
         return host->fail(host, MUSTER_EINVAL, "lease \"%s\": expected size, two functions, and a name that is a legal key",
                           MUSTER_HAS(o, name) && o->name ? o->name : "");
     if (o->ttl_ns != 0 && (o->ttl_ns < min_lease_ns || o->ttl_ns > max_lease_ns))

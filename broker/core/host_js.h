@@ -17,8 +17,6 @@ static inline struct js_target host_js(struct instance *in, const void *owner)
 
 /* As many copies as the instance's streams have: what it keeps beside them is about them, and is worth as much. */
 uint32_t host_stream_replicas(const struct instance *in);
-/* A key as muster.kv/1 has it. */
-bool host_kv_key_is_legal(const char *key);
 /* True when the lease of this instance is held now. */
 bool host_lease_is_held(struct instance *in, uint64_t lease);
 

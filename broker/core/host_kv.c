@@ -17,26 +17,15 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/name.h"
 #include "core/host_js.h"
 #include "tenant/tenant.h"
 
-enum { MAX_KEY = 200, MAX_VALUE = 65536, MAX_TRIES = 4, MAX_PURGES = 256 };
+enum { MAX_VALUE = 65536, MAX_TRIES = 4, MAX_PURGES = 256 };
 static const size_t max_sent_bytes = 16u << 20; /* of one instance's values that are not acknowledged yet */
 #define EXPIRES "Muster-Expires"
 
 /* ---- names and entries ------------------------------------------------------------------------------------------------- */
-
-static bool are_key_characters(const char *s)
-{
-    return s[strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-")] == '\0' && s[0] != '.' && !strstr(s, "..");
-}
-
-bool host_kv_key_is_legal(const char *key)
-{
-    size_t len = key ? strlen(key) : 0;
-
-    return len > 0 && len <= MAX_KEY && key[len - 1] != '.' && are_key_characters(key);
-}
 
 void host_kv_bucket(const struct instance *in, bool tenants, struct kv_bucket *out)
 {
@@ -169,7 +158,7 @@ static int refuse_key(const struct muster_host *host, const char *call, const ch
         return host->fail(host, MUSTER_EINVAL, "%s: a plugin named \"leases\" has no keys: the bucket muster_leases is the broker's", call);
     return host->fail(host, MUSTER_EINVAL,
                       "%s: key \"%.210s\": expected a function, and 1 to %d of A-Z a-z 0-9 _ . / = ~ -, no dot at either end and no two together",
-                      call, key ? key : "", MAX_KEY);
+                      call, key ? key : "", NAME_KEY_MAX);
 }
 
 static void on_value(void *arg, int code, const struct js_msg *msg)
@@ -196,7 +185,7 @@ static int kv_get(const struct muster_host *host, const struct muster_tenant *te
 
     if (err)
         return err;
-    if (!fn || !has_bucket(in) || !host_kv_key_is_legal(key))
+    if (!fn || !has_bucket(in) || !name_is_key(key))
         return refuse_key(host, "get()", key);
     op = op_new(in, tenant, &(struct muster_kv_put){.key = key, .fn = fn, .arg = arg});
     if (!op)
@@ -314,7 +303,7 @@ static int check_put(const struct muster_host *host, const struct muster_kv_put 
 
     if (!MUSTER_HAS(put, arg))
         return host->fail(host, MUSTER_EINVAL, "put(): its size is %u, expected at least %zu", put->size, sizeof *put);
-    if (!put->fn || !has_bucket(in) || !host_kv_key_is_legal(put->key))
+    if (!put->fn || !has_bucket(in) || !name_is_key(put->key))
         return refuse_key(host, "put()", put->key);
     if (put->value.len > MAX_VALUE)
         return host->fail(host, MUSTER_EINVAL, "put(): key \"%s\": a value of %zu bytes, expected at most %d", put->key, put->value.len, MAX_VALUE);
@@ -352,7 +341,7 @@ static int kv_del(const struct muster_host *host, const struct muster_tenant *te
 
     if (err)
         return err;
-    if (!fn || !has_bucket(in) || !host_kv_key_is_legal(key))
+    if (!fn || !has_bucket(in) || !name_is_key(key))
         return refuse_key(host, "del()", key);
     op = op_new(in, tenant, &(struct muster_kv_put){.key = key, .revision = revision, .fn = fn, .arg = arg});
     if (!op)
@@ -453,7 +442,7 @@ static void on_scanned_bucket(void *arg, int code, const struct js_info *info)
 
 static bool prefix_is_legal(const char *prefix)
 {
-    return prefix && strlen(prefix) <= MAX_KEY && are_key_characters(prefix);
+    return name_is_key_prefix(prefix);
 }
 
 static int kv_scan(const struct muster_host *host, const struct muster_tenant *tenant, const char *prefix, muster_kv_scan_fn fn, void *arg)

@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/name.h"
 #include "core/hearer.h"
 #include "core/host_js.h"
 #include "lease/lease.h"
@@ -327,7 +328,7 @@ static int check(const struct muster_host *host, const struct muster_lease_optio
 
     if (!MUSTER_HAS(o, arg))
         return host->fail(host, MUSTER_EINVAL, "acquire(): its size is %u, expected at least %zu", o->size, sizeof *o);
-    if (!host_kv_key_is_legal(o->name) || !o->on_got || !o->on_lost)
+    if (!name_is_key(o->name) || !o->on_got || !o->on_lost)
         return host->fail(host, MUSTER_EINVAL, "acquire(): name \"%.210s\": expected a name as of a key, on_got and on_lost",
                           o->name ? o->name : "");
     if (o->ttl_ns && (o->ttl_ns < ttl_min_ns || o->ttl_ns > ttl_max_ns))

@@ -278,7 +278,6 @@ void starve(struct muster_test *t); /* a call gave MUSTER_EAGAIN that on_writabl
 /* The message of a stored or sent one in an arena of its own. */
 struct muster_msg *msg_make(struct arena *a, const struct muster_test_sent *from, const struct muster_tenant *tenant);
 size_t msg_room(const struct muster_test_sent *from);
-bool key_is_legal(const char *key);
 
 extern const struct muster_bus test_bus;
 extern const struct muster_stream test_stream;

@@ -2,9 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "testhost/inside.h"
 
-enum { MAX_KEY = 200, MAX_VALUE = 65536 };
+enum { MAX_VALUE = 65536 };
 
 struct key {
     char *tenant, *name; /* tenant NULL: the plugin's own */
@@ -186,21 +187,13 @@ static void run_scan(struct muster_test *t, struct due *d, int code)
     op_free(op);
 }
 
-bool key_is_legal(const char *key)
-{
-    size_t len = key ? strlen(key) : 0;
-
-    return len > 0 && len <= MAX_KEY && key[0] != '.' && key[len - 1] != '.' && !strstr(key, "..") &&
-           strspn(key, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_./=~-") == len;
-}
-
 static int check_key(struct muster_test *t, int call, const struct muster_tenant *tenant, const char *key, bool fn)
 {
     if (is_stale(t, call, "key", key) || (tenant && !tenant_is(t, call, tenant)))
         return MUSTER_EINVAL;
-    if (!key_is_legal(key))
+    if (!name_is_key(key))
         return breach(t, call, "key \"%s\": expected 1 to %d of A-Z a-z 0-9 _ . / = ~ -, dots inside and single", key ? key : "NULL",
-                      MAX_KEY);
+                      NAME_KEY_MAX);
     return fn ? 0 : breach(t, call, "fn is NULL");
 }
 
@@ -316,7 +309,7 @@ struct muster_test_value muster_test_kv_get(struct muster_test *t, const char *t
 
 uint64_t muster_test_kv_put(struct muster_test *t, const char *tenant, const char *key, struct muster_bytes value)
 {
-    if (!key_is_legal(key)) {
+    if (!name_is_key(key)) {
         fail_test(t, "muster_test_kv_put(): \"%s\" is no key", key ? key : "NULL");
         return 0;
     }

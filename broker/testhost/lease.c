@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/name.h"
 #include "testhost/inside.h"
 
 static const int64_t default_ttl_ns = 15 * MUSTER_TEST_S, min_ttl_ns = 3 * MUSTER_TEST_S, max_ttl_ns = 3600 * MUSTER_TEST_S;
@@ -80,7 +81,7 @@ static int check_options(struct muster_test *t, const struct muster_lease_option
         return breach(t, call, "size is %u: expected sizeof(struct muster_lease_options)", o ? o->size : 0);
     if (is_stale(t, call, "name", o->name))
         return MUSTER_EINVAL;
-    if (!key_is_legal(o->name))
+    if (!name_is_key(o->name))
         return breach(t, call, "name \"%s\": expected one as of a key", o->name ? o->name : "NULL");
     if (o->ttl_ns && (o->ttl_ns < min_ttl_ns || o->ttl_ns > max_ttl_ns))
         return breach(t, call, "%s: ttl_ns %lld: expected 0, or 3 s to 1 h", o->name, (long long)o->ttl_ns);

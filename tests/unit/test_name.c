@@ -34,6 +34,24 @@ static void test_lengths(void **state)
     assert_true(name_is_legal("a.b", 1)); /* the length counts, not a NUL */
 }
 
+static void test_keys(void **state)
+{
+    static const char *const keys[] = {"a", "a.b", "=/~-_.9"}, *const none[] = {"", ".a", "a.", "a..b", "a b", "a*", "a>", "\xc3\xa4", NULL};
+    char longest[NAME_KEY_MAX + 2] = {0};
+
+    (void)state;
+    for (size_t i = 0; i < sizeof keys / sizeof *keys; i++)
+        assert_true(name_is_key(keys[i]) && name_is_key_prefix(keys[i]));
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        assert_false(name_is_key(none[i]));
+    assert_true(name_is_key_prefix("") && name_is_key_prefix("a."));
+    assert_false(name_is_key_prefix(".a") || name_is_key_prefix("a..") || name_is_key_prefix("a b") || name_is_key_prefix(NULL));
+    memset(longest, 'x', NAME_KEY_MAX);
+    assert_true(name_is_key(longest));
+    longest[NAME_KEY_MAX] = 'x';
+    assert_false(name_is_key(longest) || name_is_key_prefix(longest));
+}
+
 static void test_public(void **state)
 {
     (void)state;
@@ -91,6 +109,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_byte),
         cmocka_unit_test(test_lengths),
+        cmocka_unit_test(test_keys),
         cmocka_unit_test(test_public),
         cmocka_unit_test(test_token_of_legal_ids),
         cmocka_unit_test(test_token_of_other_ids),
