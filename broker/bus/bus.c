@@ -351,9 +351,11 @@ static struct call *call_new(const struct side *side, const struct bus_call *how
     return NULL;
 }
 
-int bus_request(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
+/* out NULL: what is sent is its own answer. */
+static int make_call(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
 {
     struct call *c = call_new(&b->sides[link], how);
+    struct bus_out echo = {.fence = -1};
     char reply[MAX_REPLY];
     uint32_t slot;
     int err;
@@ -367,11 +369,22 @@ int bus_request(struct bus *b, int link, const struct bus_out *out, const struct
     }
     slot = c->slot; /* it may be completed, and gone, from now on */
     memcpy(reply, c->reply, sizeof reply);
-    err = send_with_reply(b, link, out, reply);
+    echo.subject = reply;
+    err = out ? send_with_reply(b, link, out, reply) : send_with_reply(b, link, &echo, NULL);
     if (!err || !withdraw_call(b, c, slot))
         return 0;
     free(c);
     return err;
+}
+
+int bus_request(struct bus *b, int link, const struct bus_out *out, const struct bus_call *how)
+{
+    return make_call(b, link, out, how);
+}
+
+int bus_flush(struct bus *b, int link, const struct bus_call *how)
+{
+    return make_call(b, link, NULL, how);
 }
 
 void bus_cancel(struct bus *b, const void *owner)

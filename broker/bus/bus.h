@@ -97,6 +97,8 @@ struct bus_call {
 /* Send and wait for one answer, or for many. On success fn runs exactly once with a code or the one answer; on failure not at all.
  * out->reply is ignored. */
 int bus_request(struct bus *bus, int link, const struct bus_out *out, const struct bus_call *call);
+/* fn runs with 0 when the server has taken whatever was subscribed and sent on this link before. how->answers is NULL. */
+int bus_flush(struct bus *bus, int link, const struct bus_call *how);
 /* Complete every open call of owner with MUSTER_ELINK; the completions are on the lane when this returns. bus may be NULL. */
 void bus_cancel(struct bus *bus, const void *owner);
 /* The same for whatever a lane has asked, when it ends. */

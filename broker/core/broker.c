@@ -30,6 +30,7 @@
 enum { OUTBOX_MSGS = 32768, CHECK_PERIOD_MS = 60000 };
 static const size_t outbox_bytes = 64u << 20;
 static const int64_t end_ns = 2 * CLOCK_S; /* that a lane may take to end */
+static const int64_t flush_ns = 2 * CLOCK_S; /* then the server is asked once more */
 
 /* One sample a link of what the bus counts itself. */
 struct bus_metric {
@@ -77,7 +78,8 @@ struct broker {
     struct admin *admin;
     uv_timer_t check_timer;
     bool lane_open; /* what lives on the core lane was started */
-    bool serving;       /* core lane: requests are taken, since the registry was read first */
+    atomic_bool serving;  /* requests are taken, since the registry was read first; set on the core lane */
+    bool registry_up;     /* core lane */
     uint64_t histories; /* core lane: see histories_changed() */
     struct instance **instances;
     size_t n_instances;
@@ -187,6 +189,13 @@ bool broker_is_ready(struct broker *b, char *why, size_t size)
     return ready;
 }
 
+static void say_registry(struct broker *b)
+{
+    health_set(b->postgres_health, MUSTER_HEALTH_OK, "ok", "following muster.tenants and muster.tables");
+}
+
+static int tell_when_heard(struct broker *b);
+
 /* ---- links ---------------------------------------------------------------------------------------------------------------------- */
 
 struct link_change {
@@ -218,11 +227,37 @@ static void ask_for_check(struct broker *b)
     lane_push(b->lane, &change->item);
 }
 
+/* On the core lane. A late answer that finds the link away again leaves it as it was told. */
+static void on_heard(void *arg, int code, const struct bus_msg *msg)
+{
+    struct broker *b = arg;
+
+    (void)msg;
+    if (code == MUSTER_ETIME) {
+        tell_when_heard(b);
+        return;
+    }
+    pthread_mutex_lock(&b->tell_lock);
+    if (!code && atomic_load(&b->link_up[BUS_LIVE]))
+        health_set(b->link_health[BUS_LIVE], MUSTER_HEALTH_OK, "ok", "connected to NATS");
+    pthread_mutex_unlock(&b->tell_lock);
+    if (b->registry_up)
+        say_registry(b);
+}
+
+/* Who is told that the broker is ready may ask it at once: what it listens to must have reached the server by then. */
+static int tell_when_heard(struct broker *b)
+{
+    return bus_flush(b->bus, BUS_LIVE, &(struct bus_call){.lane = b->lane, .owner = b, .timeout_ns = flush_ns, .fn = on_heard, .arg = b});
+}
+
 static void say_link(struct broker *b, int link, bool up, const char *reason)
 {
     connections_on_link(b->connections, link, up, reason);
     if (link == BUS_SYSTEM)
         return; /* it was said there */
+    if (up && link == BUS_LIVE && atomic_load(&b->serving) && tell_when_heard(b) == 0)
+        return; /* it is said then */
     if (up)
         health_set(b->link_health[link], MUSTER_HEALTH_OK, "ok", "connected to NATS");
     else
@@ -369,11 +404,12 @@ static void on_postgres(void *arg, const struct sql_fault *fault, const char *re
 {
     struct broker *b = arg;
 
-    if (!fault && !b->serving)
-        b->serving = dispatch_start(b->dispatch) == 0; /* not before: other brokers know the tenants, and would be asked less */
-    if (!fault)
-        health_set(b->postgres_health, MUSTER_HEALTH_OK, "ok", "following muster.tenants and muster.tables");
-    else
+    b->registry_up = !fault;
+    if (!fault && !atomic_load(&b->serving)) /* not before: other brokers know the tenants, and would be asked less */
+        atomic_store(&b->serving, dispatch_start(b->dispatch) == 0);
+    if (!fault && tell_when_heard(b) != 0)
+        say_registry(b); /* the link says that it is away */
+    if (fault)
         health_set(b->postgres_health, MUSTER_HEALTH_DOWN, fault->code, "%s; %s", reason, fault->help);
 }
 
