@@ -14,7 +14,7 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "cli/database.h"
-#include "cli/roles.h"
+#include "auth/roles.h"
 
 static const char command[] = "agent";
 

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "cli/nkey.h"
+#include "auth/nkey.h"
 #include "sql/admin.h"
 
 struct agent_row {

@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "cli/doctor.h"
-#include "cli/identity.h"
+#include "cli/replica.h"
 #include "cli/options.h"
 
 /* The tables of publication $1 with what muster.tables says of them. */

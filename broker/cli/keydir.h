@@ -12,9 +12,9 @@
 #define MUSTER_CLI_KEYDIR_H
 
 #include "cli/file.h"
-#include "cli/jwt.h"
-#include "cli/nkey.h"
-#include "cli/roles.h"
+#include "auth/jwt.h"
+#include "auth/nkey.h"
+#include "auth/roles.h"
 #include "cli/settings.h"
 
 enum {

@@ -12,7 +12,7 @@
 
 #include "base/name.h"
 #include "cli/database.h"
-#include "cli/identity.h"
+#include "cli/replica.h"
 #include "cli/table_name.h"
 
 static const char command[] = "publish";

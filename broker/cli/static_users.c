@@ -15,7 +15,7 @@
 #include "base/base32.h"
 #include "base/map.h"
 #include "base/name.h"
-#include "cli/jwt.h"
+#include "auth/jwt.h"
 
 enum { FILE_MAX = 256 << 20, PASSWORD_BYTES = 20 };
 

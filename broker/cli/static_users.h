@@ -13,7 +13,7 @@
 #include <stddef.h>
 
 #include "cli/file.h"
-#include "cli/roles.h"
+#include "auth/roles.h"
 
 enum { STATIC_PASSWORD_SIZE = 33, STATIC_USER_SIZE = 130 }; /* "tenant.agent" */
 

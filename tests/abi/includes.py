@@ -22,8 +22,8 @@ OWNERS = {
     "microhttpd.h": ("broker/http/",),
     "uv.h": ("broker/core/lane.h", "broker/sql/", "broker/tenant/", "broker/cli/", "broker/child/"),
     "seccomp.h": ("broker/child/",),
-    "openssl": ("broker/base/", "broker/cli/", "broker/wire/"),
-    "cjson": ("broker/bus/", "broker/cli/", "plugins/cdc/"),
+    "openssl": ("broker/auth/", "broker/base/", "broker/cli/", "broker/wire/"),
+    "cjson": ("broker/auth/", "broker/bus/", "broker/cli/", "plugins/cdc/"),
 }
 SYSTEM = {"muster", "sys", "netinet", "arpa", "net", "linux"}
 # What a folder of the broker may use, besides base/ and itself; who is not named here may use all.
@@ -36,6 +36,7 @@ USES = {
     "bus": {"core"},  # core/lane.h alone
     "sql": set(),
     "tenant": {"sql"},
+    "auth": {"wire"},
     "lease": {"wire"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+([<"])([^>"]+)[>"]', re.M)

@@ -1,12 +1,12 @@
 /*
- * The layout of ABI 0.2, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
+ * The layout of ABI 0.3, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
  * so a failure here is never mended here: append the member instead, or raise the number of the ABI and pin the new layout.
  *
  * For 64-bit machines, where pointers, size_t and uint64_t have 8 bytes. tests/abi/header.py checks that no member is missing below.
  */
 #include <muster/plugin.h>
 
-_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 2, "another ABI: pin its layout");
+_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 3, "another ABI: pin its layout");
 _Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "the numbers are those of 64-bit machines");
 
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)

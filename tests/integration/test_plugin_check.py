@@ -60,7 +60,7 @@ def test_the_plugin_of_the_page_keeps_the_contract(hello: Path) -> None:
     tests = report(hello)
     assert tuple(tests) == TESTS
     assert {name for name, test in tests.items() if test["result"] != "ok"} == {"reload"}, "hello has none"
-    assert tests["loads"]["notes"] == [{"text": "hello 1.0.0, ABI 0.2", "times": 1}]
+    assert tests["loads"]["notes"] == [{"text": "hello 1.0.0, ABI 0.3", "times": 1}]
 
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "cli/nkey.h"
+#include "auth/nkey.h"
 
 static const struct vector {
     int kind;

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/roles.h"
+#include "auth/roles.h"
 
 static const struct role_names names = {"mst", "acme", "a1", "_op_a1"};
 

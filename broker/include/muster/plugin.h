@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define MUSTER_ABI_MAJOR 0 /* raised when an old plugin can no longer be loaded */
-#define MUSTER_ABI_MINOR 2 /* raised when a member or a service is appended */
+#define MUSTER_ABI_MINOR 3 /* raised when a member or a service is appended */
 #define MUSTER_ABI_OLDEST 2 /* the oldest minor whose plugins a broker with this header loads */
 
 #define MUSTER_EXPORT __attribute__((visibility("default")))

@@ -1,9 +1,9 @@
 /*
- * cli/identity.h - what a table's replica identity lets the brokers see of a deleted row, and whether
+ * cli/replica.h - what a table's replica identity lets the brokers see of a deleted row, and whether
  * a column's text can name a tenant; for `publish`, which refuses, and for `doctor`, which tells.
  */
-#ifndef MUSTER_CLI_IDENTITY_H
-#define MUSTER_CLI_IDENTITY_H
+#ifndef MUSTER_CLI_REPLICA_H
+#define MUSTER_CLI_REPLICA_H
 
 /* The identity of table $1 (an oid) and of every partition that stores its rows: a row each. $2 is
  * the tenant column, $3 the owner column, each may be NULL. */

@@ -5,7 +5,7 @@
  * so only display names need escaping. Reading takes text that may be forged: bounded in size,
  * parsed with cJSON, and no caller sees a claim before the signature was checked.
  */
-#include "cli/jwt.h"
+#include "auth/jwt.h"
 
 #include <cjson/cJSON.h>
 #include <inttypes.h>

@@ -4,7 +4,7 @@
  * With publish_via_partition_root the root's own identity counts too. A deferrable key cannot be an
  * identity, and only the key columns of an index (not INCLUDE) are part of one.
  */
-#include "cli/identity.h"
+#include "cli/replica.h"
 
 const char identity_sql[] =
     "WITH tree AS ("

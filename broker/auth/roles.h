@@ -1,5 +1,5 @@
 /*
- * cli/roles.h - the one table of roles and what each may publish and subscribe to (INTERFACE 2 and 2.2).
+ * auth/roles.h - the one table of roles and what each may publish and subscribe to (INTERFACE 2 and 2.2).
  *
  * The same patterns become the templates of the scoped signing keys in the account JWT and, with the names written out, the
  * permissions of static users. Rules that hold for every role, tested in tests/unit/test_roles.c:
@@ -19,8 +19,8 @@
  * plugin    Its name is its service. Bound to the tenants of its tags, so that no rule of it can reach `R._in`; what else it needs
  *           goes through its parent process.
  */
-#ifndef MUSTER_CLI_ROLES_H
-#define MUSTER_CLI_ROLES_H
+#ifndef MUSTER_AUTH_ROLES_H
+#define MUSTER_AUTH_ROLES_H
 
 #include <stddef.h>
 

@@ -4,7 +4,7 @@
  * OpenSSL does the curve, RFC 8032 the rest: a signature depends on key and data alone, so equal
  * claims give equal JWTs. Every buffer that held a seed is wiped before its function returns.
  */
-#include "cli/nkey.h"
+#include "auth/nkey.h"
 
 #include <muster/plugin.h>
 #include <openssl/crypto.h>

@@ -1,5 +1,5 @@
 /*
- * cli/jwt.h - the JWTs (version 2) that NATS trusts: operator, account and user; and the creds file around a user's.
+ * auth/jwt.h - the JWTs (version 2) that NATS trusts: operator, account and user; and the creds file around a user's.
  *
  * Shape    `header.claims.signature` in base64url, signed with the Ed25519 key of the issuer. The writers append to a buf.
  * Errors   0, MUSTER_EINVAL (a text that is no such JWT, or whose signature is wrong) or MUSTER_ENOMEM.
@@ -7,16 +7,16 @@
  * Memory   Arguments are borrowed for the call. A creds text holds a seed: jwt_wipe() the buffer.
  * Threads  Any; no state.
  */
-#ifndef MUSTER_CLI_JWT_H
-#define MUSTER_CLI_JWT_H
+#ifndef MUSTER_AUTH_JWT_H
+#define MUSTER_AUTH_JWT_H
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 #include "base/buf.h"
-#include "cli/nkey.h"
-#include "cli/roles.h"
+#include "auth/nkey.h"
+#include "auth/roles.h"
 
 /* User JWTs of this key made up to and including `at` are refused. */
 struct jwt_revocation {

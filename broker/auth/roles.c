@@ -1,5 +1,5 @@
 /* The table of roles; see roles.h for the rules it obeys. */
-#include "cli/roles.h"
+#include "auth/roles.h"
 
 #include <string.h>
 

@@ -1,13 +1,13 @@
 /*
- * cli/nkey.h - Ed25519 nkeys of NATS: operator, account and user.
+ * auth/nkey.h - Ed25519 nkeys of NATS: operator, account and user.
  *
  * Shape    A public key is base32(prefix, 32 bytes, CRC-16); a seed carries two prefix bytes. Both are plain text.
  * Errors   0 or MUSTER_EINVAL (the text is no such key) or MUSTER_ENOMEM (OpenSSL refused).
  * Memory   A struct nkey holds its seed: nkey_wipe() when done, and every buffer that held a seed text.
  * Threads  Any; no state.
  */
-#ifndef MUSTER_CLI_NKEY_H
-#define MUSTER_CLI_NKEY_H
+#ifndef MUSTER_AUTH_NKEY_H
+#define MUSTER_AUTH_NKEY_H
 
 #include <stdbool.h>
 #include <stddef.h>
