@@ -17,7 +17,7 @@ from harness import LONG, Musterd, Site, wait_until
 from pluginrig import EEXIST, EINVAL, ENOTFOUND, ESTALE, ETIME, Agents, echo, installation, own_broker
 
 TTL = 3.0  # s, the least there may be
-TAKEN_OVER = TTL + TTL / 5 + 1
+TAKEN_OVER = TTL + TTL / 5 + 6  # and what a busy machine may take
 SUBJECT = "$KV.muster_leases.echo.work"
 
 
@@ -94,7 +94,7 @@ def record(insider: Client) -> dict[str, Any]:
 
 def test_one_of_three_holds(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     brokers = start(3)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     assert epoch >= (time.time() - 60) * 1000
     end = time.monotonic() + 2 * TTL
@@ -111,7 +111,7 @@ def test_one_of_three_holds(start: Callable[..., list[Musterd]], a1: Agent, insi
 
 def test_the_holder_is_killed(start: Callable[..., list[Musterd]], a1: Agent) -> None:
     brokers = start(3)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     first.kill()
     began = time.monotonic()
@@ -122,7 +122,7 @@ def test_the_holder_is_killed(start: Callable[..., list[Musterd]], a1: Agent) ->
 
 def test_the_holder_ends(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     other = brokers[1 - brokers.index(first)]
     epoch = ask(a1, first, "lease")["epoch"]
     first.signal(15)
@@ -135,7 +135,7 @@ def test_the_holder_ends(start: Callable[..., list[Musterd]], a1: Agent, insider
 
 def test_the_holder_lets_go(start: Callable[..., list[Musterd]], a1: Agent) -> None:
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     other = brokers[1 - brokers.index(first)]
     epoch = ask(a1, first, "lease")["epoch"]
     assert ask(a1, first, "release")["code"] == 0
@@ -150,7 +150,7 @@ def test_the_holder_lets_go(start: Callable[..., list[Musterd]], a1: Agent) -> N
 def test_the_holder_sleeps(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     """What it finds when it wakes: an epoch of 0 before it has been told, and fenced writes that are refused."""
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     other = brokers[1 - brokers.index(first)]
     name = first.config["broker"]["id"]
     assert a1.ask("lab", "reopen", {"name": "FENCED", "subjects": "fenced.>"}).body["code"] == 0
@@ -187,7 +187,7 @@ def hang(agent: Agent, broker: Musterd, seconds: float) -> None:
 
 def test_the_lane_of_the_holder_hangs(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     other = brokers[1 - brokers.index(first)]
     epoch = ask(a1, first, "lease")["epoch"]
     hang(a1, first, 7)
@@ -219,7 +219,7 @@ def test_one_of_several_lanes_holds(site: Site, a1: Agent) -> None:
 
 def test_nats_is_restarted(start: Callable[..., list[Musterd]], site: Site, a1: Agent) -> None:
     brokers = start(2, lease_ttl="15s")
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     for _ in range(2):
         site.nats.kill()
@@ -234,7 +234,7 @@ def test_nats_is_restarted(start: Callable[..., list[Musterd]], site: Site, a1: 
 
 def test_nats_is_away_for_too_long(start: Callable[..., list[Musterd]], site: Site, a1: Agent) -> None:
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     site.nats.kill()
     wait_until(lambda: not held(first), TTL + 1, "the lease to run out")
@@ -250,7 +250,7 @@ def test_nats_is_away_for_too_long(start: Callable[..., list[Musterd]], site: Si
 
 def test_the_bucket_is_lost(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     brokers = start(2)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     assert json.loads(insider.request("$JS.API.STREAM.DELETE.KV_muster_leases", b"").data)["success"]
 
@@ -264,7 +264,7 @@ def test_the_bucket_is_lost(start: Callable[..., list[Musterd]], a1: Agent, insi
 def test_a_record_that_is_none(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
     """Whatever somebody wrote there, it counts as one of an unknown holder, and the holder gives way."""
     brokers = start(1)
-    first = holder(brokers, 5)
+    first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
     insider.publish(SUBJECT, b"not a record")
     wait_until(lambda: ask(a1, first, "lease")["why"] == ESTALE, 2, "the holder to hear of it")

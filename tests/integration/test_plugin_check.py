@@ -137,7 +137,7 @@ extern "C" MUSTER_EXPORT const muster_plugin *muster_plugin_entry_v0(void) {
     ("no_symbol", "muster_plugin_entry_v0"),
     ("wrong_major", "made for ABI major 7, this broker has 0"),
     ("other_major", "ABI 9."),
-    ("newer_minor", "plugin bad 4.5.6 made for ABI 0.3"),
+    ("newer_minor", "plugin bad 4.5.6 made for ABI 0.4"),
     ("short_struct", "plugin bad 4.5.6 has a descriptor of"),
     ("no_functions", "lacks create, start or destroy"),
 ])
