@@ -89,6 +89,15 @@ class Client:
 
         self._run(send())
 
+    def publish_all(self, requests: list[tuple[str, str]], data: bytes = b"{}") -> None:
+        """Requests, each with its reply subject, as fast as it goes."""
+        async def send() -> None:
+            for subject, reply in requests:
+                await self._nc.publish(subject, data, reply=reply)
+            await self._nc.flush()
+
+        self._run(send())
+
     def request(self, subject: str, data: bytes = b"", timeout: float = 5) -> Message:
         return _plain(self._run(self._nc.request(subject, data, timeout=timeout)))
 

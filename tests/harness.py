@@ -89,6 +89,32 @@ def installed(name: str) -> str:
     return path
 
 
+# The one server that a whole run of tests uses where a test names none: "" (the installed one) or a version of tests/servers.
+NATS_VERSION = os.environ.get("MUSTER_TEST_NATS", "")
+
+
+def nats_versions() -> list[str]:
+    """What tests/servers pins, oldest first: "2.10", "2.15"."""
+    names = [path.stem.removeprefix("nats-") for path in (REPO / "tests/servers").glob("nats-*.txt")]
+    return sorted(names, key=lambda name: [int(part) for part in name.split(".")])
+
+
+def nats_program(version: str = "") -> str:
+    """nats-server: the installed one, or one of tests/servers by its version ("2.10")."""
+    if not version:
+        return installed("nats-server")
+    path = REPO / "tests/.servers" / f"nats-{version}" / "bin/nats-server"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: tests/servers/install gets nats-server {', '.join(nats_versions())}")
+    return str(path)
+
+
+def nats_release(program: str) -> tuple[int, ...]:
+    """What a nats-server says it is, e.g. (2, 10, 26)."""
+    said = subprocess.run([program, "--version"], text=True, capture_output=True, check=True).stdout
+    return tuple(int(part) for part in re.findall(r"\d+", said)[:3])
+
+
 class Server:
     """One child process that can be stopped, killed, paused and started again on the same ports."""
 
@@ -255,13 +281,13 @@ def _try_kill(pid: int) -> None:
 class Nats(Server):
     """nats-server with what `muster nats-config` wrote: operator mode, or static users."""
 
-    def __init__(self, folder: Path, static: bool = False) -> None:
+    def __init__(self, folder: Path, static: bool = False, version: str = NATS_VERSION) -> None:
         super().__init__("nats", folder / "nats")
         self.folder.mkdir()
         self.port = free_port()
         self.config = self.folder / "nats-server.conf"
         self.keys = self.folder / "keys"
-        self.program = installed("nats-server")
+        self.program = nats_program(version)
         argv = ["nats-config", "--dir", str(self.folder), "--listen", f"127.0.0.1:{self.port}",
                 "--store", str(self.folder / "store")] + (["--static"] if static else [])
         run_cli(argv, {})
@@ -346,11 +372,12 @@ def _temporary_folder(name: str) -> Path:
 class Site:
     """One installation: PostgreSQL, NATS and any number of brokers, under one folder."""
 
-    def __init__(self, static: bool = False) -> None:
+    def __init__(self, static: bool = False, nats: str = NATS_VERSION) -> None:
+        """nats: a version of tests/servers instead of the installed server."""
         self.folder = _temporary_folder("site")
         self.static = static
         self.postgres = Postgres(self.folder)
-        self.nats = Nats(self.folder, static)
+        self.nats = Nats(self.folder, static, nats)
         self.brokers: list[Musterd] = []
         self._creds: dict[tuple[str, str], Path] = {}
 
@@ -373,9 +400,15 @@ class Site:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        env = {"MUSTER_NATS_URLS": self.nats.url, "MUSTER_NATS_CREDS": str(self.nats.folder / "broker.creds"),
-               "MUSTER_NATS_SYSTEM_CREDS": str(self.nats.folder / "system.creds"), "MUSTER_NATS_KEYS": str(self.nats.keys),
-               "MUSTER_POSTGRES_DSN": self.postgres.dsn("muster_broker"), "MUSTER_POSTGRES_ADMIN_DSN": self.postgres.dsn()}
+        env = {"MUSTER_NATS_KEYS": str(self.nats.keys), "MUSTER_POSTGRES_DSN": self.postgres.dsn("muster_broker"),
+               "MUSTER_POSTGRES_ADMIN_DSN": self.postgres.dsn()}
+        if self.static:  # names and files of passwords stand in a file only
+            path = self.folder / "cli.yaml"
+            path.write_text(json.dumps({"nats": self.nats_section()}))
+            env["MUSTER_CONFIG"] = str(path)
+        else:
+            env |= {"MUSTER_NATS_URLS": self.nats.url, "MUSTER_NATS_CREDS": str(self.nats.folder / "broker.creds"),
+                    "MUSTER_NATS_SYSTEM_CREDS": str(self.nats.folder / "system.creds")}
         return run_cli(list(argv), env, check)
 
     def agent(self, tenant: str, name: str, role: str = "agent") -> Path:
@@ -386,11 +419,19 @@ class Site:
             self._creds[tenant, name] = path
         return self._creds[tenant, name]
 
+    def nats_section(self, port: int | None = None) -> dict[str, Any]:
+        """How a broker, or a command, logs in."""
+        section: dict[str, Any] = {"urls": [f"nats://127.0.0.1:{port or self.nats.port}"]}
+        folder = self.nats.folder
+        if self.static:
+            return section | {"user": "broker", "password_file": str(folder / "broker.pass"), "system_user": "system",
+                              "system_password_file": str(folder / "system.pass")}
+        return section | {"creds": str(folder / "broker.creds"), "system_creds": str(folder / "system.creds")}
+
     def broker_config(self, nats_port: int | None = None, cdc: dict[str, Any] | None = None) -> dict[str, Any]:
         main = {"publication": "muster", "slot": "muster_main", "snapshot": "never", "tenant_column": "tenant_id", **(cdc or {})}
         return {
-            "nats": {"urls": [f"nats://127.0.0.1:{nats_port or self.nats.port}"], "creds": str(self.nats.folder / "broker.creds"),
-                     "system_creds": str(self.nats.folder / "system.creds")},
+            "nats": self.nats_section(nats_port),
             "postgres": {"dsn": self.postgres.dsn("muster_broker")},
             "plugins": [{"name": "cdc", "instance": "main", "config": main},
                         {"name": "cdc", "instance": "evt", "config": {"slot": "muster_evt", "messages": ["muster.evt"]}}]}
