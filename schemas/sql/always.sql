@@ -3,6 +3,7 @@
 -- Runs at the end of every `muster migrate`, also where no migration is pending: after a restore into a new
 -- database or a new cluster PUBLIC may emit events again, roles lack attributes, publications are gone.
 -- 001 to 005 did the same once; what is to hold from now on stands here. Nothing is changed that is right.
+-- Policies stand here too: a dump that names a role which its new cluster lacks restores without them.
 
 DO $$
 DECLARE
@@ -14,7 +15,8 @@ BEGIN
                have.rolsuper OR have.rolbypassrls OR have.rolcreaterole OR have.rolcreatedb
                    OR have.rolcanlogin <> wanted.login OR have.rolreplication <> wanted.replication AS differs
         FROM (VALUES ('muster_owner', false, false), ('muster_engine', false, false),
-                     ('muster_broker', true, true), ('muster_app', true, false)
+                     ('muster_broker', true, true), ('muster_app', true, false),
+                     ('muster_tenants', false, false) -- of which every tenant's role is a member
              ) AS wanted (name, login, replication)
         LEFT JOIN pg_roles AS have ON have.rolname = wanted.name
     LOOP
@@ -36,9 +38,13 @@ END
 $$;
 
 -- A dump that was restored without its owners leaves everything to the superuser who did it; then
--- muster.emit(), which is SECURITY DEFINER, would run as him.
+-- muster.emit(), which is SECURITY DEFINER, would run as him, and row level security would bind nobody.
 DO $$
 DECLARE
+    c_relations constant text[] := ARRAY['agent_runs', 'agent_sessions', 'agent_memories', 'agent_tasks', 'agent_events',
+        'active_sessions', 'hub_statistics', 'task_status_summary', 'agent_run_summaries'];
+    c_functions constant text[] := ARRAY['search_memories', 'get_active_agent_runs', 'delete_expired_memories'];
+    c_engine constant text[] := ARRAY['purge_requests', 'tenants_of'];
     v_statement text;
 BEGIN
     FOR v_statement IN
@@ -47,16 +53,24 @@ BEGIN
         SELECT 'ALTER SCHEMA muster OWNER TO muster_owner' FROM s WHERE nspowner IN (SELECT oid FROM super)
         UNION ALL
         SELECT format('ALTER TABLE %s OWNER TO muster_owner', c.oid::regclass)
-        FROM pg_class c JOIN s ON s.oid = c.relnamespace
+        FROM pg_class c
         WHERE c.relkind IN ('r', 'p', 'v') AND c.relowner IN (SELECT oid FROM super)
+          AND (c.relnamespace = (SELECT oid FROM s)
+               OR c.relnamespace = 'public'::regnamespace AND c.relname = ANY (c_relations))
         UNION ALL
         SELECT format('ALTER DOMAIN %s OWNER TO muster_owner', t.oid::regtype)
         FROM pg_type t JOIN s ON s.oid = t.typnamespace
         WHERE t.typtype = 'd' AND t.typowner IN (SELECT oid FROM super)
         UNION ALL
         SELECT format('ALTER ROUTINE %s OWNER TO muster_owner', p.oid::regprocedure)
-        FROM pg_proc p JOIN s ON s.oid = p.pronamespace
+        FROM pg_proc p
         WHERE p.proowner IN (SELECT oid FROM super)
+          AND (p.pronamespace = (SELECT oid FROM s) AND p.proname <> ALL (c_engine)
+               OR p.pronamespace = 'public'::regnamespace AND p.proname = ANY (c_functions))
+        UNION ALL -- what sees every tenant's rows
+        SELECT format('ALTER ROUTINE %s OWNER TO muster_engine', p.oid::regprocedure)
+        FROM pg_proc p JOIN s ON s.oid = p.pronamespace
+        WHERE p.proname = ANY (c_engine) AND p.proowner <> 'muster_engine'::regrole
     LOOP
         EXECUTE v_statement;
     END LOOP;
@@ -120,20 +134,141 @@ BEGIN
 END
 $$;
 
+-- The five tables of agents are published, agent_memories without its embedding. Nobody may write meanwhile: a
+-- transaction that wrote before would be decoded as if the table were not published. A publication of all
+-- tables, or of all those in public, has them already, with every column.
+DO $$
+DECLARE
+    c_memories constant text := '(tenant_id, id, agent_id, session_id, content, metadata, created_at, expires_at)';
+    v_table text;
+BEGIN
+    FOREACH v_table IN ARRAY ARRAY['agent_runs', 'agent_sessions', 'agent_memories', 'agent_tasks', 'agent_events'] LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM pg_publication_tables
+                              WHERE pubname = 'muster' AND schemaname = 'public' AND tablename = v_table);
+        EXECUTE format('LOCK TABLE public.%I IN SHARE ROW EXCLUSIVE MODE', v_table);
+        EXECUTE format('ALTER PUBLICATION muster ADD TABLE ONLY public.%I %s', v_table,
+                       CASE v_table WHEN 'agent_memories' THEN c_memories ELSE '' END);
+    END LOOP;
+END
+$$;
+GRANT USAGE ON SCHEMA public TO muster_owner, muster_engine, muster_broker, muster_app, muster_tenants;
+
+REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA muster FROM PUBLIC;
+-- What muster_engine owns, muster_owner cannot grant.
+REVOKE EXECUTE ON FUNCTION muster.purge_requests(integer), muster.tenants_of(name) FROM muster_owner;
+GRANT EXECUTE ON FUNCTION muster.purge_requests(integer) TO muster_broker;
+GRANT EXECUTE ON FUNCTION muster.tenants_of(name) TO muster_tenants;
+
 SET LOCAL ROLE muster_owner;
 
 -- Who may do what in schema muster. PostgreSQL lets everybody execute a new function; ours are granted one
 -- by one.
 ALTER DEFAULT PRIVILEGES FOR ROLE muster_owner REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
-REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA muster FROM PUBLIC;
 GRANT USAGE ON SCHEMA muster TO muster_engine, muster_broker;
-GRANT SELECT ON muster.migrations, muster.tables TO muster_broker;
+GRANT SELECT ON muster.migrations, muster.tables, muster.channel TO muster_broker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON muster.tenants, muster.credentials, muster.requests TO muster_broker;
+GRANT SELECT, DELETE ON muster.tenant_roles TO muster_broker;
+GRANT SELECT ON muster.tenants, muster.tenant_roles TO muster_engine;
+GRANT SELECT, UPDATE, DELETE ON muster.requests TO muster_engine;
+GRANT SELECT, DELETE ON muster.audit TO muster_broker;
+GRANT UPDATE (claimed_until) ON muster.audit TO muster_broker;
 GRANT EXECUTE ON FUNCTION
     muster.emit(text, text, text, text, jsonb),
     muster.error(text, text, text, integer),
     muster.call(text, text, text, jsonb),
     muster.lock_request(bigint),
     muster.once(text, text, text, text, bytea, text, jsonb),
-    muster.purge_requests(integer)
+    muster.admit(text, text, text),
+    muster.narrowing_is_legal(text[], text),
+    muster.limit(text, text),
+    muster.listen(),
+    muster.forget(text)
     TO muster_broker;
+GRANT EXECUTE ON FUNCTION muster.limit(text, text), muster.error(text, text, text, integer) TO muster_engine;
+
+-- Who may do what with the five tables. A tenant's own role can be in the hands of untrusted code: it gets
+-- UPDATE by columns and no DELETE, because either right on a whole table is a right to LOCK it for everybody.
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events
+    TO muster_broker, muster_app, muster_engine;
+GRANT SELECT, INSERT
+    ON public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events
+    TO muster_tenants;
+GRANT UPDATE (task_id, user_id, agent_name, agent_id, status, current_step, progress_percent, result, error, metadata,
+              verification_attempts, verification_evidence, started_at, completed_at)
+    ON public.agent_runs TO muster_tenants;
+GRANT UPDATE (agent_id, status, started_at, ended_at, metadata) ON public.agent_sessions TO muster_tenants;
+GRANT UPDATE (agent_id, session_id, content, embedding, metadata, expires_at) ON public.agent_memories TO muster_tenants;
+GRANT UPDATE (assigned_to, assigned_by, description, priority, status, result, dependencies, deadline, started_at,
+              completed_at, metadata)
+    ON public.agent_tasks TO muster_tenants;
+GRANT SELECT ON public.active_sessions, public.hub_statistics, public.task_status_summary, public.agent_run_summaries
+    TO muster_broker, muster_app, muster_tenants, muster_engine;
+REVOKE EXECUTE ON FUNCTION
+    public.search_memories(text, text, integer, double precision),
+    public.search_memories(anyelement, text, integer, double precision),
+    public.get_active_agent_runs(text),
+    public.delete_expired_memories()
+    FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION
+    public.search_memories(text, text, integer, double precision),
+    public.search_memories(anyelement, text, integer, double precision),
+    public.get_active_agent_runs(text)
+    TO muster_broker, muster_app, muster_tenants, muster_engine;
+GRANT EXECUTE ON FUNCTION public.delete_expired_memories() TO muster_broker, muster_app, muster_engine;
+
+-- A dump without what is secret has none.
+INSERT INTO muster.channel (name) VALUES ('muster_' || replace(gen_random_uuid()::text, '-', ''))
+ON CONFLICT (one) DO NOTHING;
+
+-- How cdc routes them: as `muster publish` would have been told, and may be told otherwise.
+INSERT INTO muster.tables (schema_name, table_name, tenant_column, owner_column)
+VALUES ('public', 'agent_runs', 'tenant_id', 'user_id'), ('public', 'agent_sessions', 'tenant_id', NULL),
+       ('public', 'agent_memories', 'tenant_id', NULL), ('public', 'agent_tasks', 'tenant_id', NULL),
+       ('public', 'agent_events', 'tenant_id', NULL)
+ON CONFLICT (schema_name, table_name) DO NOTHING;
+
+-- Row level security, for the owner too. In the five tables muster_engine alone sees every tenant's rows; all
+-- others see one tenant's: that of the setting, which brokers set from the subject for each statement and
+-- which muster_app is trusted to set, or those of the role they are or are members of, whatever the setting.
+-- In the registry a broker sees everything while it serves nobody, and one tenant's rows while it serves one. So does
+-- muster_owner, whose members administer tenants and publish tables for them.
+-- What was done to tenants and names is written by triggers of muster_owner, who cannot read it.
+DO $$
+DECLARE
+    c_one constant text := '%1$I = current_setting(''app.current_tenant'', true)';
+    c_all_or_one constant text := 'coalesce(current_setting(''app.current_tenant'', true), '''') IN ('''', %1$I)';
+    c_role constant text := '%1$I = ANY (ARRAY(SELECT muster.tenants_of(current_user)))';
+    v record;
+BEGIN
+    FOR v IN
+        WITH agent (name) AS (VALUES ('public.agent_runs'), ('public.agent_sessions'), ('public.agent_memories'),
+                                     ('public.agent_tasks'), ('public.agent_events')),
+             policy (name, tbl, command, roles, expression) AS (
+            SELECT p.name, a.name, 'ALL', p.roles, format(p.expression, 'tenant_id')
+            FROM agent AS a, (VALUES ('engine', 'muster_engine', 'true'), ('setting', 'muster_broker, muster_app, muster_owner', c_one),
+                                     ('role', 'muster_tenants', c_role)) AS p (name, roles, expression)
+            UNION ALL VALUES
+                ('engine', 'muster.requests', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.requests', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.tenants', 'ALL', 'muster_engine', 'true'),
+                ('broker', 'muster.tenants', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'name')),
+                ('broker', 'muster.credentials', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
+                ('engine', 'muster.tenant_roles', 'ALL', 'muster_engine', 'true'),
+                ('broker', 'muster.tenant_roles', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
+                ('broker', 'muster.audit', 'ALL', 'muster_broker', format(c_all_or_one, 'tenant')),
+                ('triggers', 'muster.audit', 'INSERT', 'muster_owner', 'true'))
+        SELECT policy.*, c.oid::regclass AS relation, c.relrowsecurity AND c.relforcerowsecurity AS forced,
+               EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = c.oid AND p.polname = policy.name) AS there
+        FROM policy JOIN pg_class AS c ON c.oid = policy.tbl::regclass
+    LOOP
+        IF NOT v.forced THEN
+            EXECUTE format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', v.relation);
+        END IF;
+        IF NOT v.there THEN
+            EXECUTE format('CREATE POLICY %I ON %s FOR %s TO %s %s (%s)', v.name, v.relation, v.command, v.roles,
+                           CASE v.command WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END, v.expression);
+        END IF;
+    END LOOP;
+END
+$$;
