@@ -141,17 +141,13 @@ static void build(struct buf *b, int level, const char *area, const struct buf *
     buf_put_lit(b, "}\n");
 }
 
-void log_vline(int level, const char *area, const char *fmt, va_list ap)
+static void write_line(int level, const char *area, unsigned int held, const char *fmt, va_list ap)
+    __attribute__((format(printf, 4, 0)));
+
+static void write_line(int level, const char *area, unsigned int held, const char *fmt, va_list ap)
 {
     struct buf raw = {0}, text = {0}, line = {0};
-    unsigned int held = 0;
 
-    ASSERT(level >= LOG_ERROR && level <= LOG_DEBUG);
-    if (!log_wants(level))
-        return;
-    atomic_fetch_add_explicit(&counts[level], 1, memory_order_relaxed);
-    if (!admit(area, fmt, &held))
-        return;
     buf_vprintf(&raw, fmt, ap);
     if (raw.data) {
         /* A server's or a plugin's words may be in any encoding. */
@@ -166,6 +162,30 @@ void log_vline(int level, const char *area, const char *fmt, va_list ap)
     buf_done(&raw);
     buf_done(&text);
     buf_done(&line);
+}
+
+void log_vline(int level, const char *area, const char *fmt, va_list ap)
+{
+    unsigned int held = 0;
+
+    ASSERT(level >= LOG_ERROR && level <= LOG_DEBUG);
+    if (!log_wants(level))
+        return;
+    atomic_fetch_add_explicit(&counts[level], 1, memory_order_relaxed);
+    if (admit(area, fmt, &held))
+        write_line(level, area, held, fmt, ap);
+}
+
+void log_record(const char *area, const char *fmt, ...)
+{
+    va_list ap;
+
+    if (!log_wants(LOG_INFO))
+        return;
+    atomic_fetch_add_explicit(&counts[LOG_INFO], 1, memory_order_relaxed);
+    va_start(ap, fmt);
+    write_line(LOG_INFO, area, 0, fmt, ap);
+    va_end(ap);
 }
 
 void log_line(int level, const char *area, const char *fmt, ...)

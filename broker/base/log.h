@@ -30,6 +30,8 @@ bool log_wants(int level);
 void log_line(int level, const char *area, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 void log_vline(int level, const char *area, const char *fmt, va_list ap);
+/* Write a line of level info that is never held back: a record that has to be there. Whoever writes it bounds them. */
+void log_record(const char *area, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* How many lines of this level were written or held back since the start; for the metrics. */
 uint64_t log_count(int level);
 /* Copy url to out without user information and query ("nats://u:p@h" gives "nats://h"); of libpq's

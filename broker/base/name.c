@@ -44,14 +44,18 @@ bool name_is_key(const char *s)
  * in no name, so a hash never passes for an id. */
 size_t name_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE])
 {
+    if (!name_is_legal(id, len))
+        return name_hash_token(id, len, out);
+    memcpy(out, id, len);
+    out[len] = '\0';
+    return len;
+}
+
+size_t name_hash_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE])
+{
     uint8_t digest[SHA256_DIGEST_LENGTH];
     size_t n;
 
-    if (name_is_legal(id, len)) {
-        memcpy(out, id, len);
-        out[len] = '\0';
-        return len;
-    }
     SHA256(id, len, digest);
     out[0] = '~';
     n = base32_encode(digest, 10, out + 1, NAME_TOKEN_SIZE - 1, BASE32_LOWER);

@@ -24,5 +24,7 @@ bool name_is_key_prefix(const char *s);
 /* Write the key token of id: the id itself where it is a legal name, otherwise '~' and the unpadded lower-case
  * base32 of the first 80 bits of its SHA-256. Returns its length. Any bytes are allowed. */
 size_t name_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE]);
+/* The second form in any case: where a legal name is too long for its place. */
+size_t name_hash_token(const void *id, size_t len, char out[NAME_TOKEN_SIZE]);
 
 #endif

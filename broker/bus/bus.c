@@ -65,7 +65,7 @@ struct bus {
     pthread_cond_t detached;
 };
 
-static const char *const link_names[] = {"bulk", "live", "system"};
+static const char *const link_names[] = {"bulk", "live", "system", "callout"};
 
 /* ---- open calls ---------------------------------------------------------------------------------------------------- */
 
@@ -412,9 +412,14 @@ static void unref(struct subscription *s)
     free(s);
 }
 
+static int link_named(const struct bus_sub *how)
+{
+    return how->system ? BUS_SYSTEM : how->callout ? BUS_CALLOUT : BUS_LIVE;
+}
+
 static int link_of(const struct subscription *s)
 {
-    return s->how.system ? BUS_SYSTEM : BUS_LIVE;
+    return link_named(&s->how);
 }
 
 static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, void *arg)
@@ -530,7 +535,7 @@ static void on_resync(void *arg, natsConnection *nc)
 static natsStatus attach_inboxes(struct side *side, natsConnection *nc)
 {
     const struct bus_options *options = &side->bus->options;
-    int n = side->index == BUS_SYSTEM ? 1 : 1 + BUS_N_ANSWERS; /* nobody answers a plugin there */
+    int n = side->index >= BUS_SYSTEM ? 1 : 1 + BUS_N_ANSWERS; /* nobody answers a plugin there */
     char pattern[MAX_REPLY];
     natsStatus status = NATS_OK;
 
@@ -570,7 +575,7 @@ static natsStatus on_connected(void *arg, natsConnection *nc)
 
 int bus_subscribe(struct bus *b, const struct bus_sub *how, uint64_t *ret_id)
 {
-    int link = how->system ? BUS_SYSTEM : BUS_LIVE;
+    int link = link_named(how);
     struct subscription *s = b->sides[link].link ? calloc(1, sizeof *s) : NULL;
 
     if (!s)
@@ -653,21 +658,32 @@ static void on_tick(void *arg, int64_t now_ns)
         b->options.on_writable(b->options.arg, link);
 }
 
+/* NULL: that of the options themselves. */
+static const struct bus_login *login_of(const struct bus_options *options, int index)
+{
+    return index == BUS_SYSTEM ? options->system : index == BUS_CALLOUT ? options->callout : NULL;
+}
+
 static int open_side(struct bus *b, int index)
 {
     struct side *side = &b->sides[index];
     struct link_hooks hooks = {on_connected, on_resync, on_state, on_writable, on_pressure, on_tick, side};
     struct bus_options options = b->options;
+    const struct bus_login *login = login_of(&options, index);
 
     clock_uuid7(side->id);
     side->bus = b;
     side->index = index;
-    if (index == BUS_SYSTEM) {
-        options.creds = options.system->creds;
-        options.user = options.system->user;
-        options.password = options.system->password;
-        options.max_out_msgs = SYSTEM_OUT_MSGS;
+    if (login) {
+        options.creds = login->creds;
+        options.user = login->user;
+        options.password = login->password;
     }
+    if (index == BUS_SYSTEM)
+        options.max_out_msgs = SYSTEM_OUT_MSGS;
+    /* The server judges each answer where it reads this link: in a burst of logins it comes to a ping late, and a link that is given up
+     * takes all answers with it. */
+    options.patient = index == BUS_CALLOUT;
     return link_open(&options, link_names[index], &hooks, &side->link);
 }
 
@@ -680,17 +696,17 @@ int bus_open(const struct bus_options *options, struct bus **ret_bus)
         return err;
     b->options = *options;
     ASSERT(pthread_mutex_init(&b->lock, NULL) == 0 && pthread_cond_init(&b->detached, NULL) == 0);
+    *ret_bus = b; /* before the first link may be up: on_link asks about it */
     if (nats_Open(-1) != NATS_OK || nats_SetMessageDeliveryPoolSize(2) != NATS_OK)
         err = MUSTER_ENOMEM;
     for (int i = 0; !err && i < BUS_N_LINKS; i++)
-        err = i == BUS_SYSTEM && !options->system ? 0 : open_side(b, i);
-    b->options.system = NULL; /* its strings were copied */
+        err = i >= BUS_SYSTEM && !login_of(options, i) ? 0 : open_side(b, i);
+    b->options.system = b->options.callout = NULL; /* their strings were copied */
     if (err) {
         bus_close(b, 0);
-        return err;
+        *ret_bus = NULL;
     }
-    *ret_bus = b;
-    return 0;
+    return err;
 }
 
 /* The library's threads stop in no order: what one of them frees late is lost to its garbage collector. So nothing is left to free. */
@@ -742,6 +758,11 @@ bool bus_is_up(const struct bus *b, int link)
 int bus_where(const struct bus *b, int link, char server[BUS_SERVER_SIZE], uint64_t *ret_client)
 {
     return b->sides[link].link ? link_where(b->sides[link].link, server, ret_client) : MUSTER_ELINK;
+}
+
+int bus_server_version(const struct bus *b, int link, struct bus_version *ret_version)
+{
+    return b->sides[link].link ? link_server_version(b->sides[link].link, ret_version) : MUSTER_ELINK;
 }
 
 bool bus_is_starved(struct bus *b, int link)

@@ -1,6 +1,7 @@
 /*
  * bus/bus.h - the broker's NATS links: BUS_BULK for what streams into JetStream, BUS_LIVE for requests, answers and notices, so that
- * an answer never queues behind megabytes of backlog; and BUS_SYSTEM, in the system account, where somebody wants it.
+ * an answer never queues behind megabytes of backlog; BUS_SYSTEM, in the system account, and BUS_CALLOUT, in the account that servers ask
+ * who may log in, where somebody wants them.
  *
  * Shape    Each link is one connection, one bounded outbox and one thread that alone calls into the NATS library (link.c). Nothing
  *          here blocks its caller. A link that is away is connected again with jitter, for ever; subscriptions come back with it.
@@ -18,7 +19,7 @@
 
 #include "core/lane.h"
 
-enum { BUS_BULK, BUS_LIVE, BUS_SYSTEM, BUS_N_LINKS };
+enum { BUS_BULK, BUS_LIVE, BUS_SYSTEM, BUS_CALLOUT, BUS_N_LINKS };
 enum { BUS_N_ANSWERS = 2 };
 
 struct bus;
@@ -31,14 +32,17 @@ struct bus_login {
 };
 
 struct bus_options {
-    const char *const *urls;
+    const char *const *urls; /* one of tls:// makes all of them so. Strings are borrowed until bus_close(), but for the name */
     size_t n_urls;
     const char *name;                      /* of the connections, for people */
     const char *creds;                     /* path, or NULL */
     const char *user, *password;           /* of a static server, or NULL */
     const struct bus_login *system; /* in the system account; NULL: there is no BUS_SYSTEM, and what is sent there gets MUSTER_ELINK */
+    const struct bus_login *callout; /* likewise, of BUS_CALLOUT */
+    /* Paths. Files that have changed are read again at the next connect; those that cannot be used then change nothing. */
     const char *tls_ca, *tls_cert, *tls_key;
     const char *answers[BUS_N_ANSWERS];    /* patterns of the prefixes that calls may give; NULL: one less */
+    bool patient;                          /* the server may be silent for half a minute: so is BUS_CALLOUT made, whatever this says */
     uint32_t max_out_msgs;                 /* an outbox's bounds */
     size_t max_out_bytes;
     void (*on_link)(void *arg, int link, bool up, const char *reason); /* on the link's thread; must not block */
@@ -57,6 +61,7 @@ enum { BUS_WHY_SIZE = 256 };
 /* Read the certificates that the options name, and nothing else of them. MUSTER_EINVAL: *ret_key is the configuration's key of the one
  * that cannot be used, why says why. */
 int bus_check_tls(const struct bus_options *options, const char **ret_key, char why[BUS_WHY_SIZE]);
+/* *ret_bus is there when on_link is called first, and NULL again on failure. */
 int bus_open(const struct bus_options *options, struct bus **ret_bus);
 /* Send what is queued (at most timeout_ns), then close. Calls still open complete with MUSTER_ELINK. */
 void bus_close(struct bus *bus, int64_t timeout_ns);
@@ -67,6 +72,16 @@ void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
 enum { BUS_SERVER_SIZE = 64 };
 /* Which client of which server a link is. MUSTER_ELINK: it is away. */
 int bus_where(const struct bus *bus, int link, char server[BUS_SERVER_SIZE], uint64_t *ret_client);
+struct bus_version {
+    int major, minor, patch;
+};
+/* Of "2.10.26", and of what follows it nothing. False: it does not begin so. */
+bool bus_version_read(const char *text, struct bus_version *ret_version);
+/* Below, at or above 0, as a is older than b, the same or newer. */
+int bus_version_compare(const struct bus_version *a, const struct bus_version *b);
+/* Of the server that a link is connected to; known before on_link says that it is up. MUSTER_ELINK: it is away. MUSTER_ENOTFOUND: the
+ * server does not tell everybody (TLS from the first byte), or somebody else answered in its place. */
+int bus_server_version(const struct bus *bus, int link, struct bus_version *ret_version);
 
 struct bus_out {
     const char *subject, *reply; /* reply may be NULL */
@@ -107,7 +122,7 @@ void bus_cancel_lane(struct bus *bus, const struct lane *lane);
 typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
 struct bus_sub {
     const char *subject, *queue; /* queue NULL: plain */
-    bool system;                 /* on BUS_SYSTEM, not on BUS_LIVE */
+    bool system, callout;        /* on BUS_SYSTEM, or on BUS_CALLOUT, not on BUS_LIVE */
     bus_msg_fn fn;
     void (*gone)(void *arg); /* fn will not be called any more: after bus_unsubscribe() or in bus_close(); may be NULL. Any thread */
     void *arg;

@@ -14,6 +14,7 @@
 #include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
+#include "bus/greeting.h"
 #include "bus/tls.h"
 
 enum {
@@ -21,6 +22,7 @@ enum {
     BUFFERED_MAX = 1 << 20, /* in the library's write buffer before more is taken from the outbox */
     SEND_BATCH = 64,        /* messages a write(2), and the library's collector is woken for them once */
     SEND_BYTES = 1 << 18,
+    GREETING_MS = 1000,
 };
 static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S, steady_ns = 5 * CLOCK_S;
 
@@ -33,7 +35,10 @@ struct out {
 struct link {
     char name[32];
     struct link_hooks hooks;
-    natsOptions *opts;
+    struct bus_options how; /* its name is client_name */
+    char client_name[128];
+    natsOptions *opts;        /* link thread, once it runs */
+    struct tls_stamps stamps; /* what opts were made of, or could not be */
     pthread_t thread;
     int wake_fd;
     atomic_bool stop, resync;
@@ -48,7 +53,7 @@ struct link {
     char last_error[256];
     bool told_pressed; /* what on_pressure said last */
 
-    pthread_mutex_t lock; /* guards the outbox, server and client */
+    pthread_mutex_t lock; /* guards the outbox, server, client and version */
     pthread_cond_t drained;
     struct out *ring;
     uint32_t cap, head, n;
@@ -57,6 +62,8 @@ struct link {
     bool pressed; /* four fifths were full, and half is not free since */
     char server[BUS_SERVER_SIZE]; /* which client of which server this is, while it is up */
     uint64_t client;
+    bool version_known;
+    struct bus_version version; /* of that server */
     bool asleep;  /* the thread saw the outbox empty and has not been woken since */
 
     _Atomic uint64_t sent_msgs, sent_bytes, received_msgs, dropped_away, refused_full, connects, slow;
@@ -286,11 +293,48 @@ static natsStatus learn_where(struct link *l)
     return NATS_OK;
 }
 
+/* The library does not say it, so the server is asked once more. Behind an address there may be several: one with another id says
+ * nothing of ours. A version that is not known is no reason to stay away. */
+static void learn_version(struct link *l)
+{
+    char url[256];
+    struct greeting greeting;
+    bool known = natsConnection_GetConnectedUrl(l->nc, url, sizeof url) == NATS_OK && greeting_ask(url, GREETING_MS, &greeting) == 0 &&
+                 strcmp(greeting.server, l->server) == 0;
+
+    pthread_mutex_lock(&l->lock);
+    l->version_known = known;
+    if (known)
+        l->version = greeting.number;
+    pthread_mutex_unlock(&l->lock);
+}
+
+static natsStatus make_options(struct link *l, natsOptions **ret_opts);
+
+/* The certificates have changed since the last connect, perhaps. */
+static void renew_options(struct link *l)
+{
+    struct tls_stamps now = tls_stamps(&l->how);
+    natsOptions *opts = NULL;
+
+    if (memcmp(&now, &l->stamps, sizeof now) == 0)
+        return;
+    l->stamps = now;
+    if (make_options(l, &opts) != NATS_OK) {
+        natsOptions_Destroy(opts);
+        log_warn("bus", "%s link: nats.tls has changed and cannot be used, what was there before stays: %s", l->name, nats_GetLastError(NULL));
+        return;
+    }
+    natsOptions_Destroy(l->opts);
+    l->opts = opts;
+}
+
 static void try_connect(struct link *l)
 {
     natsConnection *nc = NULL;
     natsStatus s;
 
+    renew_options(l);
     s = natsConnection_Connect(&nc, l->opts);
     /* Before 3.9 the library leaves out a signature that begins with a NUL byte (its change #705): one good login in 256 is refused. */
     if (s == NATS_CONNECTION_AUTH_FAILED)
@@ -306,6 +350,8 @@ static void try_connect(struct link *l)
     }
     if (s == NATS_OK)
         s = learn_where(l);
+    if (s == NATS_OK)
+        learn_version(l);
     if (s == NATS_OK)
         s = l->hooks.on_connected(l->hooks.arg, nc);
     if (s != NATS_OK) {
@@ -417,35 +463,38 @@ static natsStatus set_identity(natsOptions *opts, const struct bus_options *o)
     return s == NATS_OK ? tls_load(opts, o, &key) : s; /* which file it was, bus_check_tls() has told */
 }
 
-static natsStatus make_options(struct link *l, const struct bus_options *o)
+/* *ret_opts is the caller's to free, also on failure; it may be NULL then. */
+static natsStatus make_options(struct link *l, natsOptions **ret_opts)
 {
-    natsStatus s = natsOptions_Create(&l->opts);
+    const struct bus_options *o = &l->how;
+    natsStatus s = natsOptions_Create(ret_opts);
+    natsOptions *opts = *ret_opts;
 
     if (s == NATS_OK)
-        s = natsOptions_SetServers(l->opts, (const char **)o->urls, (int)o->n_urls);
+        s = natsOptions_SetServers(opts, (const char **)o->urls, (int)o->n_urls);
     if (s == NATS_OK)
-        s = natsOptions_SetName(l->opts, o->name);
+        s = natsOptions_SetName(opts, o->name);
     if (s == NATS_OK)
-        s = natsOptions_SetAllowReconnect(l->opts, false);
+        s = natsOptions_SetAllowReconnect(opts, false);
     if (s == NATS_OK)
-        s = natsOptions_SetTimeout(l->opts, 2000);
+        s = natsOptions_SetTimeout(opts, o->patient ? 10000 : 2000);
     if (s == NATS_OK)
-        s = natsOptions_SetPingInterval(l->opts, 2000);
+        s = natsOptions_SetPingInterval(opts, o->patient ? 10000 : 2000);
     if (s == NATS_OK)
-        s = natsOptions_SetMaxPingsOut(l->opts, 2);
+        s = natsOptions_SetMaxPingsOut(opts, 2);
     if (s == NATS_OK)
-        s = natsOptions_SetIOBufSize(l->opts, 256 * 1024);
+        s = natsOptions_SetIOBufSize(opts, 256 * 1024);
     if (s == NATS_OK)
-        s = natsOptions_SetClosedCB(l->opts, on_closed, l);
+        s = natsOptions_SetClosedCB(opts, on_closed, l);
     if (s == NATS_OK)
-        s = natsOptions_SetErrorHandler(l->opts, on_error, l);
+        s = natsOptions_SetErrorHandler(opts, on_error, l);
     if (s == NATS_OK)
-        s = natsOptions_UseGlobalMessageDelivery(l->opts, true);
+        s = natsOptions_UseGlobalMessageDelivery(opts, true);
     if (s == NATS_OK)
-        s = natsOptions_SetSendAsap(l->opts, true); /* in event-loop mode: ask to be told to write, start no flusher */
+        s = natsOptions_SetSendAsap(opts, true); /* in event-loop mode: ask to be told to write, start no flusher */
     if (s == NATS_OK)
-        s = natsOptions_SetEventLoop(l->opts, l, on_attach, on_read, on_write, on_detach);
-    return s == NATS_OK ? set_identity(l->opts, o) : s;
+        s = natsOptions_SetEventLoop(opts, l, on_attach, on_read, on_write, on_detach);
+    return s == NATS_OK ? set_identity(opts, o) : s;
 }
 
 int link_open(const struct bus_options *o, const char *name, const struct link_hooks *hooks, struct link **ret_link)
@@ -456,6 +505,11 @@ int link_open(const struct bus_options *o, const char *name, const struct link_h
         return MUSTER_ENOMEM;
     (void)snprintf(l->name, sizeof l->name, "%s", name);
     l->hooks = *hooks;
+    l->how = *o;
+    (void)snprintf(l->client_name, sizeof l->client_name, "%s", o->name);
+    l->how.name = l->client_name;
+    l->how.system = NULL; /* was of use to the bus, and is not kept */
+    l->stamps = tls_stamps(o);
     l->backoff_ns = backoff_min_ns;
     l->cap = o->max_out_msgs;
     l->max_bytes = o->max_out_bytes;
@@ -463,11 +517,11 @@ int link_open(const struct bus_options *o, const char *name, const struct link_h
     ASSERT(pthread_mutex_init(&l->lock, NULL) == 0 && pthread_cond_init(&l->drained, NULL) == 0);
     l->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     l->ring = calloc(l->cap, sizeof *l->ring);
-    if (l->wake_fd >= 0 && l->ring && make_options(l, o) == NATS_OK &&
-        pthread_create(&l->thread, NULL, run, l) == 0) {
-        *ret_link = l;
+    *ret_link = l; /* its thread calls hooks that ask about it */
+    if (l->wake_fd >= 0 && l->ring && make_options(l, &l->opts) == NATS_OK &&
+        pthread_create(&l->thread, NULL, run, l) == 0)
         return 0;
-    }
+    *ret_link = NULL;
     log_error("bus", "%s link: cannot be set up: %s", name, nats_GetLastError(NULL));
     natsOptions_Destroy(l->opts);
     free(l->ring);
@@ -556,6 +610,21 @@ int link_where(const struct link *cl, char server[BUS_SERVER_SIZE], uint64_t *re
     *ret_client = l->client;
     pthread_mutex_unlock(&l->lock);
     return up ? 0 : MUSTER_ELINK;
+}
+
+int link_server_version(const struct link *cl, struct bus_version *ret_version)
+{
+    struct link *l = (struct link *)cl; /* the lock is the only thing that changes */
+    int err;
+
+    pthread_mutex_lock(&l->lock);
+    if (!atomic_load(&l->up))
+        err = MUSTER_ELINK;
+    else
+        err = l->version_known ? 0 : MUSTER_ENOTFOUND;
+    *ret_version = l->version;
+    pthread_mutex_unlock(&l->lock);
+    return err;
 }
 
 void link_counters(const struct link *cl, struct bus_counters *ret)

@@ -69,7 +69,7 @@ static void set_who(struct sys_client *out, const char *tenant, size_t tenant_le
     size_t agent_len = strlen(agent);
 
     if (!name_is_public(tenant, tenant_len) || !name_is_public(agent, agent_len))
-        return; /* a broker, an operator, or somebody who is none of ours */
+        return; /* a broker, or somebody who is none of ours */
     memcpy(out->tenant, tenant, tenant_len);
     out->tenant[tenant_len] = '\0';
     memcpy(out->agent, agent, agent_len + 1);
@@ -95,9 +95,10 @@ static void read_jwt(const cJSON *client, const char *jwt, struct sys_client *ou
     const char *tenant = tag_of(client, "tenant:"), *role = tag_of(client, "role:");
     cJSON *claims;
 
-    if (!tenant || (role && strcmp(role, "operator") == 0))
+    if (!tenant)
         return;
     claims = claims_of(jwt);
+    out->is_operator = role && strcmp(role, "operator") == 0;
     set_who(out, tenant, strlen(tenant), string_of(claims, "name"));
     cJSON_Delete(claims);
 }
@@ -171,6 +172,7 @@ int sys_read_event(struct muster_bytes data, int *ret_kind, sys_client_fn fn, vo
 
     if (good) {
         copy(client.reason, sizeof client.reason, string_of(root, "reason"));
+        client.out_bytes = id_of(member(root, "received"), "bytes"); /* as the client sees it */
         *ret_kind = kind;
         fn(arg, &client);
     }
@@ -213,6 +215,8 @@ static bool read_row(const cJSON *row, struct sys_page *page, sys_client_fn fn, 
 
     if (!read_client(row, page->server.id, &keys, &client))
         return false;
+    client.out_bytes = id_of(row, "out_bytes");
+    client.n_subscriptions = id_of(row, "subscriptions");
     page->first = page->n_rows++ ? page->first : client.id;
     page->last = client.id;
     fn(arg, &client);

@@ -23,11 +23,14 @@ enum { SYS_SERVER_SIZE = 64, SYS_NAME_SIZE = 257, SYS_PAGE = 256 /* rows of a CO
 struct sys_client {
     char server[SYS_SERVER_SIZE];
     uint64_t id;
-    char tenant[NAME_TOKEN_SIZE], agent[NAME_TOKEN_SIZE]; /* "": it is no agent's */
+    char tenant[NAME_TOKEN_SIZE], agent[NAME_TOKEN_SIZE]; /* "": it is none of ours */
+    bool is_operator; /* as far as a JWT says so: it works for all tenants, and is no agent of its own */
     char name[SYS_NAME_SIZE];                             /* of its own choice; cut where it is longer */
     char reason[SYS_SERVER_SIZE];                         /* of a disconnect; "" otherwise */
     const char *account;
     int64_t at_wall_ns; /* 0: the server did not say */
+    uint64_t out_bytes; /* that it was delivered in its life; of a page and of a disconnect */
+    uint64_t n_subscriptions; /* of a page */
 };
 typedef void (*sys_client_fn)(void *arg, const struct sys_client *client);
 

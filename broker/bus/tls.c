@@ -4,16 +4,29 @@
 #include <stdio.h>
 #include <string.h>
 
+/* The library takes tls:// for a wish: a server that offers none is spoken to in the clear. */
+static bool is_secure(const struct bus_options *o)
+{
+    bool secure = o->tls_ca || o->tls_cert;
+
+    for (size_t i = 0; i < o->n_urls && !secure; i++)
+        secure = strncmp(o->urls[i], "tls://", 6) == 0;
+    return secure;
+}
+
+struct tls_stamps tls_stamps(const struct bus_options *o)
+{
+    return (struct tls_stamps){stamp_of(o->tls_ca), stamp_of(o->tls_cert), stamp_of(o->tls_key)};
+}
+
 natsStatus tls_load(natsOptions *opts, const struct bus_options *o, const char **ret_key)
 {
-    natsStatus s = NATS_OK;
+    natsStatus s = is_secure(o) ? natsOptions_SetSecure(opts, true) : NATS_OK;
 
-    if (o->tls_ca) {
+    if (s == NATS_OK && o->tls_ca) {
         *ret_key = "nats.tls.ca";
-        s = natsOptions_SetSecure(opts, true);
-    }
-    if (s == NATS_OK && o->tls_ca)
         s = natsOptions_LoadCATrustedCertificates(opts, o->tls_ca);
+    }
     if (s == NATS_OK && o->tls_cert) {
         *ret_key = "nats.tls.cert";
         s = natsOptions_LoadCertificatesChain(opts, o->tls_cert, o->tls_key);

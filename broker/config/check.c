@@ -12,7 +12,6 @@
 #include "base/name.h"
 #include "config/host.h"
 
-enum { QUEUED_BYTES_MIN = 65536 };
 
 static int refuse(struct host_load *l, const char *path, const char *fmt, ...) MUSTER_PRINTF(3, 4);
 
@@ -146,6 +145,7 @@ static int check_logins(struct host_load *l)
     const struct pair exclusive[] = {
         {"nats.user", h->nats.user, "nats.creds", h->nats.creds},
         {"nats.system_user", h->nats.system_user, "nats.system_creds", h->nats.system_creds},
+        {"nats.callout_user", h->nats.callout_user, "nats.callout_creds", h->nats.callout_creds},
     };
     const struct pair needs[] = {
         {"nats.user", h->nats.user, "nats.password_file", h->nats.password_file},
@@ -154,8 +154,19 @@ static int check_logins(struct host_load *l)
          h->nats.system_password_file},
         {"nats.system_password_file", h->nats.system_password_file, "nats.system_user",
          h->nats.system_user},
+        {"nats.callout_user", h->nats.callout_user, "nats.callout_password_file",
+         h->nats.callout_password_file},
+        {"nats.callout_password_file", h->nats.callout_password_file, "nats.callout_user",
+         h->nats.callout_user},
+        {"nats.callout_creds", h->nats.callout_creds, "nats.callout_key_file",
+         h->nats.callout_key_file},
+        {"nats.callout_user", h->nats.callout_user, "nats.callout_key_file",
+         h->nats.callout_key_file},
         {"nats.tls.cert", h->nats.tls.cert, "nats.tls.key", h->nats.tls.key},
         {"nats.tls.key", h->nats.tls.key, "nats.tls.cert", h->nats.tls.cert},
+        {"broker.tls.cert", h->broker.tls.cert, "broker.tls.key", h->broker.tls.key},
+        {"broker.tls.key", h->broker.tls.key, "broker.tls.cert", h->broker.tls.cert},
+        {"broker.tls.client_ca", h->broker.tls.client_ca, "broker.tls.cert", h->broker.tls.cert},
     };
     int err = 0;
 
@@ -378,12 +389,22 @@ static int check_broker(struct host_load *l)
 /* As `muster tenant limits` has it: less would keep single messages out. */
 static int check_limits(struct host_load *l)
 {
-    const struct config_host *h = l->host;
+#define VALUE(id, name, ...) l->host->limits.name,
+    const int64_t values[] = {TENANT_LIMITS(VALUE)};
+#undef VALUE
 
-    if (h->limits.burst && !h->limits.requests_per_s)
+    if (values[TENANT_BURST] && !values[TENANT_REQUESTS_PER_S])
         return refuse(l, "limits.burst", "needs limits.requests_per_s beside it");
-    if (h->limits.queued_bytes && h->limits.queued_bytes < QUEUED_BYTES_MIN)
-        return refuse(l, "limits.queued_bytes", "%lld is below 64KiB; 0 is no limit", (long long)h->limits.queued_bytes);
+    for (int i = 0; i < TENANT_N_LIMITS; i++) {
+        char path[sizeof "limits." + LIMIT_NAME_SIZE];
+
+        if (!values[i] || values[i] >= limit_keys[i].min)
+            continue;
+        (void)snprintf(path, sizeof path, "limits.%s", limit_keys[i].name);
+        if (limit_keys[i].bytes)
+            return refuse(l, path, "%lld is below %lldKiB; 0 is no limit", (long long)values[i], (long long)limit_keys[i].min / 1024);
+        return refuse(l, path, "%lld is below %lld; 0 is no limit", (long long)values[i], (long long)limit_keys[i].min);
+    }
     return 0;
 }
 

@@ -20,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "tenant/limits.h"
 
 struct config_node; /* a parsed YAML value with its position; private to config/ */
 struct config_tree; /* the whole file and the memory of its values; private to config/ */
@@ -65,28 +66,39 @@ struct config_plugin {
     const struct muster_plugin *plugin; /* what it was bound to, for config_print(); NULL before config_bind() */
 };
 
+enum { CONFIG_AUDIT_ALL, CONFIG_AUDIT_REFUSED, CONFIG_AUDIT_NONE };
+
+/* tenant/limits.h: of a tenant that has none of its own; 0: none. subscriptions: of every connection. */
+struct config_limits {
+#define CONFIG_LIMIT(id, name, ...) int64_t name;
+    TENANT_LIMITS(CONFIG_LIMIT)
+#undef CONFIG_LIMIT
+};
+
 struct config {
     const char *file; /* as given, for messages; NULL: defaults and environment alone */
     struct {
         const char *id, *http, *admin, *root; /* id "auto": made at start from host name, pid and time */
         bool log_json;
         int32_t log_level; /* MUSTER_LOG_* */
+        const char *tls_cert, *tls_key, *tls_client_ca; /* paths; NULL when not set */
+        int32_t log_audit; /* CONFIG_AUDIT_* */
     } broker;
     struct {
         const char *const *urls;
         size_t n_urls;
         const char *creds, *system_creds, *keys;                               /* paths; NULL when not set */
         const char *user, *password_file, *system_user, *system_password_file; /* a static server */
+        /* For who logs in with a token: creds, or user and password, of the account that is asked; the key that answers are signed with;
+         * the agents' account, of a static server. */
+        const char *callout_creds, *callout_user, *callout_password_file, *callout_key_file, *callout_account;
         const char *tls_ca, *tls_cert, *tls_key;
     } nats;
     struct {
         const char *dsn;
         int64_t pool;
     } postgres;
-    struct {
-        int64_t subscriptions, watches;
-        int64_t requests_per_s, burst, queued_messages, queued_bytes; /* of a tenant that has none of its own; 0: none */
-    } limits;
+    struct config_limits limits;
     struct config_plugin *plugins;
     size_t n_plugins;
     struct config_tree *tree; /* owns every string above */

@@ -72,10 +72,17 @@ static const struct muster_option host_options[] = {
     {HOST(STRING, "broker.admin", broker.admin, "Where health, readiness and metrics are served, host:port."),
      .def = "127.0.0.1:7423"},
     {HOST(STRING, "broker.root", broker.root, "First token of every subject."), .def = "mst"},
+    {HOST(STRING, "broker.tls.cert", broker.tls.cert, "Certificate of admin, which then speaks TLS alone."),
+     .flags = CONFIG_O_PATH},
+    {HOST(STRING, "broker.tls.key", broker.tls.key, "The key of cert."), .flags = CONFIG_O_PATH},
+    {HOST(STRING, "broker.tls.client_ca", broker.tls.client_ca, "Whose certificates clients must show; by default none."),
+     .flags = CONFIG_O_PATH},
     {HOST(ENUM, "broker.log.format", broker.log.format, "Lines for people or for machines."),
      .choices = "text|json", .def = "text"},
     {HOST(ENUM, "broker.log.level", broker.log.level, "The least that is logged."),
      .choices = "error|warn|info|debug", .def = "info"},
+    {HOST(ENUM, "broker.log.audit", broker.log.audit, "Which records of the audit are logged, too; refused: what was not ok."),
+     .choices = "all|refused|none", .def = "all"},
 
     {HOST(LIST, "nats.urls", nats.urls, "Servers, nats://host:port or tls://host:port."),
      .def = "nats://127.0.0.1:4222", .min = 1, .max = 64},
@@ -89,6 +96,12 @@ static const struct muster_option host_options[] = {
     {HOST(STRING, "nats.password_file", nats.password_file, "File with the password of user.")},
     {HOST(STRING, "nats.system_user", nats.system_user, "User in the system account (static server).")},
     {HOST(STRING, "nats.system_password_file", nats.system_password_file, "File with its password.")},
+    {HOST(STRING, "nats.callout_creds", nats.callout_creds, "Credentials in the account that is asked who may log in."),
+     .flags = CONFIG_O_PATH},
+    {HOST(STRING, "nats.callout_user", nats.callout_user, "User in that account (static server).")},
+    {HOST(STRING, "nats.callout_password_file", nats.callout_password_file, "File with its password.")},
+    {HOST(STRING, "nats.callout_key_file", nats.callout_key_file, "File with the seed that signs who is let in.")},
+    {HOST(STRING, "nats.callout_account", nats.callout_account, "The agents' account (static server)."), .def = "MST"},
     {HOST(STRING, "nats.tls.ca", nats.tls.ca, "Certificates to trust."), .flags = CONFIG_O_PATH},
     {HOST(STRING, "nats.tls.cert", nats.tls.cert, "The broker's own certificate."), .flags = CONFIG_O_PATH},
     {HOST(STRING, "nats.tls.key", nats.tls.key, "The key of cert."), .flags = CONFIG_O_PATH},
@@ -98,19 +111,10 @@ static const struct muster_option host_options[] = {
     {HOST(INT, "postgres.pool", postgres.pool, "Connections for statements, a lane."), .def = "4", .min = 1,
      .max = 64},
 
-    {HOST(INT, "limits.subscriptions", limits.subscriptions, "Of one agent's connection."), .def = "500",
-     .min = 1, .max = 1000000},
-    {HOST(INT, "limits.watches", limits.watches, "Of one tenant."), .def = "1000", .min = 1,
-     .max = 1000000},
-    {HOST(INT, "limits.requests_per_s", limits.requests_per_s, "Of one tenant's agents together; 0: no limit."),
-     .def = "0", .max = 1000000},
-    {HOST(INT, "limits.burst", limits.burst, "Requests at once; 0: what a second gives."), .def = "0",
-     .max = 1000000},
-    {HOST(INT, "limits.queued_messages", limits.queued_messages,
-          "Of one tenant, waiting for a plugin's lane; 0: the broker's own bound."),
-     .def = "0", .max = 10000000},
-    {HOST(BYTES, "limits.queued_bytes", limits.queued_bytes, "The same in bytes."), .def = "0",
-     .max = INT64_C(1) << 40},
+#define LIMIT(id, limit, smallest, most, kind, least, standard, text) \
+    {HOST(kind, "limits." #limit, limits.limit, text), .def = standard, .min = least, .max = most},
+    TENANT_LIMITS(LIMIT)
+#undef LIMIT
 
     {.key = "plugins",
      .help = "What runs in this broker.",
@@ -195,6 +199,10 @@ static void copy_values(struct config *c, const struct config_host *h)
     c->broker.root = h->broker.root;
     c->broker.log_json = h->broker.log.format == 1;
     c->broker.log_level = h->broker.log.level;
+    c->broker.tls_cert = h->broker.tls.cert;
+    c->broker.tls_key = h->broker.tls.key;
+    c->broker.tls_client_ca = h->broker.tls.client_ca;
+    c->broker.log_audit = h->broker.log.audit;
     c->nats.urls = h->nats.urls.items;
     c->nats.n_urls = h->nats.urls.n;
     c->nats.creds = h->nats.creds;
@@ -204,17 +212,17 @@ static void copy_values(struct config *c, const struct config_host *h)
     c->nats.password_file = h->nats.password_file;
     c->nats.system_user = h->nats.system_user;
     c->nats.system_password_file = h->nats.system_password_file;
+    c->nats.callout_creds = h->nats.callout_creds;
+    c->nats.callout_user = h->nats.callout_user;
+    c->nats.callout_password_file = h->nats.callout_password_file;
+    c->nats.callout_key_file = h->nats.callout_key_file;
+    c->nats.callout_account = h->nats.callout_account;
     c->nats.tls_ca = h->nats.tls.ca;
     c->nats.tls_cert = h->nats.tls.cert;
     c->nats.tls_key = h->nats.tls.key;
     c->postgres.dsn = h->postgres.dsn;
     c->postgres.pool = h->postgres.pool;
-    c->limits.subscriptions = h->limits.subscriptions;
-    c->limits.watches = h->limits.watches;
-    c->limits.requests_per_s = h->limits.requests_per_s;
-    c->limits.burst = h->limits.burst;
-    c->limits.queued_messages = h->limits.queued_messages;
-    c->limits.queued_bytes = h->limits.queued_bytes;
+    c->limits = h->limits;
 }
 
 /* From here on the tree belongs to the configuration. */

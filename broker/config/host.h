@@ -39,12 +39,17 @@ struct config_host {
         struct {
             int32_t format; /* 0 text, 1 json */
             int32_t level;  /* MUSTER_LOG_*, the order of the choices */
+            int32_t audit;  /* CONFIG_AUDIT_*, likewise */
         } log;
+        struct {
+            const char *cert, *key, *client_ca;
+        } tls;
     } broker;
     struct {
         struct muster_list urls;
         const char *creds, *system_creds, *keys;
         const char *user, *password_file, *system_user, *system_password_file;
+        const char *callout_creds, *callout_user, *callout_password_file, *callout_key_file, *callout_account;
         struct {
             const char *ca, *cert, *key;
         } tls;
@@ -53,9 +58,7 @@ struct config_host {
         const char *dsn;
         int64_t pool;
     } postgres;
-    struct {
-        int64_t subscriptions, watches, requests_per_s, burst, queued_messages, queued_bytes;
-    } limits;
+    struct config_limits limits;
     struct muster_map plugins; /* of struct host_plugin */
 };
 

@@ -8,6 +8,7 @@
  */
 #include "http/http.h"
 
+#include <gnutls/abstract.h>
 #include <microhttpd.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,11 +19,13 @@
 
 #include "base/log.h"
 #include "http/listen.h"
+#include "http/secure.h"
 
 struct http {
     struct MHD_Daemon *daemon;
     struct http_route *routes; /* read-only while the daemon runs */
     size_t n_routes;
+    struct secure *secure; /* NULL: in the clear */
     uint16_t port;
 };
 
@@ -183,6 +186,40 @@ static void on_completed(void *cls, struct MHD_Connection *c, void **state,
     *state = NULL;
 }
 
+/* The session is there and the handshake is not begun. */
+static void on_connection(void *cls, struct MHD_Connection *c, void **state,
+                          enum MHD_ConnectionNotificationCode what)
+{
+    const struct http *h = cls;
+    const union MHD_ConnectionInfo *info;
+
+    if (what == MHD_CONNECTION_NOTIFY_CLOSED) {
+        secure_end(h->secure, *state);
+        return;
+    }
+    info = MHD_get_connection_info(c, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    if (info)
+        *state = secure_begin(h->secure, info->tls_session);
+}
+
+/* Never asked: each session has credentials of its own. Without it libmicrohttpd wants the text of
+ * a certificate. A session that was given none fails here. */
+static int refuse_session(gnutls_session_t session, const gnutls_datum_t *cas, int n_cas,
+                          const gnutls_pk_algorithm_t *algorithms, int n_algorithms,
+                          gnutls_pcert_st **certificates, unsigned int *n_certificates,
+                          gnutls_privkey_t *key)
+{
+    (void)session;
+    (void)cas;
+    (void)n_cas;
+    (void)algorithms;
+    (void)n_algorithms;
+    (void)certificates;
+    (void)n_certificates;
+    (void)key;
+    return -1;
+}
+
 /* What libmicrohttpd has to say is mostly of clients that went away. */
 static void on_log(void *arg, const char *fmt, va_list ap)
 {
@@ -206,20 +243,28 @@ static void block_signals(sigset_t *ret_before)
 /* Start the thread. fd is libmicrohttpd's from here, also when it fails. */
 static bool start(struct http *h, int fd)
 {
+    const struct MHD_OptionItem secure[] = {
+        {MHD_OPTION_HTTPS_PRIORITIES, 0, SECURE_PRIORITIES},
+        {MHD_OPTION_HTTPS_CERT_CALLBACK, 0, (void *)(intptr_t)refuse_session},
+        {MHD_OPTION_NOTIFY_CONNECTION, (intptr_t)on_connection, h},
+        {MHD_OPTION_END, 0, NULL},
+    };
     const struct MHD_OptionItem options[] = {
         {MHD_OPTION_EXTERNAL_LOGGER, (intptr_t)on_log, NULL}, /* first, to hear of the others */
         {MHD_OPTION_LISTEN_SOCKET, fd, NULL},
         {MHD_OPTION_CONNECTION_LIMIT, HTTP_MAX_CONNECTIONS, NULL},
         {MHD_OPTION_CONNECTION_TIMEOUT, HTTP_TIMEOUT_S, NULL},
         {MHD_OPTION_NOTIFY_COMPLETED, (intptr_t)on_completed, NULL},
+        {h->secure ? MHD_OPTION_ARRAY : MHD_OPTION_END, 0, (void *)secure},
         {MHD_OPTION_END, 0, NULL},
     };
+    const unsigned int flags = MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG;
     sigset_t before;
 
     block_signals(&before); /* a thread starts with the mask of who starts it */
     h->daemon =
-        MHD_start_daemon(MHD_USE_AUTO_INTERNAL_THREAD | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
-                         NULL, on_request, h, MHD_OPTION_ARRAY, options, MHD_OPTION_END);
+        MHD_start_daemon(h->secure ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, on_request, h,
+                         MHD_OPTION_ARRAY, options, MHD_OPTION_END);
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     return h->daemon != NULL;
 }
@@ -231,6 +276,7 @@ void http_close(struct http *http)
         return;
     if (http->daemon)
         MHD_stop_daemon(http->daemon);
+    secure_free(http->secure);
     free(http->routes);
     free(http);
 }
@@ -251,6 +297,18 @@ static struct http *new_http(const struct http_options *o)
     return h;
 }
 
+/* Before anything listens: the word to say is of a file, not of the address. */
+static int open_secure(struct http *h, const struct http_options *o, char why[HTTP_WHY_SIZE])
+{
+    const char *file;
+    char text[HTTP_WHY_SIZE];
+    int err = o->files ? secure_new(o->files, &h->secure, &file, text) : 0;
+
+    if (err)
+        (void)snprintf(why, HTTP_WHY_SIZE, "%s: %.200s", o->key, text);
+    return err;
+}
+
 int http_open(const struct http_options *options, struct http **ret_http, char why[HTTP_WHY_SIZE])
 {
     struct listener at;
@@ -260,6 +318,8 @@ int http_open(const struct http_options *options, struct http **ret_http, char w
     if (err)
         (void)snprintf(why, HTTP_WHY_SIZE, "%s: no memory", options->key);
     else
+        err = open_secure(h, options, why);
+    if (!err)
         err = listen_open(options, &at, why);
     if (!err && !start(h, at.fd)) {
         (void)snprintf(
@@ -275,6 +335,22 @@ int http_open(const struct http_options *options, struct http **ret_http, char w
     h->port = at.port;
     *ret_http = h;
     return 0;
+}
+
+int http_renew(struct http *http, char why[HTTP_WHY_SIZE])
+{
+    const char *file;
+
+    return http->secure ? secure_renew(http->secure, &file, why) : 0;
+}
+
+int http_check_files(const struct http_files *files, const char **ret_file, char why[HTTP_WHY_SIZE])
+{
+    struct secure *secure = NULL;
+    int err = secure_new(files, &secure, ret_file, why);
+
+    secure_free(secure);
+    return err;
 }
 
 uint16_t http_port(const struct http *http)

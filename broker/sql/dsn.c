@@ -109,3 +109,24 @@ int dsn_needs(const char *dsn, struct dsn_needs *n)
     PQconninfoFree(options);
     return err;
 }
+
+static void take_certificate(struct dsn_certificates *c, const PQconninfoOption *o)
+{
+    char *to = strcmp(o->keyword, "sslcert") == 0       ? c->cert
+               : strcmp(o->keyword, "sslkey") == 0      ? c->key
+               : strcmp(o->keyword, "sslrootcert") == 0 ? c->ca
+                                                        : NULL;
+
+    if (to && o->val && strcmp(o->val, "system") != 0 && strlen(o->val) < DSN_FILE_SIZE)
+        memcpy(to, o->val, strlen(o->val) + 1);
+}
+
+void dsn_certificates(const char *dsn, struct dsn_certificates *ret)
+{
+    PQconninfoOption *options = PQconninfoParse(dsn, NULL);
+
+    *ret = (struct dsn_certificates){0};
+    for (const PQconninfoOption *o = options; o && o->keyword; o++)
+        take_certificate(ret, o);
+    PQconninfoFree(options);
+}

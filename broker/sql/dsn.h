@@ -22,4 +22,10 @@ struct dsn_needs {
 /* MUSTER_EINVAL: not a connection string, or one that names more than fits, or a service. */
 int dsn_needs(const char *dsn, struct dsn_needs *ret_needs);
 
+/* The certificates that a connection string names; "" where it names none, or none by its file. */
+struct dsn_certificates {
+    char cert[DSN_FILE_SIZE], key[DSN_FILE_SIZE], ca[DSN_FILE_SIZE];
+};
+void dsn_certificates(const char *dsn, struct dsn_certificates *ret);
+
 #endif

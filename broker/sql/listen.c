@@ -2,7 +2,8 @@
  * The registry's connection; see listen.h.
  *
  * One question is in flight at a time. What comes next is decided when it is answered: LISTEN first, then what was asked by
- * listen_ask(), then the state where it is due.
+ * listen_ask(), then the state where it is due. A broker may be there before the migration that names the channel: until then it
+ * looks for the name after each reading of the state and with each ping.
  */
 #include "sql/listen.h"
 
@@ -27,7 +28,8 @@ struct asked {
     void *arg;
 };
 
-enum { DOING_NOTHING, DOING_SETUP, DOING_LISTEN, DOING_STATE, DOING_ASKED, DOING_PING };
+enum { DOING_NOTHING, DOING_SETUP, DOING_CHANNEL, DOING_LISTEN, DOING_STATE, DOING_ASKED, DOING_PING };
+enum { CHANNEL_NONE, CHANNEL_OLD, CHANNEL_SECRET };
 enum { HEALTH_UNKNOWN, HEALTH_UP, HEALTH_AWAY };
 
 struct listen {
@@ -38,6 +40,9 @@ struct listen {
     uv_timer_t *ping; /* every 5 s */
     uv_timer_t *rest; /* until the state may be read again */
     int doing, health;
+    int channel; /* that is listened to */
+    bool look;   /* whether there is a better channel by now */
+    bool moved;  /* there is */
     const char *fault;      /* code of the fault that was told while away */
     int64_t since_ns;       /* of the question in flight */
     size_t at;              /* the query of the state that is in flight or next */
@@ -50,6 +55,12 @@ struct listen {
 
 static const char setup_text[] = "SELECT set_config('statement_timeout', '10s', false),"
                                  " set_config('idle_in_transaction_session_timeout', '10s', false)";
+/* The channel's name is for brokers alone: muster.listen() knows it. A database of before has the old one. */
+static const char channel_text[] = "SELECT pg_catalog.to_regprocedure('muster.listen()') IS NOT NULL";
+static const char *const listen_texts[] = {
+    [CHANNEL_OLD] = "LISTEN muster",
+    [CHANNEL_SECRET] = "DO $$ BEGIN UNLISTEN *; PERFORM muster.listen(); END $$",
+};
 
 static void asked_free(struct asked *a)
 {
@@ -124,6 +135,12 @@ static bool send_asked(struct listen *l)
     return PQsendQueryParams(l->pg, a->text, (int)a->n_params, NULL, (const char *const *)a->params, NULL, NULL, 0);
 }
 
+static bool ask_channel(struct listen *l)
+{
+    l->look = false;
+    return ask(l, DOING_CHANNEL, channel_text);
+}
+
 /* Send what comes next, if anything does. True when something was sent. */
 static bool send_next(struct listen *l)
 {
@@ -138,6 +155,8 @@ static bool send_next(struct listen *l)
     }
     if (l->reading) /* before what is asked, which could otherwise hold it up for ever */
         sent = ask(l, DOING_STATE, l->queries[l->at].text);
+    else if (l->look)
+        sent = ask_channel(l);
     else if (l->first)
         sent = send_asked(l);
     else
@@ -160,6 +179,7 @@ static void on_rest(uv_timer_t *timer)
 static void on_state_read(struct listen *l)
 {
     l->reading = false;
+    l->look = l->channel == CHANNEL_OLD;
     uv_timer_start(l->rest, on_rest, REST_MS, 0);
     if (!l->failed)
         tell_up(l);
@@ -190,31 +210,58 @@ static void on_asked_answer(struct listen *l, const PGresult *pg)
     asked_free(a);
 }
 
+static void on_channel_answer(struct listen *l, const PGresult *pg)
+{
+    int there = strcmp(PQgetvalue(pg, 0, 0), "t") == 0 ? CHANNEL_SECRET : CHANNEL_OLD;
+
+    l->moved = there != l->channel;
+    l->channel = there;
+}
+
 /* Without its settings or LISTEN the connection would be deaf: a fault there ends it. */
 static void on_answer(struct listen *l, const PGresult *pg)
 {
     int doing = l->doing;
-    bool vital = doing == DOING_SETUP || doing == DOING_LISTEN;
+    bool vital = doing == DOING_SETUP || doing == DOING_CHANNEL || doing == DOING_LISTEN;
 
     if (result_ends_link(pg) || (vital && result_is_error(pg)))
         pglink_lost(l->link, PQresultErrorMessage(pg));
+    else if (doing == DOING_CHANNEL)
+        on_channel_answer(l, pg);
     else if (doing == DOING_STATE)
         on_state_answer(l, pg);
     else if (doing == DOING_ASKED)
         on_asked_answer(l, pg);
 }
 
+/* What was told on the better channel before was missed: that it is up is said anew once the state has been read. */
+static bool ask_listen(struct listen *l)
+{
+    l->moved = false;
+    l->health = l->health == HEALTH_UP ? HEALTH_UNKNOWN : l->health;
+    return ask(l, DOING_LISTEN, listen_texts[l->channel]);
+}
+
 /* The NULL after an answer: the connection takes the next question. */
 static bool on_answered(struct listen *l)
 {
     int doing = l->doing;
+    bool asks = doing == DOING_SETUP || (doing == DOING_CHANNEL && l->moved);
 
     l->doing = DOING_NOTHING;
-    if (doing == DOING_SETUP && !ask(l, DOING_LISTEN, "LISTEN muster"))
+    if (asks && !(doing == DOING_SETUP ? ask_channel(l) : ask_listen(l)))
         pglink_lost(l->link, PQerrorMessage(l->pg));
     if (doing == DOING_LISTEN)
         l->due = true;
-    return doing == DOING_SETUP;
+    return asks;
+}
+
+static void on_notice(struct listen *l, const char *payload)
+{
+    l->in_callback = true;
+    if (!l->options.on_notice || l->options.on_notice(l->options.notice_arg, payload))
+        l->due = true;
+    l->in_callback = false;
 }
 
 static bool on_input(void *arg, PGconn *pg)
@@ -236,8 +283,8 @@ static bool on_input(void *arg, PGconn *pg)
         return false;
     PQisBusy(pg); /* parses what has come while nothing was asked */
     while ((notice = PQnotifies(pg))) {
+        on_notice(l, notice->extra);
         PQfreemem(notice);
-        l->due = true;
     }
     return send_next(l) || sent;
 }
@@ -247,6 +294,7 @@ static void on_up(void *arg, PGconn *pg)
     struct listen *l = arg;
 
     l->pg = pg;
+    l->channel = CHANNEL_NONE;
     if (!ask(l, DOING_SETUP, setup_text))
         pglink_lost(l->link, PQerrorMessage(pg));
 }
@@ -272,7 +320,7 @@ static void on_down(void *arg, const char *reason)
 
     l->pg = NULL;
     l->doing = DOING_NOTHING;
-    l->reading = l->due = false;
+    l->reading = l->due = l->look = l->moved = false;
     fail_asked(l, reason);
     tell_away(l, "", reason);
 }
@@ -291,6 +339,7 @@ static void on_ping(uv_timer_t *timer)
     }
     if (l->failed && !l->reading)
         l->due = true;
+    l->look = l->channel == CHANNEL_OLD;
     if (!send_next(l) && l->pg && !ask(l, DOING_PING, "SELECT 1"))
         pglink_lost(l->link, PQerrorMessage(l->pg));
     pglink_pump(l->link);

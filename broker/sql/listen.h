@@ -1,5 +1,5 @@
 /*
- * sql/listen.h - one connection that follows the channel `muster` and keeps what the broker knows of the registry fresh.
+ * sql/listen.h - one connection that follows the registry's channel and keeps what the broker knows of the registry fresh.
  *
  * Shape    listen_new() with the queries that together are "the state". They run in order on every connect and after
  *          notifications: at once after a rest, otherwise every 200 ms however many notifications come. One that fails (no
@@ -38,6 +38,9 @@ struct listen_options {
      * it is away for another reason. May be NULL. */
     void (*on_link)(void *arg, const struct sql_fault *fault, const char *reason);
     void *arg;
+    /* A notification; false: it does not concern the state, which need not be read for it. NULL: each does. */
+    bool (*on_notice)(void *arg, const char *payload);
+    void *notice_arg;
 };
 
 /* MUSTER_EINVAL: the connection string cannot be parsed. Does not wait for a connection. */
