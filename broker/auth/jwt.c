@@ -12,6 +12,7 @@
 #include <muster/plugin.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,6 +20,11 @@
 #include "base/clock.h"
 
 enum { JWT_MAX = 4 << 20, JTI_SIZE = 53 };
+
+/* Behind "subs" of an account, which holds for each connection of its own: servers let whom a callout has let in hold
+ * as many as it says, whatever the user's JWT says. */
+#define UNLIMITED                                                                                  \
+    "\"data\":-1,\"payload\":-1,\"imports\":-1,\"exports\":-1,\"conn\":-1,\"leaf\":-1,\"wildcards\":true"
 
 static void put_string(struct buf *b, const char *s)
 {
@@ -32,21 +38,21 @@ static void put_string(struct buf *b, const char *s)
  * are) the same keys always give the same text. */
 enum { OPERATOR_ISSUED = 1735689600 };
 
-struct head {
-    const char *name, *subject;
-    int64_t issued; /* 0: now */
-    int64_t expires;
-};
-
 /* The claims without their opening brace; jti goes before them and is made from them. */
-static void put_claims(struct buf *b, const struct head *head, const char *issuer,
+static void put_claims(struct buf *b, const struct jwt_head *head, const char *issuer,
                        const struct buf *nats)
 {
     int64_t issued = head->issued ? head->issued : clock_wall_ns() / CLOCK_S;
 
-    buf_printf(b, "\"iat\":%" PRId64 ",\"iss\":\"%s\",\"name\":", issued, issuer);
-    put_string(b, head->name);
-    buf_printf(b, ",\"sub\":\"%s\"", head->subject);
+    buf_printf(b, "\"iat\":%" PRId64 ",\"iss\":\"%s\",\"sub\":\"%s\"", issued, issuer, head->subject);
+    if (head->name) {
+        buf_put_lit(b, ",\"name\":");
+        put_string(b, head->name);
+    }
+    if (head->audience) {
+        buf_put_lit(b, ",\"aud\":");
+        put_string(b, head->audience);
+    }
     if (head->expires)
         buf_printf(b, ",\"exp\":%" PRId64, head->expires);
     buf_put_lit(b, ",\"nats\":");
@@ -65,9 +71,8 @@ static bool make_jti(const struct buf *claims, char out[JTI_SIZE])
     return base32_encode(digest, len, out, JTI_SIZE, BASE32_UPPER) > 0;
 }
 
-/* Append header.claims.signature. nats is the text of the `nats` member. */
-static int seal(const struct nkey *signer, const struct head *head, const struct buf *nats,
-                struct buf *out)
+int jwt_seal(const struct nkey *signer, const struct jwt_head *head, const struct buf *nats,
+             struct buf *out)
 {
     static const char header[] = "{\"typ\":\"JWT\",\"alg\":\"ed25519-nkey\"}";
     struct buf claims = {0}, whole = {0};
@@ -106,7 +111,7 @@ int jwt_operator(const struct nkey *op, const char *name, const char *system_acc
 
     buf_printf(&nats, "{\"type\":\"operator\",\"version\":2,\"system_account\":\"%s\"}",
                system_account);
-    err = seal(op, &(struct head){.name = name, .subject = op->text, .issued = OPERATOR_ISSUED},
+    err = jwt_seal(op, &(struct jwt_head){.name = name, .subject = op->text, .issued = OPERATOR_ISSUED},
                &nats, out);
     buf_done(&nats);
     return err;
@@ -130,6 +135,8 @@ static void put_signing_keys(struct buf *b, const struct jwt_account *account)
         }
         buf_printf(b, "\"subs\":%" PRId64 ",\"data\":-1,\"payload\":-1}}", account->subscriptions);
     }
+    if (account->callout_key)
+        buf_printf(b, ",\"%s\"", account->callout_key);
     buf_putc(b, ']');
 }
 
@@ -148,10 +155,8 @@ int jwt_account(const struct nkey *op, const struct jwt_account *account, struct
     struct buf nats = {0};
     int err;
 
-    buf_put_lit(
-        &nats,
-        "{\"type\":\"account\",\"version\":2,\"limits\":{\"subs\":-1,\"data\":-1,\"payload\":-1,"
-        "\"imports\":-1,\"exports\":-1,\"conn\":-1,\"leaf\":-1,\"wildcards\":true");
+    buf_printf(&nats, "{\"type\":\"account\",\"version\":2,\"limits\":{\"subs\":%" PRId64 "," UNLIMITED,
+               account->callout_key ? account->subscriptions : -1);
     if (account->root) /* these four switch JetStream on */
         buf_put_lit(&nats,
                     ",\"mem_storage\":-1,\"disk_storage\":-1,\"streams\":-1,\"consumer\":-1");
@@ -161,19 +166,67 @@ int jwt_account(const struct nkey *op, const struct jwt_account *account, struct
     if (account->n_revoked)
         put_revocations(&nats, account);
     buf_putc(&nats, '}');
-    err = seal(op, &(struct head){.name = account->name, .subject = account->key}, &nats, out);
+    err = jwt_seal(op, &(struct jwt_head){.name = account->name, .subject = account->key}, &nats, out);
     buf_done(&nats);
     return err;
+}
+
+int jwt_callout_account(const struct nkey *op, const struct jwt_callout_account *account,
+                        struct buf *out)
+{
+    struct buf nats = {0};
+    int err;
+
+    buf_printf(&nats,
+               "{\"type\":\"account\",\"version\":2,\"limits\":{\"subs\":-1," UNLIMITED
+               "},\"signing_keys\":[\"%s\"],"
+               "\"authorization\":{\"auth_users\":[\"%s\"],\"allowed_accounts\":[\"%s\"]}}",
+               account->callout_key, account->user, account->target);
+    err = jwt_seal(op, &(struct jwt_head){.name = account->name, .subject = account->key}, &nats, out);
+    buf_done(&nats);
+    return err;
+}
+
+int jwt_sentinel(const struct nkey *account, const char *key, struct buf *out)
+{
+    struct buf nats = {0};
+    int err;
+
+    buf_put_lit(&nats, "{\"type\":\"user\",\"version\":2,\"subs\":-1,\"data\":-1,\"payload\":-1,"
+                       "\"pub\":{\"deny\":[\">\"]},\"sub\":{\"deny\":[\">\"]}}");
+    err = jwt_seal(account, &(struct jwt_head){.name = "sentinel", .subject = key}, &nats, out);
+    buf_done(&nats);
+    return err;
+}
+
+static void put_tags(struct buf *b, const struct jwt_user *user)
+{
+    buf_printf(b, ",\"tags\":[\"tenant:%s\",\"role:%s\"", user->tenant, role_name(user->role));
+    if (user->role == ROLE_OPERATOR)
+        buf_printf(b, ",\"as:" ROLE_ALIAS_PREFIX "%s\"", user->name);
+    buf_putc(b, ']');
 }
 
 /* The tags are what the templates are filled from; the server keeps the case of their values. */
 static void put_scoped_user(struct buf *b, const struct jwt_user *user)
 {
-    buf_printf(b, ",\"issuer_account\":\"%s\",\"tags\":[\"tenant:%s\",\"role:%s\"", user->account,
-               user->tenant, role_name(user->role));
-    if (user->role == ROLE_OPERATOR)
-        buf_printf(b, ",\"as:" ROLE_ALIAS_PREFIX "%s\"", user->name);
-    buf_putc(b, ']');
+    buf_printf(b, ",\"issuer_account\":\"%s\"", user->account);
+    put_tags(b, user);
+}
+
+/* Without a scope the server takes permissions and limits from the user's own JWT. */
+static void put_narrowed_user(struct buf *b, const struct jwt_user *user)
+{
+    char alias[sizeof ROLE_ALIAS_PREFIX + JWT_NAME_SIZE];
+    const struct role_names names = {user->root, user->tenant, user->name, alias};
+
+    (void)snprintf(alias, sizeof alias, ROLE_ALIAS_PREFIX "%s", user->name); /* names are bounded */
+    put_tags(b, user);
+    buf_put_lit(b, ",\"pub\":");
+    role_put_narrowed(b, user->role, ROLE_PUB, &names, user->narrowing);
+    buf_put_lit(b, ",\"sub\":");
+    role_put_narrowed(b, user->role, ROLE_SUB, &names, user->narrowing);
+    buf_printf(b, ",\"subs\":%" PRId64 ",\"data\":-1,\"payload\":-1", user->subscriptions);
 }
 
 int jwt_user(const struct nkey *signer, const struct jwt_user *user, struct buf *out)
@@ -182,13 +235,15 @@ int jwt_user(const struct nkey *signer, const struct jwt_user *user, struct buf 
     int err;
 
     buf_put_lit(&nats, "{\"type\":\"user\",\"version\":2");
-    if (user->account) /* the server refuses a scoped user with limits or permissions of its own */
+    if (user->narrowing)
+        put_narrowed_user(&nats, user);
+    else if (user->account) /* the server refuses a scoped user with limits or permissions of its own */
         put_scoped_user(&nats, user);
     else
         buf_put_lit(&nats, ",\"subs\":-1,\"data\":-1,\"payload\":-1,\"pub\":{},\"sub\":{}");
     buf_putc(&nats, '}');
-    err = seal(signer,
-               &(struct head){.name = user->name, .subject = user->key, .expires = user->expires},
+    err = jwt_seal(signer,
+               &(struct jwt_head){.name = user->name, .subject = user->key, .expires = user->expires},
                &nats, out);
     buf_done(&nats);
     return err;
@@ -312,15 +367,13 @@ static bool read_claims(const cJSON *map, struct jwt_claims *c)
            c->subject[0] && c->issuer[0];
 }
 
-static bool parse_claims(const char *text, size_t len, struct jwt_claims *c)
+static bool parse_claims(const char *text, size_t len, struct jwt_claims *c, struct buf *json)
 {
-    struct buf json = {0};
-    bool ok = buf_put_decoded(&json, text, len) && json.len > 0;
-    cJSON *map = ok ? cJSON_ParseWithLength(json.data, json.len) : NULL;
+    bool ok = buf_put_decoded(json, text, len) && json->len > 0;
+    cJSON *map = ok ? cJSON_ParseWithLength(json->data, json->len) : NULL;
 
     ok = map && read_claims(map, c);
     cJSON_Delete(map);
-    buf_done(&json);
     return ok;
 }
 
@@ -337,12 +390,21 @@ static bool signature_holds(const char *text, const char *dot, size_t sig_len, c
 
 int jwt_decode(const char *text, size_t len, struct jwt_claims *ret_claims)
 {
+    struct buf json = {0};
+    int err = jwt_open(text, len, ret_claims, &json);
+
+    buf_done(&json);
+    return err;
+}
+
+int jwt_open(const char *text, size_t len, struct jwt_claims *ret_claims, struct buf *json)
+{
     struct jwt_claims claims = {0};
     const char *first = len <= JWT_MAX ? memchr(text, '.', len) : NULL;
     const char *body = first ? first + 1 : NULL;
     const char *second = body ? memchr(body, '.', len - (size_t)(body - text)) : NULL;
 
-    if (!second || !parse_claims(body, (size_t)(second - body), &claims))
+    if (!second || !parse_claims(body, (size_t)(second - body), &claims, json))
         return MUSTER_EINVAL;
     if (!signature_holds(text, second, len - (size_t)(second + 1 - text), claims.issuer))
         return MUSTER_EINVAL;

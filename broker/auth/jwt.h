@@ -26,14 +26,34 @@ struct jwt_revocation {
         expires; /* when the JWT would end by itself; 0: never. Not written into the account JWT */
 };
 
+/* What every set of claims has. */
+struct jwt_head {
+    const char *name, *subject;
+    const char *audience; /* NULL: none; name likewise */
+    int64_t issued;       /* 0: now */
+    int64_t expires;      /* 0: never */
+};
+/* Append header.claims.signature; nats is the text of the member of that name. */
+int jwt_seal(const struct nkey *signer, const struct jwt_head *head, const struct buf *nats,
+             struct buf *out);
+
 struct jwt_account {
     const char *name, *key;
     const char
         *root; /* the root token of the role templates; NULL: no roles, no JetStream (system) */
     int64_t subscriptions;        /* a connection of a role may hold */
     const struct nkey *role_keys; /* ROLES_N scoped signing keys */
+    const char *callout_key;      /* signs whom a callout lets in, without a scope; NULL: nobody */
     const struct jwt_revocation *revoked;
     size_t n_revoked;
+};
+
+/* The account whose one service is to say who may log in. A client reaches it with the sentinel's creds, which say
+ * nothing of who it is; one of `user` is of a broker, and is let in as it is. */
+struct jwt_callout_account {
+    const char *name, *key;
+    const char *callout_key, *user; /* that signs the answers; the brokers' public key */
+    const char *target;             /* the account whose users the answers may make */
 };
 
 struct jwt_user {
@@ -43,11 +63,19 @@ struct jwt_user {
     const char *tenant;  /* with account only */
     int role;            /* with account only */
     int64_t expires;     /* 0: never */
+    /* Of a user whose permissions are written out, because they are narrowed: the account's own key signs. NULL: the role's. */
+    const struct role_narrowing *narrowing;
+    const char *root;      /* with narrowing only */
+    int64_t subscriptions; /* likewise */
 };
 
 int jwt_operator(const struct nkey *op, const char *name, const char *system_account,
                  struct buf *out);
 int jwt_account(const struct nkey *op, const struct jwt_account *account, struct buf *out);
+int jwt_callout_account(const struct nkey *op, const struct jwt_callout_account *account,
+                        struct buf *out);
+/* A user of the callout's account who may nothing there: what a client brings beside its token. */
+int jwt_sentinel(const struct nkey *account, const char *key, struct buf *out);
 int jwt_user(const struct nkey *signer, const struct jwt_user *user, struct buf *out);
 
 /* Append a creds file: the JWT and the seed of its key. */
@@ -57,7 +85,7 @@ int jwt_read_creds(const char *creds, const char **ret_jwt, size_t *ret_len, str
 /* Overwrite and free a buffer that held a secret. */
 void jwt_wipe(struct buf *b);
 
-enum { JWT_NAME_SIZE = 65, JWT_TYPE_SIZE = 16 };
+enum { JWT_NAME_SIZE = 65, JWT_TYPE_SIZE = 32 };
 
 struct jwt_claims {
     char type[JWT_TYPE_SIZE]; /* operator, account, user */
@@ -71,5 +99,7 @@ struct jwt_claims {
 /* Check the signature by the named issuer and read the claims. Whether the issuer is to be trusted
  * and the time has not passed is for the caller to say. */
 int jwt_decode(const char *text, size_t len, struct jwt_claims *ret_claims);
+/* The same, and append the claims' JSON for who wants more of them. */
+int jwt_open(const char *text, size_t len, struct jwt_claims *ret_claims, struct buf *json);
 
 #endif

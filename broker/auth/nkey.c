@@ -23,7 +23,8 @@ enum {
 
 static bool kind_is_known(int kind)
 {
-    return kind == NKEY_OPERATOR || kind == NKEY_ACCOUNT || kind == NKEY_USER;
+    return kind == NKEY_OPERATOR || kind == NKEY_ACCOUNT || kind == NKEY_USER ||
+           kind == NKEY_SERVER;
 }
 
 /* The CRC goes last, low byte first. */

@@ -1,5 +1,5 @@
 /*
- * auth/nkey.h - Ed25519 nkeys of NATS: operator, account and user.
+ * auth/nkey.h - Ed25519 nkeys of NATS: operator, account, user and server.
  *
  * Shape    A public key is base32(prefix, 32 bytes, CRC-16); a seed carries two prefix bytes. Both are plain text.
  * Errors   0 or MUSTER_EINVAL (the text is no such key) or MUSTER_ENOMEM (OpenSSL refused).
@@ -15,8 +15,8 @@
 
 enum { NKEY_RAW_LEN = 32, NKEY_SIG_LEN = 64, NKEY_TEXT_SIZE = 57, NKEY_SEED_SIZE = 59 };
 
-/* The prefix bytes as NATS defines them: their base32 begins with O, A and U. */
-enum { NKEY_OPERATOR = 14 << 3, NKEY_ACCOUNT = 0, NKEY_USER = 20 << 3 };
+/* The prefix bytes as NATS defines them: their base32 begins with O, A, U and N. */
+enum { NKEY_OPERATOR = 14 << 3, NKEY_ACCOUNT = 0, NKEY_USER = 20 << 3, NKEY_SERVER = 13 << 3 };
 
 struct nkey {
     int kind;

@@ -1,6 +1,7 @@
 /* The table of roles; see roles.h for the rules it obeys. */
 #include "auth/roles.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* Tokens: R root, T tenant, A the client's own name, O an operator's name in other tenants; the
@@ -90,15 +91,87 @@ void role_expand(struct buf *out, const char *pattern, const struct role_names *
     }
 }
 
-void role_put_allow(struct buf *out, int role, int list, const struct role_names *names)
+struct word {
+    const char *s;
+    size_t len;
+};
+
+/* "R.T.grp.>": "grp.>". All patterns have both tokens. */
+static const char *behind_tenant(const char *pattern)
+{
+    return strchr(strchr(pattern, '.') + 1, '.') + 1;
+}
+
+/* A list being written. */
+struct allow {
+    struct buf *out;
+    const struct role_names *names;
+    size_t n;
+};
+
+/* head and tail are patterns, word is not: a group may be called A. */
+static void put_subject(struct allow *a, const char *head, struct word word, const char *tail)
+{
+    buf_puts(a->out, a->n++ ? ",\"" : "\"");
+    role_expand(a->out, head, a->names);
+    buf_put(a->out, word.s, word.len);
+    role_expand(a->out, tail, a->names);
+    buf_putc(a->out, '"');
+}
+
+static void put_pattern(struct allow *a, const char *pattern)
+{
+    put_subject(a, pattern, (struct word){"", 0}, "");
+}
+
+/* One subject for each word of a list. `behind`: what stands behind the tenant's token and before the word. */
+static void put_words(struct allow *a, const char *pattern, const char *behind, const char *words, const char *tail)
+{
+    char head[32];
+    int tenant = (int)(behind_tenant(pattern) - pattern);
+
+    (void)snprintf(head, sizeof head, "%.*s%s", tenant, pattern, behind); /* patterns are short */
+    for (const char *at = words; *at;) {
+        size_t len = strcspn(at, ",");
+
+        put_subject(a, head, (struct word){at, len}, tail);
+        at += len + (at[len] == ',');
+    }
+}
+
+static void put_narrowed(struct allow *a, const char *pattern, const struct role_narrowing *n)
+{
+    const char *rest = behind_tenant(pattern);
+
+    if (n->groups && strcmp(rest, "grp.*.A.>") == 0) {
+        put_words(a, pattern, "grp.", n->groups, ".A.>");
+    } else if (n->groups && strcmp(rest, "grp.>") == 0) {
+        put_words(a, pattern, "grp.", n->groups, ".>");
+    } else if (n->groups && strcmp(rest, "log.grp.>") == 0) {
+        put_words(a, pattern, "log.grp.", n->groups, ".>");
+    } else if (n->groups && strcmp(rest, "log.>") == 0) {
+        put_words(a, pattern, "log.", "all,to", ".>");
+        put_words(a, pattern, "log.grp.", n->groups, ".>");
+    } else if (n->tables && strcmp(rest, "cdc.>") == 0) {
+        put_words(a, pattern, "cdc.*.", n->tables, ".>");
+    } else {
+        put_pattern(a, pattern);
+    }
+}
+
+void role_put_narrowed(struct buf *out, int role, int list, const struct role_names *names, const struct role_narrowing *narrowing)
 {
     const char *const *patterns = role_patterns(role, list);
+    const struct role_narrowing all = {0};
+    struct allow a = {.out = out, .names = names};
 
     buf_put_lit(out, "{\"allow\":[");
-    for (size_t i = 0; patterns[i]; i++) {
-        buf_puts(out, i ? ",\"" : "\"");
-        role_expand(out, patterns[i], names);
-        buf_putc(out, '"');
-    }
+    for (size_t i = 0; patterns[i]; i++)
+        put_narrowed(&a, patterns[i], narrowing ? narrowing : &all);
     buf_put_lit(out, "]}");
+}
+
+void role_put_allow(struct buf *out, int role, int list, const struct role_names *names)
+{
+    role_put_narrowed(out, role, list, names, NULL);
 }

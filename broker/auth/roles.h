@@ -16,6 +16,7 @@
  * operator  Works in every tenant, so a name of its home tenant could be somebody else's name in another. There it goes by
  *           `_op_<name>`: names with a leading underscore cannot be given to anybody (INTERFACE 1), so the subject proves an
  *           operator. The name travels in the tag `as:`, because a template fills whole tokens only.
+ * narrowed  Fewer groups: only their grp subjects, live and logged; fewer tables: only their cdc subjects. All else of the role stays.
  * plugin    Its name is its service. Bound to the tenants of its tags, so that no rule of it can reach `R._in`; what else it needs
  *           goes through its parent process.
  */
@@ -43,6 +44,12 @@ struct role_names {
     const char *root, *tenant, *agent, *alias;
 };
 
+/* What a credential may of its role: words with commas between, NULL: all. Checked by who took them from a person. */
+struct role_narrowing {
+    const char *groups; /* names */
+    const char *tables; /* <schema>.<table> or <schema>.*, in tokens of subjects */
+};
+
 #define ROLE_ALIAS_PREFIX "_op_"
 
 const char *role_name(int role);
@@ -57,5 +64,7 @@ const char *const *role_patterns(int role, int list);
 void role_expand(struct buf *out, const char *pattern, const struct role_names *names);
 /* Append {"allow":["…",…]} for one list of a role. */
 void role_put_allow(struct buf *out, int role, int list, const struct role_names *names);
+/* The same for a narrowed one; narrowing may be NULL. Only written-out permissions can be narrowed, not those of a scoped key. */
+void role_put_narrowed(struct buf *out, int role, int list, const struct role_names *names, const struct role_narrowing *narrowing);
 
 #endif
