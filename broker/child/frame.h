@@ -23,7 +23,7 @@
 #include "base/buf.h"
 
 enum {
-    FRAME_VERSION = 1,
+    FRAME_VERSION = 2,
     FRAME_HEADER = 16,
     FRAME_MAX = 2 << 20, /* header and fields: a body of 1,000,000 bytes, 32 KiB of headers, and the rest */
 };
@@ -31,7 +31,7 @@ enum {
 enum { FRAME_METRIC_ADD, FRAME_METRIC_SET, FRAME_METRIC_OBSERVED };
 
 /* msg: u32 encoding, u64 tenant (0: none), str agent, str subject, str service, str verb, list of headers {str name, str value},
- *      u8 wants_answer, bytes payload, i64 recv_ns, u64 seq.
+ *      u8 wants_answer, bytes payload, i64 recv_ns, u64 seq, u32 role.
  * out: u64 tenant, str subject, list of headers, bytes payload.
  * settings: the values of the option table in its order (child/describe.h). */
 enum frame_type {
@@ -66,8 +66,8 @@ enum frame_type {
     FRAME_ON_RESUME,   /* P */
 
     /* ---- tenants ---- */
-    FRAME_TENANT,      /* P: id: tenant; str name, u32 encoding, i64 requests_per_s, i64 burst, u8 known: before a tenant is named first, and
-                        * when it changes. known 0: removed from the registry */
+    FRAME_TENANT,      /* P: id: tenant; str name, u32 encoding, i64 requests_per_s, i64 burst, u8 known, list of i64 (child/limits.h): before a
+                        * tenant is named first, and when it changes. known 0: removed from the registry */
     FRAME_TABLE,       /* P: u64 serial, str schema, str table, str tenant_column, str tenant, str owner_column, u32 subject_key */
     FRAME_REFRESH,     /* C: id: call; str name. Answer: FOUND */
     FRAME_FOUND,       /* P: id: call; i32 code, u64 tenant */

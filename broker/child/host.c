@@ -295,6 +295,7 @@ void child_free(struct child *c)
     pipe_free(c->pipe);
     lane_free(c->in.lane);
     life_done(c);
+    child_limits_done(&c->limits);
     metrics_free(c->registry);
     (void)pthread_mutex_destroy(&c->in.lock);
     (void)pthread_mutex_destroy(&c->lock);
@@ -334,6 +335,8 @@ void child_load(struct child *c)
     instance_leave(&c->in);
     if (err)
         say_refused(c, err, why);
+    if (child_limits_init(&c->limits, c->loaded) != 0)
+        say_refused(c, MUSTER_ENOMEM, "no memory for the names of limits");
     c->in.crumb.plugin = c->loaded->name;
     c->in.crumb.version = c->loaded->version;
     c->in.crumb.source_id = MUSTER_HAS(c->loaded, source_id) && c->loaded->source_id ? c->loaded->source_id : "";

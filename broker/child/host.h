@@ -23,6 +23,7 @@
 #include "child/idmap.h"
 #include "child/pipe.h"
 #include "child/policy.h"
+#include "child/limits.h"
 #include "core/host.h"
 #include "core/instance.h"
 
@@ -41,6 +42,7 @@ struct child_tenant {
     char name[NAME_MAX_LEN + 1];
     _Atomic uint32_t encoding;
     _Atomic int64_t requests_per_s, burst;
+    _Atomic int64_t named[CHILD_LIMITS_MAX]; /* in the order of the child's limits */
     bool known;       /* lane only, like the next */
     struct child_later *later, **later_tail; /* its messages that wait here, in their order: what comes must wait behind them */
     struct child_tenant *next;               /* of those whose messages wait */
@@ -70,6 +72,7 @@ struct child {
     int fd;
     uint32_t lacks;                      /* SANDBOX_* */
     const struct muster_plugin *loaded;  /* as the file has it */
+    struct child_limits limits;          /* that it may ask for */
     struct muster_plugin plugin;         /* the same with the capabilities that were granted; in.plugin */
     struct arena memory;                 /* what SETTINGS said, for good */
     struct child_settings settings;

@@ -64,6 +64,7 @@ static bool get_fields(struct child *c, struct frame_reader *r, struct child_mes
     m->payload = frame_get_bytes(r);
     m->recv_ns = frame_get_i64(r);
     m->seq = frame_get_u64(r);
+    m->role = frame_get_u32(r);
     return wants_answer;
 }
 

@@ -59,6 +59,14 @@ static void forget_roster(struct child *c)
     c->roster = NULL;
 }
 
+static void read_named(struct child *c, struct frame_reader *r, struct child_tenant *t)
+{
+    if (frame_get_count(r, sizeof(int64_t)) != c->limits.n)
+        child_confused("limits of a tenant that are not those of the plugin");
+    for (size_t i = 0; i < c->limits.n; i++)
+        atomic_store(&t->named[i], frame_get_i64(r));
+}
+
 void tenant_told(struct child *c, struct frame_reader *r)
 {
     struct child_tenant *t = idmap_get(&c->tenants, r->id);
@@ -71,6 +79,7 @@ void tenant_told(struct child *c, struct frame_reader *r)
         child_confused("a tenant without number or name");
     if (!t)
         t = tenant_new(c, r->id, name);
+    read_named(c, r, t);
     atomic_store(&t->encoding, encoding);
     atomic_store(&t->requests_per_s, requests_per_s);
     atomic_store(&t->burst, burst);
@@ -199,6 +208,13 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
     return 0;
 }
 
+static int64_t tenant_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
+{
+    int i = child_limits_find(&child_of(host)->limits, name);
+
+    return i < 0 ? -1 : atomic_load(&of_handle(tenant)->named[i]);
+}
+
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
 {
     struct child *c = child_of(host);
@@ -311,4 +327,5 @@ const struct muster_tenants child_tenants = {.size = sizeof child_tenants,
                                              .find = tenant_find,
                                              .each = tenant_each,
                                              .refresh = tenant_refresh,
-                                             .tables = tenant_tables};
+                                             .tables = tenant_tables,
+                                             .limit = tenant_limit};

@@ -143,6 +143,7 @@ void put_msg(struct frame *f, const struct muster_msg *msg, bool wants_answer, u
     frame_put_bytes(f, msg->payload);
     frame_put_i64(f, msg->recv_ns);
     frame_put_u64(f, msg->seq);
+    frame_put_u32(f, msg->role);
 }
 
 static void send_flight(struct ward *c, struct flight *flight)

@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "child/bounds.h"
+#include "child/limits.h"
 #include "child/pipe.h"
 #include "child/proxy.h"
 #include "child/throttle.h"
@@ -96,6 +97,7 @@ struct ward {
     struct map tenants;       /* handle → struct told */
     struct told **by_number;  /* from 1 */
     size_t n_tenants, cap_tenants;
+    struct child_limits limits; /* that its plugin may ask for */
     uint64_t tables_serial, tables_turn;
     int health; /* what it said last */
     char health_code[49], health_text[513];
@@ -109,6 +111,7 @@ struct told {
     const struct muster_tenant *tenant;
     uint64_t number, seen;
     struct muster_tenant_limits limits;
+    int64_t named[CHILD_LIMITS_MAX]; /* in the order of the ward's names */
     bool known;
 };
 

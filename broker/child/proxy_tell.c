@@ -177,6 +177,9 @@ static void put_tenant(struct ward *c, const struct told *t)
     frame_put_i64(&f, t->limits.requests_per_s);
     frame_put_i64(&f, t->limits.burst);
     frame_put_u8(&f, t->known);
+    frame_put_u32(&f, (uint32_t)c->limits.n);
+    for (size_t i = 0; i < c->limits.n; i++)
+        frame_put_i64(&f, t->named[i]);
     ward_end(c, &f);
 }
 
@@ -186,6 +189,21 @@ static struct muster_tenant_limits limits_of(const struct proxy *p, const struct
 
     (void)p->tenants->limits(p->host, tenant, &limits); /* what cannot be told stays zero */
     return limits;
+}
+
+/* True when one is another than before. */
+static bool read_named(const struct ward *c, const struct muster_tenant *tenant, int64_t named[CHILD_LIMITS_MAX])
+{
+    const struct proxy *p = c->proxy;
+    bool changed = false;
+
+    for (size_t i = 0; i < c->limits.n; i++) {
+        int64_t limit = p->tenants->limit(p->host, tenant, c->limits.names[i]);
+
+        changed = changed || limit != named[i];
+        named[i] = limit;
+    }
+    return changed;
 }
 
 static struct told *told_new(struct ward *c, const struct muster_tenant *tenant)
@@ -207,6 +225,7 @@ static struct told *told_new(struct ward *c, const struct muster_tenant *tenant)
         return NULL;
     }
     *t = (struct told){.tenant = tenant, .number = c->n_tenants + 1, .limits = limits_of(c->proxy, tenant), .known = true};
+    (void)read_named(c, tenant, t->named);
     c->by_number[c->n_tenants++] = t;
     return t;
 }
@@ -253,9 +272,9 @@ static void tell_changes(struct ward *c, bool all)
     for (size_t i = 0; i < c->n_tenants && c->state != WARD_OVER; i++) {
         struct told *t = c->by_number[i];
         struct muster_tenant_limits limits = limits_of(c->proxy, t->tenant);
-        bool known = !all || t->seen == c->tables_turn;
+        bool known = !all || t->seen == c->tables_turn, named = read_named(c, t->tenant, t->named);
 
-        if (known == t->known && memcmp(&limits, &t->limits, sizeof limits) == 0)
+        if (!named && known == t->known && memcmp(&limits, &t->limits, sizeof limits) == 0)
             continue;
         t->known = known;
         t->limits = limits;
@@ -328,6 +347,7 @@ void tell_child_over(struct ward *c)
     for (size_t i = 0; i < c->n_tenants; i++)
         free(c->by_number[i]);
     free(c->by_number);
+    child_limits_done(&c->limits);
     c->by_number = NULL;
     c->n_tenants = c->cap_tenants = 0;
     map_done(&c->tenants);

@@ -492,8 +492,14 @@ int ward_new(struct proxy *p, const struct proxy_options *how, struct ward **ret
     }
     c->proxy = p;
     c->how = how;
+    if (child_limits_init(&c->limits, how->plugin) != 0) {
+        (void)snprintf(why, PROXY_WHY_SIZE, "no memory");
+        free(c);
+        return MUSTER_ENOMEM;
+    }
     err = how->hooks->spawn(how->arg, &c->process, why);
     if (err) {
+        child_limits_done(&c->limits);
         free(c);
         return err;
     }

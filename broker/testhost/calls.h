@@ -65,6 +65,7 @@ enum { AT_ANY, AT_LANE, AT_BEGIN, AT_INIT, AT_CALLBACK }; /* BEGIN: on the lane,
     X(IO_UNWATCH, "io.unwatch", AT_LANE, 0)                                                                            \
     X(TENANT_NAME, "tenant.name", AT_ANY, 0)                                                                           \
     X(TENANT_LIMITS, "tenant.limits", AT_ANY, 0)                                                                       \
+    X(TENANT_LIMIT, "tenant.limit", AT_ANY, 0)                                                                         \
     X(TENANT_FIND, "tenant.find", AT_LANE, 0)                                                                          \
     X(TENANT_EACH, "tenant.each", AT_LANE, 0)                                                                          \
     X(TENANT_REFRESH, "tenant.refresh", AT_BEGIN, MUSTER_ENOMEM)                                                       \

@@ -5,7 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/access.h"
 #include "wire/error.h"
+#include "wire/schema.h"
 
 enum { MAX_HELD = 16384 };
 static const int64_t again_ns = 10 * MUSTER_TEST_MS, again_for_ns = 30 * MUSTER_TEST_S;
@@ -403,6 +405,32 @@ static char *arena_slice(struct arena *a, struct text text)
     return text.len ? arena_copy(a, text.s, text.len) : NULL;
 }
 
+/* As a broker would know it: of who asks as a plugin, and where nobody is known, there is none. */
+static uint32_t role_of(const struct incoming *in)
+{
+    const struct muster_test_message *from = in->msg;
+
+    if (from->role)
+        return from->role;
+    if (from->agent)
+        return MUSTER_ROLE_AGENT;
+    return in->parsed.agent.s && !text_is(in->parsed.agent, "_muster") && !subject_is_plugin(in->parsed.agent) ? MUSTER_ROLE_AGENT
+                                                                                                              : MUSTER_ROLE_NONE;
+}
+
+static bool may_ask(struct muster_test *t, const struct incoming *in)
+{
+    const struct schema_entry *e = in->definition;
+    char text[ERROR_TEXT_SIZE];
+
+    if (in->parsed.kind != SUBJECT_RPC || access_allows(role_of(in), e ? e->access : SCHEMA_WRITE, e && e->user))
+        return true;
+    (void)snprintf(text, sizeof text, "role %s may not ask for %.*s.%.*s", access_role_name(role_of(in)), (int)in->parsed.service.len,
+                   in->parsed.service.s, (int)in->parsed.verb.len, in->parsed.verb.s);
+    refuse(t, in->request, ERROR_PERMISSION_DENIED, NULL, text);
+    return false;
+}
+
 static struct delivery *delivery_new(struct muster_test *t, struct incoming *in, struct sub *sub)
 {
     static const struct muster_bytes empty = {"{}", 2};
@@ -422,6 +450,7 @@ static struct delivery *delivery_new(struct muster_test *t, struct incoming *in,
     d->msg = msg_make(d->arena, &body, in->tenant);
     d->msg->encoding = from->encoding ? from->encoding : MUSTER_JSON;
     d->msg->recv_ns = t->now_ns;
+    d->msg->role = role_of(in);
     d->msg->agent = from->agent ? arena_text(d->arena, from->agent) : arena_slice(d->arena, in->parsed.agent);
     if (in->parsed.kind == SUBJECT_RPC) {
         d->msg->service = arena_slice(d->arena, in->parsed.service);
@@ -527,7 +556,8 @@ uint64_t muster_test_queue(struct muster_test *t, const struct muster_test_messa
         in.request = request_new(t, &m);
         in.request->definition = in.definition;
     }
-    hand_on(t, &in);
+    if (may_ask(t, &in))
+        hand_on(t, &in);
     return in.request ? in.request->number : 0;
 }
 

@@ -38,10 +38,16 @@ char *must_copy(const char *s);             /* NULL gives NULL */
 /* A copy with a NUL behind it. */
 struct muster_bytes must_copy_bytes(struct muster_bytes b);
 
+struct named_limit {
+    char *name;
+    int64_t value;
+};
+
 struct muster_tenant {
     struct muster_test *t;
     char *name;
     struct muster_tenant_limits limits;
+    struct list named; /* of struct named_limit */
     struct delivery *again; /* what the plugin did not take: the tenant's others wait behind it */
 };
 

@@ -88,6 +88,32 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
     return 0;
 }
 
+static struct named_limit *named_of(const struct muster_tenant *tenant, const char *limit)
+{
+    for (size_t i = 0; i < tenant->named.n; i++) {
+        struct named_limit *named = tenant->named.items[i];
+
+        if (strcmp(named->name, limit) == 0)
+            return named;
+    }
+    return NULL;
+}
+
+static int64_t tenant_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
+{
+    struct muster_test *t = test_of(host, CALL_TENANT_LIMIT);
+    const struct named_limit *named;
+
+    if (call_begin(t, CALL_TENANT_LIMIT) != 0 || !tenant_is(t, CALL_TENANT_LIMIT, tenant))
+        return -1;
+    if (!name) {
+        (void)breach(t, CALL_TENANT_LIMIT, "name is NULL");
+        return -1;
+    }
+    named = named_of(tenant, name);
+    return named ? named->value : -1;
+}
+
 static int refuse(struct muster_test *t)
 {
     return test_fail(t, MUSTER_EACCES, "the capability \"cross_tenant\" is missing in the plugin's descriptor");
@@ -193,7 +219,8 @@ const struct muster_tenants test_tenants = {.size = sizeof test_tenants,
                                             .find = tenant_find,
                                             .each = tenant_each,
                                             .refresh = tenant_refresh,
-                                            .tables = tenant_tables};
+                                            .tables = tenant_tables,
+                                            .limit = tenant_limit};
 
 const struct muster_tenant *muster_test_tenant(struct muster_test *t, const char *name)
 {
@@ -218,6 +245,20 @@ void muster_test_tenant_limits(struct muster_test *t, const char *name, const st
 
     if (tenant)
         tenant->limits = *limits;
+}
+
+void muster_test_tenant_limit(struct muster_test *t, const char *name, const char *limit, int64_t value)
+{
+    struct muster_tenant *tenant = tenant_need(t, name);
+    struct named_limit *named = tenant ? named_of(tenant, limit) : NULL;
+
+    if (tenant && !named) {
+        named = must_alloc(sizeof *named);
+        named->name = must_copy(limit);
+        list_add(&tenant->named, named);
+    }
+    if (named)
+        named->value = value;
 }
 
 void muster_test_table(struct muster_test *t, const struct muster_table *table)
@@ -247,6 +288,13 @@ void tenant_free_all(struct muster_test *t)
     for (size_t i = 0; i < t->tenants.n; i++) {
         struct muster_tenant *tenant = t->tenants.items[i];
 
+        for (size_t j = 0; j < tenant->named.n; j++) {
+            struct named_limit *named = tenant->named.items[j];
+
+            free(named->name);
+            free(named);
+        }
+        list_done(&tenant->named);
         free(tenant->name);
         free(tenant);
     }

@@ -297,6 +297,8 @@ static void print_operations(const struct doc *d, const struct schema *s)
         const char *name = s->verbs.items[i].name;
 
         print_operation(d, s->service, name, "receive");
+        put(d, "    x-access: %s\n    x-user: %s\n", schema_access_name(s->verbs.items[i].access),
+            s->verbs.items[i].user ? "true" : "false");
         put(d, "    reply:\n      address:\n        location: \"$message.header#/reply\"\n");
         put(d, "      channel:\n        $ref: \"#/channels/%s.%s.reply\"\n      messages:\n",
                s->service, name);

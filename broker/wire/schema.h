@@ -7,12 +7,15 @@
  *            service: presence           the subject token
  *            doc: ...
  *            types:  {<type>: {doc, fields: {...}} or "<field text>"}
- *            verbs:  {<verb>: {doc, request, reply, write, paged}}
+ *            verbs:  {<verb>: {doc, request, reply, write, paged, access, user}}
  *            events: {<event>: {doc, key, body}}          published on evt.<service>.<event>.<key>
  *            messages: {<name>: {doc, subject, body}}     said on a subject of its own
+ *            limits: {<name>: <doc>}                      objects that a tenant may have a number of
  *          request, reply and body are a map of fields, or one field text; left out they are an
  *          empty map. `write: true` adds request_id? to the request; `paged: true` adds limit? and
- *          after? to the request, and next?, epoch and seq to the reply.
+ *          after? to the request, and next?, epoch and seq to the reply. `access:` read, write
+ *          (where nothing is said), human or admin is what a role must be allowed for it, and
+ *          `user: true` lets role user ask, too (auth/access.h).
  * Fields   Written as INTERFACE 4 writes them: a name, with `?` when it may be missing, and one
  *          text:
  *            <type>[ [] | {} ][ or null][ <min>..<max>][ = <default>][ - <what it means>]
@@ -47,6 +50,7 @@ enum {
     SCHEMA_REF
 };
 enum { SCHEMA_ONE, SCHEMA_LIST, SCHEMA_MAP };
+enum { SCHEMA_WRITE, SCHEMA_READ, SCHEMA_HUMAN, SCHEMA_ADMIN, SCHEMA_ACCESSES }; /* what a verb needs */
 
 struct schema_type;
 
@@ -66,12 +70,15 @@ struct schema_type {
     bool alias; /* fields[0], which has no name, says what it stands for */
 };
 
-/* A verb, an event or a message. */
+/* A verb, an event, a message or a limit. */
 struct schema_entry {
     const char *name, *doc;
     const char *key;     /* of an event: what its key is */
     const char *subject; /* of a message: with {root}, {tenant} and so on for what varies */
     struct schema_type body, reply; /* body: the request of a verb; reply: of a verb */
+    int access;                     /* of a verb: SCHEMA_WRITE and so on */
+    bool user;                      /* of a verb: role user may ask */
+    const char *object;             /* of a verb: the field that names what it is about; NULL: <service>_id or id */
 };
 
 struct schema_list {
@@ -83,7 +90,7 @@ struct schema {
     const char *service, *doc;
     struct schema_type *types;
     size_t n_types;
-    struct schema_list verbs, events, messages;
+    struct schema_list verbs, events, messages, limits;
     const struct schema *base; /* where types are looked up next; NULL for the core's own */
     struct muster_value *tree; /* owns all strings */
 };
@@ -102,6 +109,9 @@ enum { SCHEMA_LENIENT = 0, SCHEMA_STRICT = 1 };
 /* Check a decoded body against entry->body or entry->reply. */
 int schema_check(const struct schema_type *type, const struct muster_value *body, int strict,
                  struct wire_error *err);
+
+/* "write", of SCHEMA_WRITE. */
+const char *schema_access_name(int access);
 
 /* True when word is one of choices ("a|b|c"). */
 bool schema_is_choice(struct text choices, struct text word);

@@ -357,11 +357,70 @@ static bool is_true(const struct muster_value *map, const char *key)
     return v && value_int(v);
 }
 
+static const char *const access_names[SCHEMA_ACCESSES] = {
+    [SCHEMA_WRITE] = "write", [SCHEMA_READ] = "read", [SCHEMA_HUMAN] = "human", [SCHEMA_ADMIN] = "admin"};
+
+const char *schema_access_name(int access)
+{
+    return access_names[access];
+}
+
+/* Missing is write: what nobody has thought about is not open to those who only read. */
+static int get_access(struct load *l, const struct place *at, const struct muster_value *map,
+                      int *ret_access)
+{
+    struct place here = {.up = at, .key = "access", .n = 6};
+    const char *word = NULL;
+    int err = get_text(l, at, map, "access", &word);
+
+    if (err || !word)
+        return err;
+    for (int i = 0; i < SCHEMA_ACCESSES; i++)
+        if (strcmp(word, access_names[i]) == 0) {
+            *ret_access = i;
+            return 0;
+        }
+    return refuse(l, &here, text_of(word), "read, write, human or admin");
+}
+
+/* Who may ask is not left to what a slip happens to mean. */
+static int get_bool(struct load *l, const struct place *at, const struct muster_value *map,
+                    const char *key, bool *ret_value)
+{
+    struct place here = {.up = at, .key = key, .n = strlen(key)};
+    const struct muster_value *v = value_get(map, key);
+
+    if (v && value_type(v) != MUSTER_BOOL)
+        return place_refuse(l->err, &here, "%s came, expected true or false", value_kind(v));
+    if (v)
+        *ret_value = value_int(v);
+    return 0;
+}
+
 /* The place of a member, kept in *here. */
 static const struct place *below(struct place *here, const struct place *at, const char *key)
 {
     *here = (struct place){.up = at, .key = key, .n = strlen(key)};
     return here;
+}
+
+static bool has_field(const struct schema_type *type, const char *name)
+{
+    for (size_t i = 0; i < type->n_fields; i++)
+        if (type->fields[i].name.len == strlen(name) && memcmp(type->fields[i].name.s, name, type->fields[i].name.len) == 0)
+            return true;
+    return false;
+}
+
+/* A field of the request or of the reply, or it would never be found. */
+static int get_object(struct load *l, const struct place *at, const struct muster_value *map, struct schema_entry *e)
+{
+    struct place here = {.up = at, .key = "object", .n = 6};
+    int err = get_text(l, at, map, "object", &e->object);
+
+    if (err || !e->object || has_field(&e->body, e->object) || has_field(&e->reply, e->object))
+        return err;
+    return refuse(l, &here, text_of(e->object), "a field of the request or of the reply");
 }
 
 /* Room for three more fields is enough for request_id, or limit and after; write and paged together
@@ -371,7 +430,7 @@ static int parse_verb(struct load *l, const struct place *at, const struct muste
 {
     bool write = is_true(v, "write"), paged = is_true(v, "paged");
     struct place here;
-    int err = check_words(l, at, v, "doc request reply write paged");
+    int err = check_words(l, at, v, "doc request reply write paged access user object");
 
     if (!err)
         err = parse_type(l, below(&here, at, "request"), value_get(v, "request"),
@@ -381,6 +440,12 @@ static int parse_verb(struct load *l, const struct place *at, const struct muste
             parse_type(l, below(&here, at, "reply"), value_get(v, "reply"), 3u * paged, &e->reply);
     if (!err)
         err = add_common(l, write, paged, e);
+    if (!err)
+        err = get_access(l, at, v, &e->access);
+    if (!err)
+        err = get_bool(l, at, v, "user", &e->user);
+    if (!err)
+        err = get_object(l, at, v, e);
     return err ? err : get_text(l, at, v, "doc", &e->doc);
 }
 
@@ -422,6 +487,17 @@ static int parse_message(struct load *l, const struct place *at, const struct mu
         return place_refuse(l->err, at,
                             "no subject came, expected the subject that the message has");
     return err;
+}
+
+static int parse_limit(struct load *l, const struct place *at, const struct muster_value *v,
+                       struct schema_entry *e)
+{
+    if (value_type(v) != MUSTER_STR)
+        return place_refuse(l->err, at, "%s came, expected a string", value_kind(v));
+    if (e->name[0] == '_')
+        return place_refuse(l->err, at, "the name begins with _, which is reserved");
+    e->doc = value_str(v, NULL);
+    return 0;
 }
 
 typedef int (*entry_fn)(struct load *l, const struct place *at, const struct muster_value *v,
@@ -520,7 +596,7 @@ static int check_aliases(struct load *l)
 static int parse_schema(struct load *l)
 {
     struct schema *s = l->schema;
-    int err = check_words(l, NULL, s->tree, "service doc types verbs events messages");
+    int err = check_words(l, NULL, s->tree, "service doc types verbs events messages limits");
 
     if (!err)
         err = get_text(l, NULL, s->tree, "service", &s->service);
@@ -538,7 +614,9 @@ static int parse_schema(struct load *l)
         err = parse_list(l, "verbs", parse_verb, &s->verbs);
     if (!err)
         err = parse_list(l, "events", parse_event, &s->events);
-    return err ? err : parse_list(l, "messages", parse_message, &s->messages);
+    if (!err)
+        err = parse_list(l, "messages", parse_message, &s->messages);
+    return err ? err : parse_list(l, "limits", parse_limit, &s->limits);
 }
 
 int schema_load(const char *text, const struct schema *base, struct schema **ret_schema,
@@ -583,6 +661,7 @@ void schema_free(struct schema *schema)
     free_list(&schema->verbs);
     free_list(&schema->events);
     free_list(&schema->messages);
+    free_list(&schema->limits);
     value_free(schema->tree);
     free(schema);
 }

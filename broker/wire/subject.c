@@ -49,16 +49,35 @@ static bool next_sender(struct cursor *c, struct text *ret_token)
            (name_is_public(ret_token->s, ret_token->len) || text_is(*ret_token, "_muster"));
 }
 
-/* Who asks a service and is answered: an agent, or a plugin of a broker. */
+static bool has_prefix(struct text token, const char *prefix)
+{
+    size_t len = strlen(prefix);
+
+    return token.s && token.len > len && memcmp(token.s, prefix, len) == 0;
+}
+
+bool subject_is_plugin(struct text asker)
+{
+    return has_prefix(asker, SUBJECT_PLUGIN_PREFIX);
+}
+
+bool subject_is_operator(struct text asker)
+{
+    return has_prefix(asker, SUBJECT_OPERATOR_PREFIX);
+}
+
+/* Who asks a service and is answered: an agent, a plugin of a broker, or an operator outside its own tenant. */
 static bool next_asker(struct cursor *c, struct text *ret_token)
 {
-    const size_t len = sizeof SUBJECT_PLUGIN_PREFIX - 1;
+    size_t skip = 0;
 
     if (!next(c, ret_token) || !name_is_legal(ret_token->s, ret_token->len))
         return false;
-    if (ret_token->len > len && memcmp(ret_token->s, SUBJECT_PLUGIN_PREFIX, len) == 0)
-        return name_is_public(ret_token->s + len, ret_token->len - len);
-    return name_is_public(ret_token->s, ret_token->len);
+    if (subject_is_plugin(*ret_token))
+        skip = sizeof SUBJECT_PLUGIN_PREFIX - 1;
+    else if (subject_is_operator(*ret_token))
+        skip = sizeof SUBJECT_OPERATOR_PREFIX - 1;
+    return name_is_public(ret_token->s + skip, ret_token->len - skip);
 }
 
 /* The token that stands for an id: the id where it is a name (also one that begins with '_'), or

@@ -17,7 +17,7 @@
 #include "wire/text.h"
 
 enum {
-    SUBJECT_RPC,   /* R.T.rpc.<agent>.<service>.<verb>[.<ref>]; agent may be a plugin, as which no agent can be named */
+    SUBJECT_RPC,   /* R.T.rpc.<agent>.<service>.<verb>[.<ref>]; agent may be a plugin or an operator, as which no agent can be named */
     SUBJECT_BOX,   /* R.T.box.<agent>.<rest>; likewise */
     SUBJECT_ALL,   /* R.T.all.<agent>.<verb>: the type is in verb */
     SUBJECT_TO,    /* R.T.to.<target>.<agent>.<verb> */
@@ -31,7 +31,8 @@ enum {
     SUBJECT_IN,    /* R._in.T.<rest>, what streams capture */
 };
 
-#define SUBJECT_PLUGIN_PREFIX "_p_" /* and the plugin's name: a plugin as one who asks services */
+#define SUBJECT_PLUGIN_PREFIX "_p_"    /* and the plugin's name: a plugin as one who asks services */
+#define SUBJECT_OPERATOR_PREFIX "_op_" /* and the operator's name: an operator outside its own tenant */
 
 enum { SUBJECT_MAX = 1024 }; /* bytes; longer ones are malformed */
 
@@ -50,6 +51,9 @@ int subject_parse(const char *root, const char *s, size_t len, struct subject *r
 /* Parse R.T.rpc.<agent>.… as far as the agent, whatever stands behind it: who asked for what is malformed. kind, tenant and agent
  * are filled. MUSTER_EINVAL: it is no request of an agent. */
 int subject_parse_asker(const char *root, const char *s, size_t len, struct subject *ret_subject);
+/* True for one who asks under such a prefix. */
+bool subject_is_plugin(struct text asker);
+bool subject_is_operator(struct text asker);
 /* The kind's token: "rpc". */
 const char *subject_kind_name(int kind);
 

@@ -20,7 +20,7 @@ SIZE(muster_header, 16);
 AT(muster_header, name, 0);
 AT(muster_header, value, 8);
 
-SIZE(muster_msg, 104);
+SIZE(muster_msg, 112);
 AT(muster_msg, size, 0);
 AT(muster_msg, encoding, 4);
 AT(muster_msg, tenant, 8);
@@ -34,6 +34,7 @@ AT(muster_msg, request, 64);
 AT(muster_msg, payload, 72);
 AT(muster_msg, recv_ns, 88);
 AT(muster_msg, seq, 96);
+AT(muster_msg, role, 104);
 
 SIZE(muster_host, 96);
 AT(muster_host, size, 0);
@@ -183,6 +184,31 @@ AT(muster_sys, unwatch, 16);
 AT(muster_sys, list, 24);
 AT(muster_sys, kick, 32);
 
+SIZE(muster_login, 56);
+AT(muster_login, size, 0);
+AT(muster_login, reserved, 4);
+AT(muster_login, id, 8);
+AT(muster_login, token, 16);
+AT(muster_login, user, 24);
+AT(muster_login, client_name, 32);
+AT(muster_login, host, 40);
+AT(muster_login, recv_ns, 48);
+
+SIZE(muster_admission, 40);
+AT(muster_admission, size, 0);
+AT(muster_admission, reserved, 4);
+AT(muster_admission, tenant, 8);
+AT(muster_admission, agent, 16);
+AT(muster_admission, role, 24);
+AT(muster_admission, expires_wall_ns, 32);
+
+SIZE(muster_logins, 32);
+AT(muster_logins, size, 0);
+AT(muster_logins, reserved, 4);
+AT(muster_logins, serve, 8);
+AT(muster_logins, admit, 16);
+AT(muster_logins, refuse, 24);
+
 SIZE(muster_timer, 48);
 AT(muster_timer, size, 0);
 AT(muster_timer, reserved, 4);
@@ -214,7 +240,7 @@ AT(muster_table, tenant_column, 24);
 AT(muster_table, tenant, 32);
 AT(muster_table, owner_column, 40);
 
-SIZE(muster_tenants, 56);
+SIZE(muster_tenants, 64);
 AT(muster_tenants, size, 0);
 AT(muster_tenants, reserved, 4);
 AT(muster_tenants, name, 8);
@@ -223,6 +249,7 @@ AT(muster_tenants, find, 24);
 AT(muster_tenants, each, 32);
 AT(muster_tenants, refresh, 40);
 AT(muster_tenants, tables, 48);
+AT(muster_tenants, limit, 56);
 
 SIZE(muster_config, 16);
 AT(muster_config, size, 0);
@@ -353,6 +380,14 @@ VALUE(MUSTER_LOG_INFO, 2);
 VALUE(MUSTER_LOG_DEBUG, 3);
 VALUE(MUSTER_JSON, 1);
 VALUE(MUSTER_MSGPACK, 2);
+VALUE(MUSTER_ROLE_NONE, 0);
+VALUE(MUSTER_ROLE_AGENT, 1);
+VALUE(MUSTER_ROLE_OBSERVER, 2);
+VALUE(MUSTER_ROLE_USER, 3);
+VALUE(MUSTER_ROLE_HUMAN, 4);
+VALUE(MUSTER_ROLE_ADMIN, 5);
+VALUE(MUSTER_ROLE_OPERATOR, 6);
+VALUE(MUSTER_ROLE_PLUGIN, 7);
 VALUE(MUSTER_HEALTH_OK, 0);
 VALUE(MUSTER_HEALTH_STANDBY, 1);
 VALUE(MUSTER_HEALTH_DEGRADED, 2);

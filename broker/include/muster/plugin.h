@@ -56,6 +56,17 @@ enum { /* the values are frozen; new ones are appended */
 enum { MUSTER_LOG_ERROR, MUSTER_LOG_WARN, MUSTER_LOG_INFO, MUSTER_LOG_DEBUG };
 enum { MUSTER_JSON = 1, MUSTER_MSGPACK = 2 }; /* encodings of bodies */
 
+enum { /* what the name that sent a message may do in its tenant; new ones are appended */
+    MUSTER_ROLE_NONE = 0,     /* no agent: the broker, a plugin, or nobody known */
+    MUSTER_ROLE_AGENT = 1,
+    MUSTER_ROLE_OBSERVER = 2, /* reads */
+    MUSTER_ROLE_USER = 3,     /* an end user: sees what is its own */
+    MUSTER_ROLE_HUMAN = 4,    /* a person who may answer escalations and verify */
+    MUSTER_ROLE_ADMIN = 5,    /* of its tenant */
+    MUSTER_ROLE_OPERATOR = 6, /* of all tenants; outside its own its name begins with "_op_" */
+    MUSTER_ROLE_PLUGIN = 7,   /* the process of a third-party plugin */
+};
+
 /* What an instance says of itself in /readyz, metrics and `muster doctor`. Before its first word it counts as down. */
 enum {
     MUSTER_HEALTH_OK = 0,       /* works */
@@ -90,6 +101,8 @@ struct muster_msg {
     struct muster_bytes payload;        /* as it came: decode it with muster.codec/1; an empty one of a subscription comes as "{}" */
     int64_t recv_ns;                    /* 0 where it is not a subscription's */
     uint64_t seq;                       /* in its stream; 0 when it was not read from one */
+    uint32_t role;                      /* MUSTER_ROLE_*: of agent, when the message came; NONE where agent is NULL or a plugin, and of
+                                         * what was stored ("log.…"). 0.3 */
 };
 
 /* 0: done, or held. MUSTER_EAGAIN: deliver it again in a moment, before the others of its tenant, which wait too; for 30 s at most.
@@ -397,6 +410,47 @@ struct muster_sys {
     int (*kick)(const struct muster_host *host, const char *server, uint64_t client, muster_done_fn done, void *arg);
 };
 
+#define MUSTER_LOGIN "muster.login/1" /* who may log in with a token; needs the capability "login", nats.callout_* and a server of 2.10 or newer */
+
+/* Somebody who connects to a NATS server, without credentials of which the server itself knows. What it says of itself proves nothing,
+ * the token does or does not. Borrowed. */
+struct muster_login {
+    uint32_t size;
+    uint32_t reserved;
+    uint64_t id;             /* for admit() or refuse() */
+    const char *token;       /* what it brought as its token, else as its password; "" when neither. A secret: never log it */
+    const char *user;        /* "" when it named none */
+    const char *client_name; /* what the client calls itself; "" when nothing */
+    const char *host;        /* the address that the server sees */
+    int64_t recv_ns;
+};
+struct muster_admission {
+    uint32_t size;
+    uint32_t reserved;
+    const char *tenant, *agent; /* names; the tenant must be there already */
+    const char *role;           /* "agent", "observer", "user", "human", "admin"; another than the name has already is refused */
+    int64_t expires_wall_ns;    /* the server cuts the connection then; 0: never */
+};
+typedef void (*muster_login_fn)(void *arg, const struct muster_login *login); /* [lane] */
+
+/* Each login is answered once, now or later; who is not answered within the server's time (10 s, as `muster nats-config` sets it) is
+ * refused by the server, and tries again. Each goes to one broker of all, and of instances that serve there to one. Clients hear
+ * "Authorization Violation" alone; why stands in the log, the audit and muster_logins_refused_total{reason}. */
+struct muster_logins {
+    uint32_t size;
+    uint32_t reserved;
+    /* Have fn called for each login from now on; once. At most 16,384 wait to be answered, of more the server hears nothing, and the
+     * clients try again. MUSTER_EEXIST: the instance serves already. [lane] */
+    int (*serve)(const struct muster_host *host, muster_login_fn fn, void *arg);
+    /* Let it in as that agent: the host writes the name into muster.credentials where it is new and refuses what contradicts what
+     * stands there (a role that is another, a name that was revoked, no such tenant). MUSTER_EINVAL, with a reason, for what is no
+     * name or no role: the login is still open then. MUSTER_ENOTFOUND: it is over. [lane] */
+    int (*admit)(const struct muster_host *host, uint64_t id, const struct muster_admission *admission);
+    /* code is a short stable word, [a-z_]{1,32}, that is counted ("expired"); why a sentence for the log, without secrets. MUSTER_ENOTFOUND
+     * as above. [lane] */
+    int (*refuse)(const struct muster_host *host, uint64_t id, const char *code, const char *why);
+};
+
 #define MUSTER_TIMER "muster.timer/1"
 struct muster_timer {
     uint32_t size;
@@ -453,6 +507,9 @@ struct muster_tenants {
     int (*refresh)(const struct muster_host *host, const char *name, size_t len, muster_tenant_found_fn fn, void *arg);
     /* The rows of muster.tables as last seen; serial changes when they do, and is 0 before they were read. [lane] */
     int (*tables)(const struct muster_host *host, muster_table_fn fn, void *arg, uint64_t *ret_serial);
+    /* A limit of the tenant by its name: "watches" and the others of `muster tenant limits`, or "<service>.<name>" of a count that a
+     * service of this broker declares in its definition (`limits`). -1: none, or no such name. Since 0.3. [any] */
+    int64_t (*limit)(const struct muster_host *host, const struct muster_tenant *tenant, const char *name);
 };
 
 #define MUSTER_CONFIG "muster.config/1"
@@ -607,7 +664,7 @@ struct muster_plugin {
     uint16_t abi_major, abi_minor; /* what the plugin was compiled against */
     const char *name, *version;
     const char *source_id;    /* a commit or build id, for crash reports; may be NULL */
-    const char *capabilities; /* of "cross_tenant stream sql postgres system", separated by blanks; NULL: none */
+    const char *capabilities; /* of "cross_tenant stream sql postgres system login", separated by blanks; NULL: none */
     const struct muster_option *options;
     uint32_t n_options, option_size; /* option_size: the stride of options */
     size_t config_size;

@@ -120,6 +120,7 @@ struct muster_test_message {
     uint32_t n_headers;
     uint32_t asks; /* 1: it waits for an answer */
     struct muster_bytes payload;
+    uint32_t role; /* MUSTER_ROLE_*; 0: of an agent AGENT. What the role may not ask for is refused as by a broker. 0.3 */
 };
 
 /* Deliver to the subscriptions that match, and run. Returns its number, for muster_test_answer(); a message that no subscription
@@ -207,6 +208,8 @@ MUSTER_TEST_API void muster_test_tables_changed(struct muster_test *t);
 /* Add a tenant, or find it. */
 MUSTER_TEST_API const struct muster_tenant *muster_test_tenant(struct muster_test *t, const char *name);
 MUSTER_TEST_API void muster_test_tenant_limits(struct muster_test *t, const char *name, const struct muster_tenant_limits *limits);
+/* What tenants->limit() gives for a name; -1: none. */
+MUSTER_TEST_API void muster_test_tenant_limit(struct muster_test *t, const char *name, const char *limit, int64_t value);
 /* Add a row of muster.tables; tell with muster_test_tables_changed(). */
 MUSTER_TEST_API void muster_test_table(struct muster_test *t, const struct muster_table *table);
 
