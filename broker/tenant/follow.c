@@ -1,39 +1,52 @@
 /* The registry's source: muster.tenants and muster.tables, through the listener; see tenant.h. All on its loop's thread. */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "sql/listen.h"
+#include "tenant/credentials_parts.h"
 #include "tenant/parts.h"
 
-/* In the order of TENANT_REQUESTS_PER_S and so on; the columns after name and encoding; history comes last. */
-static const char *const limit_names[TENANT_N_LIMITS] = {"requests_per_s", "burst", "queued_messages", "queued_bytes",
-                                                         "watches"};
+/* Limits come as lines KEY=VALUE, whatever keys there are: which of them mean something the registry knows. */
 #define TENANT_COLUMNS                                                                                              \
-    "SELECT name, encoding, limits->>'requests_per_s', limits->>'burst', limits->>'queued_messages',"               \
-    " limits->>'queued_bytes', limits->>'watches', history FROM muster.tenants"
+    "SELECT name, encoding, history, (SELECT string_agg(key || '=' || replace(value, E'\\n', ' '), E'\\n') FROM jsonb_each_text(limits)"  \
+    " WHERE key ~ '^[A-Za-z0-9_.-]+$') FROM muster.tenants"
 
 static const char tenants_text[] = TENANT_COLUMNS;
 static const char tenant_text[] = TENANT_COLUMNS " WHERE name = $1";
 static const char tables_text[] = "SELECT schema_name, table_name, tenant_column, tenant, owner_column, subject_key"
                                   " FROM muster.tables ORDER BY schema_name, table_name";
 
-/* -1: no limit of its own. A value that is none limits nothing: a slip must not shut a tenant out. */
-static int64_t limit_of(const char *tenant, int which, const char *text)
+/* -1: no limit. A value that is none limits nothing: a slip must not shut a tenant out. */
+static int64_t limit_of(const char *tenant, const char *line, size_t len)
 {
+    const char *text = strchr(line, '=') + 1;
     char *end;
     long long value;
 
-    if (!text)
-        return -1;
     errno = 0;
     value = strtoll(text, &end, 10);
-    if (errno == 0 && *end == '\0' && end != text && value >= 0)
+    if (errno == 0 && end == line + len && end != text && value >= 0)
         return value;
-    log_warn("tenant", "%s: limit %s: %.32s came, a whole number was expected; there is no limit now", tenant,
-             limit_names[which], text);
+    log_warn("tenant", "%s: limit %.*s came, a whole number was expected; there is no limit now", tenant, (int)(len < 160 ? len : 160), line);
     return -1;
+}
+
+static void read_limits(const struct tenants *t, struct tenant_row *row, const char *lines)
+{
+    for (int i = 0; i < TENANT_N_LIMITS + LIMITS_MAX_OBJECTS; i++)
+        row->limits[i] = -1;
+    for (size_t len; lines && *lines; lines += len + (lines[len] == '\n')) {
+        size_t key = strcspn(lines, "=\n");
+        int which;
+
+        len = strcspn(lines, "\n");
+        which = lines[key] == '=' ? tenants_limit_index(t, lines, key) : -1;
+        if (which >= 0)
+            row->limits[which] = limit_of(row->name, lines, len);
+    }
 }
 
 /* off, r1, r3 */
@@ -42,15 +55,14 @@ static uint32_t history_of(const char *text)
     return text && text[0] == 'r' ? (uint32_t)(text[1] - '0') : 0;
 }
 
-static struct tenant_row row_of(const struct muster_sql_result *result, uint32_t i)
+static struct tenant_row row_of(const struct tenants *t, const struct muster_sql_result *result, uint32_t i)
 {
     const char *name = result->get(result, i, 0), *encoding = result->get(result, i, 1);
     struct tenant_row row = {.name = name, .name_len = strlen(name)};
 
     row.encoding = strcmp(encoding, "msgpack") == 0 ? MUSTER_MSGPACK : MUSTER_JSON;
-    row.history = history_of(result->get(result, i, TENANT_N_LIMITS + 2));
-    for (int k = 0; k < TENANT_N_LIMITS; k++)
-        row.limits[k] = limit_of(name, k, result->get(result, i, (uint32_t)k + 2));
+    row.history = history_of(result->get(result, i, 2));
+    read_limits(t, &row, result->get(result, i, 3));
     return row;
 }
 
@@ -63,7 +75,7 @@ static void on_tenants(void *arg, const struct muster_sql_result *result)
         return;
     rows = calloc(result->n_rows > 0 ? result->n_rows : 1, sizeof *rows);
     for (uint32_t i = 0; rows && i < result->n_rows; i++)
-        rows[i] = row_of(result, i);
+        rows[i] = row_of(arg, result, i);
     if (!rows || tenants_set(arg, rows, result->n_rows) != 0)
         log_error("tenant", "no memory for the tenants; those known before stay");
     free(rows);
@@ -92,6 +104,56 @@ static void on_tables(void *arg, const struct muster_sql_result *result)
     free(rows);
 }
 
+/* ---- notices ---------------------------------------------------------------------------------------------------------------------- */
+
+/* A member of the flat object that muster.tell_change() makes; its strings are words and names, which need no escapes. */
+static bool member(const char *payload, const char *key, char out[NAME_MAX_LEN + 1])
+{
+    char quoted[32];
+    const char *at;
+    size_t len;
+
+    (void)snprintf(quoted, sizeof quoted, "\"%s\": \"", key);
+    at = strstr(payload, quoted);
+    if (!at)
+        return false;
+    at += strlen(quoted);
+    len = strcspn(at, "\"\\");
+    if (at[len] != '"' || len > NAME_MAX_LEN)
+        return false;
+    memcpy(out, at, len);
+    out[len] = '\0';
+    return true;
+}
+
+/* A changed credential is read by its name, everything else with the whole state. Any role may send a notice: what is not understood says
+ * only that something has changed. */
+static bool on_notice(void *arg, const char *payload)
+{
+    char kind[NAME_MAX_LEN + 1], op[NAME_MAX_LEN + 1] = "", tenant[NAME_MAX_LEN + 1], agent[NAME_MAX_LEN + 1];
+    struct tenants *t = arg;
+    bool known = member(payload, "kind", kind), named;
+
+    if (known && strcmp(kind, "credential") != 0)
+        return true;
+    (void)member(payload, "op", op);
+    named = member(payload, "tenant", tenant) && member(payload, "agent", agent);
+    if (t->on_credential)
+        t->on_credential(t->credential_arg, named ? tenant : NULL, named ? agent : NULL, strcmp(op, "insert") == 0);
+    return !known;
+}
+
+void tenants_on_credential(struct tenants *t, tenants_credential_fn fn, void *arg)
+{
+    t->on_credential = fn;
+    t->credential_arg = arg;
+}
+
+int tenants_ask(struct tenants *t, const char *text, size_t n_params, const char *const *params, muster_sql_fn fn, void *arg)
+{
+    return t->listen ? listen_ask(t->listen, text, n_params, params, fn, arg) : MUSTER_ELINK;
+}
+
 /* Both are read anew as a whole after a notice: that costs less than getting a difference wrong. */
 int tenants_open(struct tenants *t, const struct tenants_source *source)
 {
@@ -103,7 +165,9 @@ int tenants_open(struct tenants *t, const struct tenants_source *source)
                                      .queries = queries,
                                      .n_queries = sizeof queries / sizeof *queries,
                                      .on_link = source->on_link,
-                                     .arg = source->arg};
+                                     .arg = source->arg,
+                                     .on_notice = on_notice,
+                                     .notice_arg = t};
 
     return listen_new(&options, &t->listen);
 }
@@ -112,6 +176,11 @@ void tenants_close(struct tenants *t)
 {
     listen_free(t->listen);
     t->listen = NULL;
+}
+
+int tenants_read(struct tenants *t)
+{
+    return t->listen ? listen_ask(t->listen, tenants_text, 0, NULL, on_tenants, t) : MUSTER_ELINK;
 }
 
 struct refresh {
@@ -128,7 +197,7 @@ static void on_tenant(void *arg, const struct muster_sql_result *result)
     int err = result->code;
 
     if (err == 0 && result->n_rows > 0) {
-        struct tenant_row row = row_of(result, 0);
+        struct tenant_row row = row_of(r->tenants, result, 0);
 
         err = tenants_put(r->tenants, &row);
         found = tenants_find(r->tenants, row.name, row.name_len);

@@ -39,7 +39,7 @@ struct watcher {
 
 struct tenants {
     _Atomic(struct table *) table;
-    pthread_rwlock_t lock; /* roster and tables, for the time of taking a reference or swapping */
+    pthread_rwlock_t lock; /* roster and tables, for the time of taking a reference or swapping; and declaring objects */
     struct roster *roster;
     struct table_list *tables;
     /* Of the loop's thread alone: */
@@ -49,8 +49,16 @@ struct tenants {
     struct watcher watchers[WATCHERS_MAX];
     size_t n_watchers;
     struct listen *listen;
+    /* Names of counts, only ever added: readers see the first n_objects whole. */
+    _Atomic uint32_t n_objects;
+    char objects[LIMITS_MAX_OBJECTS][LIMIT_NAME_SIZE];
+    struct usage *usage;
+    tenants_credential_fn on_credential; /* may be NULL */
+    void *credential_arg;
 };
 
+/* Where the limit of that name stands in the arrays of limits; -1: nobody knows it. [any] */
+int tenants_limit_index(const struct tenants *t, const char *name, size_t len);
 void tenants_tell(struct tenants *t, unsigned int what);
 void table_list_unref(struct table_list *list);
 

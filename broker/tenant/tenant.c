@@ -82,33 +82,43 @@ static struct muster_tenant *handle_new(struct tenants *t, const char *name, siz
     tenant->name_len = (uint8_t)len;
     tenant->hash = hash;
     tenant->index = t->n_handles++;
+    for (int i = TENANT_N_LIMITS; i < TENANT_N_LIMITS + LIMITS_MAX_OBJECTS; i++)
+        atomic_store(&tenant->limits[i], -1);
     table_put(atomic_load_explicit(&t->table, memory_order_relaxed), tenant);
     return tenant;
 }
 
 /* Its own, or what stands in for it. A burst belongs to its rate, and none of its own to a rate of its own. */
-static int64_t in_force(const struct tenants *t, const int64_t own[TENANT_N_LIMITS], int which)
+static int64_t in_force(const struct tenants *t, const int64_t *own, int which)
 {
-    if (own[which] >= 0 || (which == TENANT_BURST && own[TENANT_REQUESTS_PER_S] >= 0))
+    if (which >= TENANT_N_LIMITS || own[which] >= 0 || (which == TENANT_BURST && own[TENANT_REQUESTS_PER_S] >= 0))
         return own[which];
     return t->defaults[which];
 }
 
-/* True when any differs. A changed bucket starts full: debt counted under a slow rate would otherwise outlive it by far. */
-static bool apply_limits(const struct tenants *t, struct muster_tenant *tenant, const int64_t own[TENANT_N_LIMITS])
+/* A changed bucket starts full: debt counted under a slow rate would otherwise outlive it by far. */
+static void refill(struct muster_tenant *tenant, int which)
 {
-    bool bucket = false, any = false;
+    if (which == TENANT_REQUESTS_PER_S || which == TENANT_BURST)
+        atomic_store(&tenant->full_at_ns[TENANT_REQUESTS], 0);
+    if (which == TENANT_BYTES_PER_S)
+        atomic_store(&tenant->full_at_ns[TENANT_BYTES], 0);
+}
 
-    for (int i = 0; i < TENANT_N_LIMITS; i++) {
+/* True when any differs. */
+static bool apply_limits(const struct tenants *t, struct muster_tenant *tenant, const int64_t *own)
+{
+    int n = TENANT_N_LIMITS + (int)atomic_load_explicit(&t->n_objects, memory_order_acquire);
+    bool any = false;
+
+    for (int i = 0; i < n; i++) {
         int64_t limit = in_force(t, own, i);
 
         if (atomic_exchange(&tenant->limits[i], limit) == limit)
             continue;
         any = true;
-        bucket = bucket || i == TENANT_REQUESTS_PER_S || i == TENANT_BURST;
+        refill(tenant, i);
     }
-    if (bucket)
-        atomic_store(&tenant->full_at_ns, 0);
     return any;
 }
 
@@ -285,13 +295,17 @@ int tenants_new(struct tenants **ret_tenants)
     struct tenants *t = calloc(1, sizeof *t);
     struct table *table = table_new(FIRST_CAP);
 
-    if (!t || !table || pthread_rwlock_init(&t->lock, NULL) != 0) {
+    struct usage *usage = usage_new();
+
+    if (!t || !table || !usage || pthread_rwlock_init(&t->lock, NULL) != 0) {
+        usage_free(usage);
         free(t);
         free(table);
         return MUSTER_ENOMEM;
     }
     for (int i = 0; i < TENANT_N_LIMITS; i++)
         t->defaults[i] = -1;
+    t->usage = usage;
     atomic_init(&t->table, table);
     *ret_tenants = t;
     return 0;
@@ -318,6 +332,7 @@ void tenants_free(struct tenants *t)
     free_table(atomic_load(&t->table));
     roster_unref(t->roster);
     table_list_unref(t->tables);
+    usage_free(t->usage);
     pthread_rwlock_destroy(&t->lock);
     free(t);
 }

@@ -4,6 +4,8 @@
  * Shape    tenants_new(), tenants_on_change() for who wants to hear, tenants_open() to follow the database. A handle
  *          (struct muster_tenant) is made once a name and lives as long as the registry: a tenant that is removed is marked
  *          dead and gets its old handle back when it returns. While the database is away, what was last known holds.
+ * Charging tenant_charge() takes a request from the buckets of its tenant and of its agent (tenant/usage.h); what other brokers took
+ *          comes by tenant_charge_other(), so that the rates of a tenant are those of the whole cluster.
  * Threads  [any] any thread, at any time between tenants_new() and tenants_free(). [loop] the thread of the loop given to
  *          tenants_open(), or before it. Finding and charging take no lock; each() and tables() take one for the time of
  *          counting a reference, never during a callback.
@@ -21,20 +23,15 @@
 
 #include "base/name.h"
 #include "sql/fault.h"
+#include "tenant/limits.h"
+#include "tenant/usage.h"
 
 enum { TENANTS_MAX = 1 << 17, TENANT_ANSWERS_PER_S = 100 };
-/* `muster tenant limits` sets these, and `limits:` of the configuration for those it does not; -1: none. */
-enum {
-    TENANT_REQUESTS_PER_S,
-    TENANT_BURST,
-    TENANT_QUEUED_MESSAGES,
-    TENANT_QUEUED_BYTES,
-    TENANT_WATCHES,
-    TENANT_N_LIMITS,
-};
 enum { TENANTS_CHANGED = 1, TENANTS_TABLES_CHANGED = 2 };
 
-/* What tenant_charge() says. */
+enum { TENANT_REQUESTS, TENANT_BYTES, TENANT_N_BUCKETS };
+
+/* What tenant_charge() and tenant_enter() say. */
 enum {
     TENANT_OK,
     TENANT_OVER_ANSWER, /* over the limit: answer resource_exhausted with retry_after_ms */
@@ -51,9 +48,12 @@ struct muster_tenant {
     atomic_bool live;
     _Atomic uint32_t encoding; /* MUSTER_JSON or MUSTER_MSGPACK */
     _Atomic uint32_t history;  /* replicas of its stream of messages; 0: it has none */
-    _Atomic int64_t limits[TENANT_N_LIMITS]; /* its own, or what stands in for them */
-    /* By any thread: the token bucket, as the time at which it would be full again; and when the last answers went out. */
-    _Atomic int64_t full_at_ns;
+    _Atomic int64_t limits[TENANT_N_LIMITS + LIMITS_MAX_OBJECTS]; /* its own, or what stands in for them; then those of objects */
+    /* By any thread: the token buckets, as the time at which each would be full again; what passed here and was not told to the other
+     * brokers yet; requests that wait for their answer; and when the last answers went out. */
+    _Atomic int64_t full_at_ns[TENANT_N_BUCKETS];
+    _Atomic uint64_t untold[TENANT_N_BUCKETS];
+    _Atomic uint32_t n_in_flight;
     _Atomic uint32_t n_answers;
     _Atomic uint32_t answered_ms[TENANT_ANSWERS_PER_S];
     _Atomic uint64_t n_charged, n_over, n_silent; /* n_over counts the silent ones too */
@@ -64,7 +64,21 @@ struct tenant_row {
     const char *name;
     size_t name_len;
     uint32_t encoding, history;
-    int64_t limits[TENANT_N_LIMITS]; /* its own; -1: none */
+    int64_t limits[TENANT_N_LIMITS + LIMITS_MAX_OBJECTS]; /* its own; -1: none */
+};
+
+/* Who asks, and how much. The name is borrowed. */
+struct tenant_asker {
+    const char *agent;
+    size_t agent_len, n_bytes;
+    int64_t now_ns;
+};
+
+/* The limit that was reached. */
+struct tenant_over {
+    int limit; /* TENANT_… */
+    int64_t value;
+    uint32_t retry_ms;
 };
 
 struct tenants;
@@ -78,6 +92,9 @@ struct tenants_source {
     void *arg;
 };
 
+/* A row of muster.credentials was changed; tenant and agent are NULL where any may have been. [loop] */
+typedef void (*tenants_credential_fn)(void *arg, const char *tenant, const char *agent, bool is_new);
+
 int tenants_new(struct tenants **ret_tenants);
 /* Close first where it was opened. Every handle dies here. Accepts NULL. */
 void tenants_free(struct tenants *t);
@@ -86,10 +103,14 @@ void tenants_free(struct tenants *t);
 void tenants_set_defaults(struct tenants *t, const int64_t limits[TENANT_N_LIMITS]);
 /* Read the database and follow it. MUSTER_EINVAL: the connection string cannot be parsed. [loop] */
 int tenants_open(struct tenants *t, const struct tenants_source *source);
+/* Read the tenants again: a count was declared that was none before. MUSTER_ELINK: they are read when the database is back. [loop] */
+int tenants_read(struct tenants *t);
 /* Follow no longer; the registry stays. Run the loop once more, for libuv's handles. [loop] */
 void tenants_close(struct tenants *t);
 /* Have fn called after each change; up to 16 of them, for the registry's life. MUSTER_EAGAIN: there are 16. [loop] */
 int tenants_on_change(struct tenants *t, tenants_change_fn fn, void *arg);
+/* Have fn told of changed credentials, which the registry itself does not keep; NULL: of nobody. [loop] */
+void tenants_on_credential(struct tenants *t, tenants_credential_fn fn, void *arg);
 
 /* A live tenant, or NULL. [any] */
 struct muster_tenant *tenants_find(const struct tenants *t, const char *name, size_t len);
@@ -99,6 +120,8 @@ size_t tenants_count(struct tenants *t); /* [any] */
 /* Ask the database for one tenant. fn runs once when this gives 0; MUSTER_ENOTFOUND: the name is not legal; MUSTER_ELINK: the
  * database is away; MUSTER_EAGAIN: too many ask. [loop] */
 int tenants_refresh(struct tenants *t, const char *name, size_t len, muster_tenant_found_fn fn, void *arg);
+/* Ask the database something else on the registry's connection; errors as of listen_ask(). [loop] */
+int tenants_ask(struct tenants *t, const char *text, size_t n_params, const char *const *params, muster_sql_fn fn, void *arg);
 /* Call fn for each row of muster.tables as last seen, by schema and table. The serial changes when they do. ret_serial may
  * be NULL. [any] */
 void tenants_tables(struct tenants *t, muster_table_fn fn, void *arg, uint64_t *ret_serial);
@@ -113,11 +136,29 @@ const char *tenants_name(const struct muster_tenant *tenant);                   
 uint32_t tenants_history(const struct muster_tenant *tenant);                                  /* replicas of MSG_<T>; 0: off. [any] */
 bool tenants_is_live(const struct muster_tenant *tenant);                                      /* [any] */
 int64_t tenants_limit(const struct muster_tenant *tenant, int which);                          /* TENANT_…; -1: none. [any] */
+/* A service counts objects of a tenant under this name, <service>.<name>; again for the same is no fault. MUSTER_EAGAIN: there are
+ * LIMITS_MAX_OBJECTS. [any] */
+int tenants_declare(struct tenants *t, const char *name);
+/* The limit of that name, of this table or declared. -1: none, or no such name. [any] */
+int64_t tenants_limit_named(const struct tenants *t, const struct muster_tenant *tenant, const char *name);
 /* Fill as much of *limits as its size, set by the caller, has room for. MUSTER_EINVAL: size is too small. [any] */
 int tenants_limits(const struct muster_tenant *tenant, struct muster_tenant_limits *limits);
 
-/* Charge one request. Over the limit *ret_retry_ms is the time until one more would pass, at least 1. At most
+/* Charge one request. Over a limit *ret_over says which, and in how long one more would pass, at least 1 ms. At most
  * TENANT_ANSWERS_PER_S answers in any second, whatever the number of threads (a race may let one more pass). [any] */
-int tenant_charge(struct muster_tenant *tenant, int64_t now_ns, uint32_t *ret_retry_ms);
+int tenant_charge(struct tenants *t, struct muster_tenant *tenant, const struct tenant_asker *who, struct tenant_over *ret_over);
+/* One more request waits for its answer; tenant_leave() with *ret_place when it has it. Verdicts as above. [any] */
+int tenant_enter(struct tenants *t, struct muster_tenant *tenant, const struct tenant_asker *who, struct tenant_place *ret_place,
+                 struct tenant_over *ret_over);
+void tenant_leave(struct tenants *t, const struct tenant_place *place); /* [any] */
+/* Of a limit that the caller keeps itself one more would break it: a verdict as above, never TENANT_OK. [any] */
+int tenant_refuse(struct muster_tenant *tenant, int64_t now_ns, int limit, struct tenant_over *ret_over);
+/* What has passed here since it was told last, of each bucket that has a limit; false while it is too little to matter. [any] */
+bool tenant_take_untold(struct muster_tenant *tenant, uint64_t ret_spent[TENANT_N_BUCKETS]);
+/* Another broker let that much pass. [any] */
+void tenant_charge_other(struct muster_tenant *tenant, int64_t now_ns, const uint64_t spent[TENANT_N_BUCKETS]);
+struct usage *tenants_usage(struct tenants *t);
+/* Whether one more of those answers may go out. [any] */
+bool tenant_may_answer(struct muster_tenant *tenant, int64_t now_ns);
 
 #endif
