@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/crypto.h"
 #include "base/log.h"
 #include "base/notify.h"
 #include "child/program.h"
@@ -115,10 +116,12 @@ static void serve(struct broker *broker, const sigset_t *set, const char *file)
         if (sig == SIGHUP) {
             (void)notify_reloading();
             reload_config(broker, file);
+            broker_look_at_certificates(broker, true);
             (void)notify_ready(); /* ends the reload for the service manager */
         }
         if (sig > 0 && sig != SIGHUP)
             return;
+        broker_look_at_certificates(broker, false);
         ready = broker_is_ready(broker, line, sizeof line);
         if (ready && !told) {
             told = true;
@@ -180,6 +183,7 @@ int main(int argc, char **argv)
     struct buf text = {0};
     int mode = RUN, code;
 
+    crypto_keep();
     code = parse_arguments(argc, argv, &file, &mode);
     if (code)
         return code;

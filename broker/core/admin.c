@@ -63,6 +63,7 @@ int admin_open(const struct admin_options *options, struct admin **ret_admin,
     admin->metrics = options->metrics;
     err = http_open(&(struct http_options){.key = "broker.admin",
                                            .listen = options->listen,
+                                           .files = options->files,
                                            .routes = routes,
                                            .n_routes = sizeof routes / sizeof *routes},
                     &admin->http, why);
@@ -80,6 +81,11 @@ void admin_close(struct admin *admin)
         return;
     http_close(admin->http);
     free(admin);
+}
+
+int admin_renew(struct admin *admin, char why[HTTP_WHY_SIZE])
+{
+    return http_renew(admin->http, why);
 }
 
 uint16_t admin_port(const struct admin *admin)

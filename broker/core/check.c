@@ -12,6 +12,7 @@
 #include "core/loader.h"
 #include "core/services.h"
 #include "core/settings.h"
+#include "http/http.h"
 
 struct checking {
     const struct config *config;
@@ -50,7 +51,7 @@ struct named_file {
     const char *key, *path;
     bool is_ours; /* the broker reads it; the others are for the commands */
 };
-enum { N_FILES = 7 };
+enum { N_FILES = 13 };
 
 static void list_files(const struct config *c, struct named_file out[N_FILES])
 {
@@ -59,12 +60,31 @@ static void list_files(const struct config *c, struct named_file out[N_FILES])
         {"nats.system_creds", c->nats.system_creds, false},
         {"nats.password_file", c->nats.password_file, true},
         {"nats.system_password_file", c->nats.system_password_file, false},
+        {"nats.callout_creds", c->nats.callout_creds, false},
+        {"nats.callout_password_file", c->nats.callout_password_file, false},
+        {"nats.callout_key_file", c->nats.callout_key_file, false},
         {"nats.tls.ca", c->nats.tls_ca, true},
         {"nats.tls.cert", c->nats.tls_cert, true},
         {"nats.tls.key", c->nats.tls_key, true},
+        {"broker.tls.cert", c->broker.tls_cert, true},
+        {"broker.tls.key", c->broker.tls_key, true},
+        {"broker.tls.client_ca", c->broker.tls_client_ca, true},
     };
 
     memcpy(out, files, sizeof files);
+}
+
+/* The listener's part of check_tls(). */
+static int check_listener(const struct config *config, struct config_error *err)
+{
+    const struct http_files files = {config->broker.tls_cert, config->broker.tls_key, config->broker.tls_client_ca};
+    char why[HTTP_WHY_SIZE];
+    const char *file;
+    int code = files.cert ? http_check_files(&files, &file, why) : 0;
+
+    if (!code)
+        return 0;
+    return config_fault(config, file == files.cert ? "broker.tls.cert" : "broker.tls.client_ca", err, "%s", why);
 }
 
 /* Whether files that can be read are certificates. */
@@ -77,7 +97,7 @@ static int check_tls(const struct config *config, struct config_error *err)
 
     if (code == MUSTER_EINVAL)
         return config_fault(config, key, err, "%s", why);
-    return code ? config_fault(config, "nats.tls", err, "no memory") : 0;
+    return code ? config_fault(config, "nats.tls", err, "no memory") : check_listener(config, err);
 }
 
 int check_files(const struct config *config, struct config_error *err)

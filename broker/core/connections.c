@@ -28,6 +28,8 @@ struct connections {
     struct metric *events, *skipped;
     struct watchers *watchers;
     struct servers *servers;
+    sys_client_fn on_connect, on_gone; /* may be NULL */
+    void *connect_arg, *gone_arg;
 
     pthread_mutex_t lock; /* guards these */
     bool hearing; /* the events come */
@@ -57,9 +59,10 @@ static void note_stranger(struct connections *c, const char *name)
 
 static const struct muster_tenant *find_tenant(struct connections *c, const struct sys_client *client)
 {
-    struct muster_tenant *tenant = *client->tenant ? tenants_find(broker_tenants(c->broker), client->tenant, strlen(client->tenant)) : NULL;
+    bool is_agent = *client->tenant && !client->is_operator;
+    struct muster_tenant *tenant = is_agent ? tenants_find(broker_tenants(c->broker), client->tenant, strlen(client->tenant)) : NULL;
 
-    if (!tenant && *client->tenant)
+    if (!tenant && is_agent)
         note_stranger(c, client->tenant);
     return tenant;
 }
@@ -123,8 +126,12 @@ static void on_client(void *arg, const struct sys_client *client)
     struct connections *c = r->c;
     const struct muster_tenant *tenant = find_tenant(c, client);
 
+    if (c->on_connect && r->kind == MUSTER_SYS_CONNECT)
+        c->on_connect(c->connect_arg, client);
+    if (c->on_gone && r->kind == MUSTER_SYS_DISCONNECT)
+        c->on_gone(c->gone_arg, client);
     if (!tenant) {
-        metric_add(c->skipped, *client->tenant ? "unknown_tenant" : "no_agent", 1);
+        metric_add(c->skipped, *client->tenant && !client->is_operator ? "unknown_tenant" : "no_agent", 1);
         return;
     }
     metric_add(c->events, r->kind == MUSTER_SYS_CONNECT ? "connect" : "disconnect", 1);
@@ -418,6 +425,18 @@ int connections_account(struct connections *c, char out[CONNECTIONS_ACCOUNT_SIZE
     memcpy(out, c->account, CONNECTIONS_ACCOUNT_SIZE);
     pthread_mutex_unlock(&c->lock);
     return known ? 0 : MUSTER_ELINK;
+}
+
+void connections_on_connect(struct connections *c, sys_client_fn fn, void *arg)
+{
+    c->on_connect = fn;
+    c->connect_arg = arg;
+}
+
+void connections_on_gone(struct connections *c, sys_client_fn fn, void *arg)
+{
+    c->on_gone = fn;
+    c->gone_arg = arg;
 }
 
 struct watchers *connections_watchers(struct connections *c)

@@ -2,7 +2,7 @@
  * core/connections.h - who connects to NATS and who goes, from the server's own events in the system account: what stands behind
  * watch() of muster.sys/1. Who is told is core/watchers.h's; core/servers.h notices a server that died with its clients.
  *
- * Shape    Made when the first plugin finds muster.sys/1. The account of the agents is learned by asking the server who BUS_LIVE is;
+ * Shape    Made where the configuration has a login in the system account. The account of the agents is learned by asking the server who BUS_LIVE is;
  *          then its CONNECT and DISCONNECT are subscribed to, and MUSTER_SYS_GAP tells the watchers that events come.
  * Bounds   CONNECTIONS_MAX_MSGS events before the core lane. What comes meanwhile is lost, and a gap told in its place.
  * Threads  Events are read on the core lane and handed to the watchers there. [core] the core lane.
@@ -36,6 +36,10 @@ void connections_tenants_changed(struct connections *c);                        
 /* A link came or went; reason says why it is away. Any thread. */
 void connections_on_link(struct connections *c, int link, bool up, const char *reason);
 
+/* Have fn called for each client that connects, also of tenants that are not known. Before connections_open(); fn runs on the core lane. */
+void connections_on_connect(struct connections *c, sys_client_fn fn, void *arg);
+/* The same for each that has gone. */
+void connections_on_gone(struct connections *c, sys_client_fn fn, void *arg);
 struct watchers *connections_watchers(struct connections *c);
 /* Copy the agents' account. MUSTER_ELINK: it is not known now, because a link is away. [any] */
 int connections_account(struct connections *c, char out[CONNECTIONS_ACCOUNT_SIZE]);

@@ -1,6 +1,7 @@
 /* The last steps of a message: its body is checked, the plugin's function runs, and who waits is answered; see dispatch_deliver() in
  * dispatch.h. On the instance's lane. */
 #include "base/clock.h"
+#include "core/audit.h"
 #include "core/broker.h"
 #include "core/dispatch.h"
 #include "core/instance.h"
@@ -17,7 +18,9 @@ static bool check_body(struct instance *in, struct delivery *d)
 
     if (!d->msg.service || d->is_answer)
         return true;
-    err = endpoint_check(d->endpoint, &d->msg, &why);
+    err = endpoint_check(d->endpoint, &d->msg, d->object, &why);
+    if (d->msg.request && *d->object)
+        dispatch_note_object(d);
     if (!err)
         return true;
     dispatch_count_refused(dispatch, "body");
@@ -26,6 +29,7 @@ static bool check_body(struct instance *in, struct delivery *d)
     else if (d->endpoint)
         endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns,
                        error_number(error_of_result(err)), why.text);
+    audit_delivery(broker_audit(in->broker), d, err);
     return false;
 }
 
@@ -54,6 +58,7 @@ static void settle(struct instance *in, struct delivery *d, int err)
     if (!d->msg.request && d->endpoint)
         endpoint_count(d->endpoint, clock_now_ns() - d->msg.recv_ns,
                        err ? error_number(error_of_result(err)) : 0, "the service failed");
+    audit_delivery(broker_audit(in->broker), d, err);
 }
 
 void dispatch_deliver(void *arg, struct delivery *d)

@@ -10,26 +10,28 @@
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/log.h"
-#include "core/arrivals.h"
+#include "core/admission.h"
+#include "core/answers.h"
+#include "core/audit.h"
 #include "core/instance.h"
 #include "core/intake.h"
-#include "core/requests.h"
 #include "core/services.h"
 #include "core/trie.h"
 #include "metrics/metrics.h"
+#include "tenant/credentials.h"
 #include "tenant/tenant.h"
 #include "wire/error.h"
 #include "wire/reserved.h"
 #include "wire/subject.h"
-#include "wire/value.h"
 
-enum { MAX_MATCHES = 64, MAX_SUBJECT_LEN = 1024, RETRY_AFTER_MS = 1000 };
+enum { MAX_MATCHES = 64, MAX_SUBJECT_LEN = 1024 };
 
 struct dispatch {
     struct broker *broker;
-    struct requests *requests;
-    struct arrivals *arrivals; /* of tenants that are not known yet; its lock comes before ours */
-    struct metric *refused, *unanswered, *taken;
+    struct answers *answers;
+    struct arrivals *arrivals; /* of tenants and names that are not known yet; its locks come before ours */
+    struct credentials *credentials; /* the arrivals' */
+    struct metric *taken;
     uint64_t rpc_sub; /* NATS's; 0: not started */
     atomic_bool stopped;
 
@@ -41,140 +43,12 @@ struct dispatch {
     uint64_t next_id;
 };
 
-void dispatch_count_refused(struct dispatch *d, const char *reason)
+struct answers *dispatch_answers(const struct dispatch *d)
 {
-    metric_add(d->refused, reason, 1);
-}
-
-/* ---- answers -------------------------------------------------------------------------------------------------------------------- */
-
-static int send_answer(struct dispatch *d, const struct request *r, const struct bus_out *how)
-{
-    struct bus_out out = *how;
-
-    out.subject = r->reply;
-    out.fence = -1;
-    out.answer = true;
-    return bus_send(broker_bus(d->broker), BUS_LIVE, &out);
-}
-
-static void count_answer(const struct request *r, const struct error_answer *error)
-{
-    if (r->note.endpoint)
-        endpoint_count(r->note.endpoint, clock_now_ns() - r->note.recv_ns, error ? error_number(error->code) : 0,
-                       error ? error->message : NULL);
-}
-
-static int send_error(struct dispatch *d, const struct request *r, const struct error_answer *answer)
-{
-    char number[12], line[ERROR_TEXT_SIZE];
-    struct muster_header headers[2] = {{"Nats-Service-Error-Code", number}, {"Nats-Service-Error", line}};
-    struct buf body = {0};
-    int err;
-
-    error_write(answer, r->note.encoding, &body);
-    (void)snprintf(number, sizeof number, "%d", error_number(answer->code));
-    (void)error_header(answer->message, line);
-    err = buf_failed(&body) ? MUSTER_ENOMEM
-                            : send_answer(d, r, &(struct bus_out){.headers = headers, .n_headers = 2, .payload = {body.data, body.len}});
-    buf_done(&body);
-    if (!err)
-        count_answer(r, answer);
-    return err;
-}
-
-/* An answer that found no room leaves its request open: the caller tries again. One that was sent, or cannot be, ends it. */
-static int close_request(struct dispatch *d, uint64_t request, int err)
-{
-    struct request r;
-
-    if (err == MUSTER_EAGAIN || err == MUSTER_ENOMEM)
-        requests_give_back(d->requests, request);
-    else
-        (void)requests_take(d->requests, request, &r); /* it is there: requests_begin() keeps others off */
-    return err;
-}
-
-int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes payload)
-{
-    struct request r;
-    int err = payload.len <= WIRE_MAX_BODY ? requests_begin(d->requests, request, &r) : MUSTER_EINVAL;
-
-    if (err)
-        return err;
-    err = send_answer(d, &r, &(struct bus_out){.payload = payload});
-    if (!err)
-        count_answer(&r, NULL);
-    return close_request(d, request, err);
-}
-
-int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
-{
-    struct request r;
-    int err = requests_begin(d->requests, request, &r);
-
-    if (err)
-        return err;
-    err = send_error(d, &r, &(struct error_answer){.code = code, .field = field, .message = message});
-    return close_request(d, request, err);
-}
-
-void dispatch_refuse_field(struct delivery *d, int code, const char *field, const char *message)
-{
-    struct dispatch *dispatch = broker_dispatch(d->sub->in->broker);
-    struct request r;
-
-    if (d->msg.request && dispatch_reply_error(dispatch, d->msg.request, code, field, message) != 0)
-        (void)requests_take(dispatch->requests, d->msg.request, &r); /* nobody tries again: who gets no answer asks again */
-}
-
-void dispatch_refuse(struct delivery *d, int code, const char *message)
-{
-    dispatch_refuse_field(d, code, NULL, message);
-}
-
-void dispatch_unanswered(struct delivery *d)
-{
-    struct request r;
-
-    if (d->sub->queue)
-        dispatch_refuse(d, ERROR_INTERNAL, "the service gave no answer"); /* nothing happens when it was answered */
-    else if (d->msg.request)
-        (void)requests_take(broker_dispatch(d->sub->in->broker)->requests, d->msg.request, &r); /* likewise */
-}
-
-/* Answer what never became a request. */
-static void answer_error(struct dispatch *d, const struct intake *in, const struct error_answer *answer)
-{
-    struct request r = {.note = {.encoding = in->encoding, .endpoint = in->endpoint, .recv_ns = clock_now_ns()}};
-
-    if (!in->reply || strlen(in->reply) >= sizeof r.reply)
-        return;
-    memcpy(r.reply, in->reply, strlen(in->reply) + 1);
-    (void)send_error(d, &r, answer); /* who gets no answer asks again */
+    return d->answers;
 }
 
 /* ---- taking --------------------------------------------------------------------------------------------------------------------- */
-
-static bool charge(struct dispatch *d, struct intake *in)
-{
-    uint32_t retry_ms = 0;
-
-    switch (tenant_charge(in->tenant, clock_now_ns(), &retry_ms)) {
-    case TENANT_OK:
-        return true;
-    case TENANT_OVER_ANSWER:
-        answer_error(d, in,
-                     &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED,
-                                            .message = "the tenant's limit requests_per_s is reached",
-                                            .retry_after_ms = retry_ms});
-        break;
-    default:
-        break;
-    }
-    dispatch_count_refused(d, "rate");
-    return false;
-}
 
 static bool check_reply(struct dispatch *d, struct intake *in)
 {
@@ -182,41 +56,29 @@ static bool check_reply(struct dispatch *d, struct intake *in)
         return true;
     in->reply = NULL;
     dispatch_count_refused(d, "reply_subject");
+    audit_refusal(broker_audit(d->broker), in, ERROR_PERMISSION_DENIED);
     return false;
-}
-
-static void refuse_for_now(struct dispatch *d, const struct intake *in, const char *reason, const char *message)
-{
-    dispatch_count_refused(d, reason);
-    answer_error(d, in,
-                 &(struct error_answer){.code = ERROR_RESOURCE_EXHAUSTED, .message = message, .retry_after_ms = RETRY_AFTER_MS});
 }
 
 /* Put a message on the inbox of its subscription; full bounds are answered where somebody waits. Takes the message. */
 static void hand_on(struct dispatch *d, const struct intake *in, struct sub *sub)
 {
     struct delivery *delivery = intake_deliver(in, sub);
+    int limit;
 
     if (!delivery) {
-        refuse_for_now(d, in, "memory", "the broker has no memory for this; try again");
+        answers_refuse_for_now(d->answers, in, "memory", "the broker has no memory for this; try again");
         bus_msg_free(in->raw);
         return;
     }
-    if (in->reply) {
-        const struct request_note note = {
-            .endpoint = in->endpoint, .recv_ns = delivery->msg.recv_ns, .encoding = in->encoding, .owner = sub->in->number};
-
-        delivery->msg.request = requests_open(d->requests, in->reply, &note);
-        if (!delivery->msg.request) {
-            refuse_for_now(d, in, "requests", "too many requests are open");
-            delivery_unref(delivery);
-            return;
-        }
+    if (in->reply && !answers_open(d->answers, in, delivery)) {
+        delivery_unref(delivery);
+        return;
     }
     metric_add(d->taken, NULL, 1);
-    if (inbox_push(sub->in->inbox, delivery) == 0)
+    if (inbox_push(sub->in->inbox, delivery, &limit) == 0)
         return;
-    dispatch_refuse(delivery, ERROR_RESOURCE_EXHAUSTED, "this service has more waiting than it may; try again");
+    answers_refuse_full(d->answers, in, delivery, limit);
     delivery_unref(delivery);
 }
 
@@ -249,7 +111,31 @@ static struct sub *find_sub(struct dispatch *d, const struct intake *in, bool *r
 static bool admit(struct dispatch *d, struct intake *in)
 {
     in->endpoint = services_find(broker_services(d->broker), in->subject.service, in->subject.verb);
-    return check_reply(d, in) && charge(d, in);
+    return check_reply(d, in) && answers_charge(d->answers, in);
+}
+
+/* Who asks may use the verb. `tell`: this broker is the one that answers. */
+static bool may_ask(struct dispatch *d, const struct intake *in, bool tell)
+{
+    struct admission_refusal why;
+
+    if (admission_allows(d->credentials, in, &why))
+        return true;
+    if (tell) {
+        dispatch_count_refused(d, why.reason);
+        audit_refusal(broker_audit(d->broker), in, why.code);
+        answers_error(d->answers, in, &(struct error_answer){.code = why.code, .message = why.text});
+    }
+    return false;
+}
+
+/* Every broker hears it, and this one answers where it must not be asked. */
+static void refuse_plain(struct dispatch *d, struct intake *in)
+{
+    in->endpoint = services_find(broker_services(d->broker), in->subject.service, in->subject.verb);
+    if (!intake_reply_is_own(in, broker_root(d->broker)))
+        in->reply = NULL; /* counted where it is charged */
+    (void)may_ask(d, in, true);
 }
 
 /* Find whose the request is and hand it on. True: it was taken. */
@@ -261,15 +147,15 @@ static bool route(struct dispatch *d, struct intake *in)
     pthread_rwlock_rdlock(&d->lock);
     sub = find_sub(d, in, &plain);
     if (!sub && plain)
-        ; /* comes on a subscription of its own, and is charged there */
+        refuse_plain(d, in); /* or it comes on a subscription of its own, and is charged there */
     else if (!admit(d, in))
         ;
     else if (atomic_load(&d->stopped))
-        answer_error(d, in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
+        answers_error(d->answers, in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
     else if (!sub)
-        answer_error(d, in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
+        answers_error(d->answers, in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
     else
-        taken = true;
+        taken = may_ask(d, in, true);
     if (taken)
         hand_on(d, in, sub);
     pthread_rwlock_unlock(&d->lock);
@@ -292,7 +178,7 @@ static void take_direct(struct sub *sub, struct intake *in)
     pthread_rwlock_rdlock(&d->lock);
     ok = !sub->dead && is_mine(sub, in->tenant->hash);
     if (ok && in->subject.kind == SUBJECT_RPC)
-        ok = !atomic_load(&d->stopped) && admit(d, in); /* other brokers answer */
+        ok = !atomic_load(&d->stopped) && admit(d, in) && may_ask(d, in, false); /* other brokers answer */
     if (ok)
         hand_on(d, in, sub);
     else
@@ -300,36 +186,7 @@ static void take_direct(struct sub *sub, struct intake *in)
     pthread_rwlock_unlock(&d->lock);
 }
 
-/* ---- tenants that are not known yet ----------------------------------------------------------------------------------------------- */
-
-/* Say no to a message that came in vain. Its reply subject has been checked where there may be an answer. */
-static void turn_away(struct dispatch *d, const struct intake *in, const struct arrival *a, struct waiting_verdict verdict)
-{
-    static const struct {
-        const char *reason;
-        int code;
-        const char *text;
-        int64_t retry_after_ms;
-    } refusals[] = {
-        [WAITING_UNKNOWN] = {"tenant", ERROR_UNAUTHENTICATED, "is not known", 0},
-        [WAITING_AWAY] = {"registry", ERROR_UNAVAILABLE, "cannot be looked up while the database is away; try again",
-                          RETRY_AFTER_MS},
-        [WAITING_FULL] = {"waiting", ERROR_RESOURCE_EXHAUSTED, "is not known yet, and too much waits for that; try again",
-                          RETRY_AFTER_MS}};
-    char text[ERROR_TEXT_SIZE];
-
-    dispatch_count_refused(d, refusals[verdict.what].reason);
-    if (a->waiter.asks && !verdict.tell)
-        metric_add(d->unanswered, NULL, 1);
-    if (!verdict.tell)
-        return;
-    (void)snprintf(text, sizeof text, "the tenant \"%.*s\" %s", (int)in->subject.tenant.len, in->subject.tenant.s,
-                   refusals[verdict.what].text);
-    answer_error(d, in,
-                 &(struct error_answer){.code = refusals[verdict.what].code,
-                                        .message = text,
-                                        .retry_after_ms = refusals[verdict.what].retry_after_ms});
-}
+/* ---- tenants and names that are not known yet --------------------------------------------------------------------------------------- */
 
 /* It may wait that has a listener here or, as a request, a legal reply subject. */
 static bool may_wait(struct dispatch *d, struct intake *in, struct sub *sub)
@@ -344,8 +201,20 @@ static bool may_wait(struct dispatch *d, struct intake *in, struct sub *sub)
     return ok;
 }
 
-/* Every request comes once without a sub, so that is the one that is answered. */
-static struct arrival *arrival_new(struct dispatch *d, const struct intake *in, struct sub *sub)
+/* What a message waits for: its tenant, or its name. */
+static struct waiter waiter_of(struct dispatch *d, const struct intake *in, const struct sub *sub, bool for_name)
+{
+    return (struct waiter){
+        .tenant = for_name ? admission_tenant(in) : in->subject.tenant,
+        .agent = for_name ? in->subject.agent : (struct text){0},
+        .n_bytes = bus_msg_size(in->raw) + sizeof(struct arrival),
+        .known = for_name ? in->credential != NULL : in->tenant != NULL,
+        /* Every request comes once without a sub, so that is the one that is answered. */
+        .asks = !sub && in->reply && intake_reply_is_own(in, broker_root(d->broker)),
+    };
+}
+
+static struct arrival *arrival_new(struct dispatch *d, const struct intake *in, struct sub *sub, bool for_name)
 {
     struct arrival *a = calloc(1, sizeof *a);
 
@@ -353,26 +222,19 @@ static struct arrival *arrival_new(struct dispatch *d, const struct intake *in, 
         dispatch_count_refused(d, "memory");
         return NULL;
     }
-    *a = (struct arrival){.raw = in->raw, .sub = sub};
-    a->waiter.tenant = in->subject.tenant;
-    a->waiter.n_bytes = bus_msg_size(in->raw) + sizeof *a;
-    a->waiter.known = in->tenant != NULL;
-    a->waiter.asks = !sub && in->reply && intake_reply_is_own(in, broker_root(d->broker));
+    *a = (struct arrival){.raw = in->raw, .sub = sub, .waiter = waiter_of(d, in, sub, for_name)};
     if (sub)
         atomic_fetch_add(&sub->refs, 1);
     return a;
 }
 
-/* True when the message was taken: it waits for its tenant, or was refused. False: the tenant is known, and nothing of it waits. */
-static bool await_tenant(struct dispatch *d, struct intake *in, struct sub *sub)
+/* True when the message was taken: it waits, or was refused. False: what it would wait for is known. */
+static bool wait(struct dispatch *d, struct intake *in, struct sub *sub, bool for_name)
 {
+    bool known = for_name ? in->credential != NULL : in->tenant != NULL;
+    struct arrival *a = known || may_wait(d, in, sub) ? arrival_new(d, in, sub, for_name) : NULL;
     struct waiting_verdict verdict;
-    struct arrival *a = NULL;
 
-    if (in->tenant && !arrivals_has(d->arrivals, in->subject.tenant))
-        return false;
-    if (in->tenant || may_wait(d, in, sub))
-        a = arrival_new(d, in, sub);
     if (!a) {
         bus_msg_free(in->raw);
         return true;
@@ -383,29 +245,77 @@ static bool await_tenant(struct dispatch *d, struct intake *in, struct sub *sub)
     if (verdict.what == WAITING_KNOWN)
         a->raw = NULL; /* still the caller's */
     else
-        turn_away(d, in, a, verdict);
+        answers_turn_away(d->answers, in, a, verdict);
     arrival_free(a);
     return verdict.what != WAITING_KNOWN;
 }
 
-/* As if it had just come. A tenant that is gone again is unknown. */
+/* True when the message was taken. False: the tenant is known, and nothing of it waits. */
+static bool await_tenant(struct dispatch *d, struct intake *in, struct sub *sub)
+{
+    if (in->tenant && !arrivals_has(d->arrivals, in->subject.tenant, (struct text){0}))
+        return false;
+    return wait(d, in, sub, false);
+}
+
+/* The same for the name that sent it. */
+static bool await_name(struct dispatch *d, struct intake *in, struct sub *sub)
+{
+    if (!admission_needs_name(in))
+        return false;
+    if (admission_find(d->credentials, in) && !arrivals_has(d->arrivals, admission_tenant(in), in->subject.agent))
+        return false;
+    return wait(d, in, sub, true);
+}
+
+/* A name that is known and no longer in force. On a subscription of its own a request comes a second time: the first one was answered. */
+static bool refuse_name(struct dispatch *d, struct intake *in, const struct sub *sub)
+{
+    bool is_second = sub && in->subject.kind == SUBJECT_RPC;
+    struct admission_refusal why;
+
+    if (admission_in_force(in, &why))
+        return false;
+    if (is_second)
+        return true;
+    dispatch_count_refused(d, why.reason);
+    audit_refusal(broker_audit(d->broker), in, why.code);
+    if (!in->reply || !check_reply(d, in))
+        return true;
+    answers_refuse_name(d->answers, in, &(struct error_answer){.code = why.code, .message = why.text});
+    return true;
+}
+
+/* The tenant and the name are known. Takes the message. */
+static void take(struct dispatch *d, struct intake *in, struct sub *sub)
+{
+    if (refuse_name(d, in, sub))
+        bus_msg_free(in->raw);
+    else if (sub)
+        take_direct(sub, in);
+    else
+        take_request(d, in);
+}
+
+/* As if it had just come: what waited for its tenant may wait for its name now. What was known when it was told, and is gone again, is unknown
+ * (a tenant) or can be asked for again (a name that gave way to others). */
 static void on_leave(void *arg, struct arrival *a, struct waiting_verdict verdict)
 {
+    bool for_name = a->waiter.agent.s;
     struct dispatch *d = arg;
     struct intake in;
 
     ASSERT(intake_open(&in, d->broker, a->raw) == 0); /* it was well-formed when it came */
-    if (verdict.what == WAITING_KNOWN && !in.tenant)
-        verdict = (struct waiting_verdict){.what = WAITING_UNKNOWN, .tell = a->waiter.asks};
+    if (verdict.what == WAITING_KNOWN && (!in.tenant || (for_name && !admission_find(d->credentials, &in))))
+        verdict = (struct waiting_verdict){.what = for_name && in.tenant ? WAITING_AWAY : WAITING_UNKNOWN, .tell = a->waiter.asks};
     if (verdict.what != WAITING_KNOWN) {
-        turn_away(d, &in, a, verdict);
+        answers_turn_away(d->answers, &in, a, verdict);
     } else {
         a->raw = NULL;
-        if (a->sub)
-            take_direct(a->sub, &in);
-        else
-            take_request(d, &in);
+        if (for_name || !await_name(d, &in, a->sub))
+            take(d, &in, a->sub);
     }
+    intake_close(&in);
     arrival_free(a);
 }
 
@@ -417,13 +327,13 @@ static void refuse_malformed(struct dispatch *d, struct intake *in)
     const char *rest = in->subject.agent.s + in->subject.agent.len + 1;
     char shown[TEXT_QUOTE_SIZE], text[ERROR_TEXT_SIZE];
 
-    if (!in->tenant || !in->reply || !check_reply(d, in) || !charge(d, in))
+    if (!in->tenant || !in->reply || !check_reply(d, in) || !answers_charge(d->answers, in))
         return;
     (void)snprintf(text, sizeof text,
                    "behind the agent's name %s came, <service>.<verb> or <service>.<verb>.<ref> was expected, each"
                    " [A-Za-z0-9_-]{1,64} and the first two without _ in front",
                    text_quote(rest, strlen(rest), shown));
-    answer_error(d, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
+    answers_error(d->answers, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
 }
 
 /* Nobody's message has that many; to take them apart could take seconds. */
@@ -432,11 +342,11 @@ static void refuse_headers(struct dispatch *d, struct intake *in)
     char text[ERROR_TEXT_SIZE];
 
     dispatch_count_refused(d, "headers");
-    if (!in->tenant || !in->reply || !check_reply(d, in) || !charge(d, in))
+    if (!in->tenant || !in->reply || !check_reply(d, in) || !answers_charge(d->answers, in))
         return;
     (void)snprintf(text, sizeof text, "headers: more came than the %d headers and %d bytes that a message may have", BUS_MAX_HEADERS,
                    BUS_MAX_HEADER_BYTES);
-    answer_error(d, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
+    answers_error(d->answers, in, &(struct error_answer){.code = ERROR_INVALID_ARGUMENT, .message = text});
 }
 
 static void on_request(void *arg, struct bus_msg *raw)
@@ -453,9 +363,10 @@ static void on_request(void *arg, struct bus_msg *raw)
     } else if (!bus_msg_headers_fit(raw)) {
         refuse_headers(d, &in);
         bus_msg_free(raw);
-    } else if (!await_tenant(d, &in, NULL)) {
-        take_request(d, &in);
+    } else if (!await_tenant(d, &in, NULL) && !await_name(d, &in, NULL)) {
+        take(d, &in, NULL);
     }
+    intake_close(&in);
 }
 
 /* A message of a subscription of its own. */
@@ -470,9 +381,10 @@ static void on_direct(void *arg, struct bus_msg *raw)
     } else if (!bus_msg_headers_fit(raw)) {
         dispatch_count_refused(sub->dispatch, "headers");
         bus_msg_free(raw);
-    } else if (!await_tenant(sub->dispatch, &in, sub)) {
-        take_direct(sub, &in);
+    } else if (!await_tenant(sub->dispatch, &in, sub) && !await_name(sub->dispatch, &in, sub)) {
+        take(sub->dispatch, &in, sub);
     }
+    intake_close(&in);
 }
 
 /* ---- subscriptions -------------------------------------------------------------------------------------------------------------- */
@@ -611,9 +523,9 @@ void dispatch_forget(struct dispatch *d, struct instance *in)
 
 /* ---- life ------------------------------------------------------------------------------------------------------------------------ */
 
-size_t dispatch_open_requests(struct dispatch *d)
+struct credentials *dispatch_credentials(struct dispatch *d)
 {
-    return requests_count(d->requests);
+    return d->credentials;
 }
 
 /* Readers never hold it twice; a writer must get through while messages stream in. */
@@ -629,13 +541,6 @@ static void init_lock(pthread_rwlock_t *lock)
 
 int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
 {
-    struct metric_spec refused = {.type = MUSTER_COUNTER,
-                                  .name = "muster_refused_total",
-                                  .help = "Messages refused before dispatch, by reason.",
-                                  .label = "reason"};
-    struct metric_spec unanswered = {.type = MUSTER_COUNTER,
-                                     .name = "muster_unanswered_total",
-                                     .help = "Requests of tenants that are not known that got no answer, because enough had gone."};
     struct metric_spec taken = {.type = MUSTER_COUNTER, .name = "muster_messages_total", .help = "Messages handed to plugins."};
     struct dispatch *d = calloc(1, sizeof *d);
     int err;
@@ -645,11 +550,9 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
     d->broker = broker;
     init_lock(&d->lock);
     d->trie = trie_new();
-    d->requests = requests_new();
     d->arrivals = arrivals_new(broker, on_leave, d);
-    err = d->trie && d->requests && d->arrivals ? metrics_make(broker_metrics(broker), &refused, &d->refused) : MUSTER_ENOMEM;
-    if (!err)
-        err = metrics_make(broker_metrics(broker), &unanswered, &d->unanswered);
+    d->credentials = d->arrivals ? arrivals_credentials(d->arrivals) : NULL;
+    err = d->trie && d->arrivals ? answers_new(broker, &d->answers) : MUSTER_ENOMEM;
     if (!err)
         err = metrics_make(broker_metrics(broker), &taken, &d->taken);
     if (err) {
@@ -694,7 +597,7 @@ void dispatch_free(struct dispatch *d)
         return;
     arrivals_free(d->arrivals); /* first: what leaves it looks for its subscription */
     trie_free(d->trie);
-    requests_free(d->requests);
+    answers_free(d->answers);
     (void)pthread_rwlock_destroy(&d->lock);
     free(d);
 }

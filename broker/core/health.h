@@ -31,10 +31,13 @@ enum {
 };
 
 #define HEALTH_LINK "link"
+#define HEALTH_SERVER "server"
 #define HEALTH_STREAM "stream"
 #define HEALTH_PLUGIN "plugin"
 #define HEALTH_LANE "lane"
 #define HEALTH_POSTGRES "postgres"
+#define HEALTH_CERTIFICATE "certificate"
+#define HEALTH_QUOTA "quota"
 
 /* NULL: no memory. broker is this broker's id. */
 struct health *health_new(const char *broker);

@@ -86,7 +86,25 @@ static const struct host_service services[] = {
     {MUSTER_CONFIG, &host_config, NULL},   {MUSTER_METRICS, &host_metrics, NULL},   {MUSTER_SQL, &host_sql, "sql"},
     {MUSTER_LEASE, &host_lease, NULL},
     {MUSTER_SYS, &host_sys, "system"},
+    {MUSTER_LOGIN, &host_logins, "login"},
 };
+
+/* What a service needs of the broker beside itself. */
+static int want(struct instance *in, const void *table, char why[BUS_WHY_SIZE])
+{
+    uint64_t stmt;
+    int err;
+
+    if (table == &host_sys)
+        return broker_want_system(in->broker, why);
+    if (table != &host_logins)
+        return 0;
+    err = broker_want_logins(in->broker, why);
+    if (err)
+        return err;
+    (void)snprintf(why, BUS_WHY_SIZE, "service " MUSTER_LOGIN " needs postgres.dsn: logins are held against muster.credentials");
+    return host_login_prepare(in, &stmt);
+}
 
 int host_find_service(const struct muster_host *host, const struct host_service *list, size_t n, const char *id, const void **ret_table)
 {
@@ -106,7 +124,7 @@ int host_find_service(const struct muster_host *host, const struct host_service 
         if (list[i].capability && !instance_has_capability(in, list[i].capability))
             return host_fail(host, MUSTER_EACCES, "service %s needs the capability \"%s\" in the plugin's descriptor", id,
                              list[i].capability);
-        err = list[i].table == &host_sys ? broker_want_system(in->broker, why) : 0;
+        err = want(instance_of(host), list[i].table, why);
         if (err)
             return host_fail(host, err, "%s", why);
         *ret_table = list[i].table;

@@ -38,6 +38,11 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
     return tenants_limits(tenant, limits);
 }
 
+static int64_t tenant_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
+{
+    return tenants_limit_named(registry(host), tenant, name);
+}
+
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
 {
     return ON_LANE(instance_of(host)) && may(host) ? tenants_find(registry(host), name, len) : NULL;
@@ -139,4 +144,5 @@ const struct muster_tenants host_tenants = {.size = sizeof host_tenants,
                                             .find = tenant_find,
                                             .each = tenant_each,
                                             .refresh = tenant_refresh,
-                                            .tables = tenant_tables};
+                                            .tables = tenant_tables,
+                                            .limit = tenant_limit};

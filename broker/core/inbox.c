@@ -131,6 +131,16 @@ static int64_t limit_or(const struct muster_tenant *t, int which, int64_t otherw
     return v >= 0 ? v : otherwise;
 }
 
+/* The limit of its tenant that d would break; -1: none. */
+static int limit_reached(const struct queue *q, const struct delivery *d)
+{
+    int64_t msgs = tenants_limit(d->tenant, TENANT_QUEUED_MESSAGES), bytes = tenants_limit(d->tenant, TENANT_QUEUED_BYTES);
+
+    if (msgs >= 0 && q->n_msgs >= (uint64_t)msgs)
+        return TENANT_QUEUED_MESSAGES;
+    return bytes >= 0 && q->n_bytes + d->n_bytes > (size_t)bytes ? TENANT_QUEUED_BYTES : -1;
+}
+
 static const char *full_by(const struct inbox *b, const struct queue *q, const struct delivery *d)
 {
     if (d->sub->n_msgs >= d->sub->max_msgs || d->sub->n_bytes + d->n_bytes > d->sub->max_bytes)
@@ -279,7 +289,7 @@ static void drop_chain(struct inbox *b, struct delivery *old)
     }
 }
 
-int inbox_push(struct inbox *b, struct delivery *d)
+int inbox_push(struct inbox *b, struct delivery *d, int *ret_limit)
 {
     struct delivery *old = NULL;
     const char *full = "memory";
@@ -291,6 +301,7 @@ int inbox_push(struct inbox *b, struct delivery *d)
         full = make_room(b, q, d, &old);
     if (!full)
         append(b, q, d);
+    *ret_limit = full && q && strcmp(full, "tenant") == 0 ? limit_reached(q, d) : -1;
     pthread_mutex_unlock(&b->lock);
     drop_chain(b, old);
     if (full) {

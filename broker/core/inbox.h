@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "bus/bus.h"
+#include "core/audit.h"
 
 struct dispatch;
 struct endpoint;
@@ -53,6 +54,7 @@ struct delivery {
     struct endpoint *endpoint; /* of a request to a declared verb; NULL otherwise */
     bool is_answer;            /* a request with a ref: whoever answered chose its body */
     size_t n_bytes;
+    char object[AUDIT_OBJECT_SIZE]; /* what a request that writes is about, for the audit; "": not said. On the lane */
     atomic_int refs;
     atomic_bool held; /* bus->hold() was called: no answer is made when the function returns */
     bool is_patient;  /* it may be given back for ever: it waits for a place, not for a plugin that could have failed. On the lane */
@@ -73,8 +75,9 @@ struct inbox_options {
 
 int inbox_new(const struct inbox_options *options, struct inbox **ret_inbox);
 void inbox_free(struct inbox *inbox);
-/* Queue d, which the inbox owns from then on. MUSTER_EAGAIN: a bound is reached and d is still the caller's. */
-int inbox_push(struct inbox *inbox, struct delivery *d);
+/* Queue d, which the inbox owns from then on. MUSTER_EAGAIN: a bound is reached and d is still the caller's; *ret_limit is the limit of its
+ * tenant (TENANT_*) that it was, -1 a bound of the broker. */
+int inbox_push(struct inbox *inbox, struct delivery *d, int *ret_limit);
 /* The plugin wants d again later: put it back before the others of its tenant, which wait too. False: it has been tried for long
  * enough, and d is still the caller's. */
 bool inbox_again(struct inbox *inbox, struct delivery *d);

@@ -197,6 +197,7 @@ static int call_cancel(void *arg)
     in->ending = true;
     host_bus_done(in);
     host_sql_done(in);
+    host_login_done(in);
     host_stream_done(in);
     host_sys_done(in);
     bus_cancel(broker_bus(in->broker), in);

@@ -24,7 +24,8 @@ struct metric;
 struct host_lease;  /* host_lease.c */
 struct kv_sweeper;  /* host_kv_sweep.c */
 struct lease_metrics;
-struct listing;     /* host_sys.c */
+struct sys_listing;     /* host_sys.c */
+struct desk;            /* host_login.c */
 struct sql;
 struct sql_call;
 
@@ -36,7 +37,7 @@ struct instance {
     struct broker *broker;
     const struct muster_plugin *plugin;
     const struct config_plugin *how; /* as at the start: what it is called, where it runs; its settings are in_force */
-    struct loader_stamp file; /* as it was loaded: a library that is in the process stays, whatever becomes of its file */
+    struct stamp file; /* as it was loaded: a library that is in the process stays, whatever becomes of its file */
     struct lane *lane; /* owned */
     struct lane_crumb crumb;
     char area[140]; /* "cdc.main": who speaks in the log */
@@ -64,7 +65,8 @@ struct instance {
     struct kv_sweeper *sweeper;          /* NULL until something is to be swept */
     size_t n_kv_bytes;                   /* of values that are on their way to a bucket */
     bool kv_starved;                     /* a put found no room among them */
-    struct listing *listings;
+    struct sys_listing *listings;
+    struct desk *desk; /* NULL until it serves logins */
     struct delivery *delivering; /* what the message callback that runs was given */
     struct sql *sql; /* NULL until the first statement is prepared */
     bool sql_pressed;  /* its statements are nearly full */
@@ -72,6 +74,8 @@ struct instance {
     struct map positions; /* every text that config->position() has given out, by itself */
 
     atomic_int n_posted;       /* posts that wait */
+    atomic_int n_logins;       /* that wait for an answer */
+    atomic_size_t n_login_bytes;
     atomic_int n_leases;       /* of `leases`; those that are being released count */
     atomic_bool wants_writable; /* got MUSTER_EAGAIN from a link */
     struct inbox *inbox;       /* messages that wait for the lane; dispatch.c */
@@ -141,6 +145,7 @@ extern const struct muster_stream host_stream;
 extern const struct muster_kv host_kv;
 extern const struct muster_lease host_lease;
 extern const struct muster_sys host_sys;
+extern const struct muster_logins host_logins;
 extern const struct muster_timer host_timer;
 extern const struct muster_io host_io;
 extern const struct muster_tenants host_tenants;
@@ -162,6 +167,11 @@ void host_lease_done(struct instance *in);
 void host_sql_done(struct instance *in);    /* on the lane */
 void host_bus_done(struct instance *in);    /* on the lane */
 void host_sys_done(struct instance *in);    /* on the lane */
+void host_login_done(struct instance *in);  /* on the lane, after host_sql_done() */
+/* Register the statement that logins need; also before serve(). On the lane. */
+int host_login_prepare(struct instance *in, uint64_t *ret_stmt);
+/* Show the plugin one request, which came at recv_ns. False: it cannot be read, waited too long, or nobody serves any more. On the lane. */
+bool host_login_take(struct instance *in, struct bus_msg *msg, int64_t recv_ns);
 /* The plugin is told that a connection has ended: no listing shows it any more. On the lane. */
 void host_sys_saw(struct instance *in, const char *server, uint64_t client);
 

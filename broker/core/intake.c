@@ -7,6 +7,7 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "core/broker.h"
+#include "tenant/credentials.h"
 #include "tenant/tenant.h"
 
 /* A MessagePack map begins 0x80-0x8f, 0xde or 0xdf; everything else is JSON, or wrong and said so in JSON. */
@@ -32,6 +33,12 @@ int intake_open(struct intake *in, const struct broker *broker, struct bus_msg *
     if (in->subject.kind == SUBJECT_RPC)
         in->reply = bus_msg_reply(raw);
     return err;
+}
+
+void intake_close(struct intake *in)
+{
+    credential_unref(in->credential);
+    in->credential = NULL;
 }
 
 /* A name that was parsed, so it fits. */
@@ -108,7 +115,8 @@ struct delivery *intake_deliver(const struct intake *in, struct sub *sub)
                             .headers = d->headers,
                             .n_headers = bus_msg_headers(in->raw, d->headers, DELIVERY_HEADERS),
                             .payload = data.len ? data : (struct muster_bytes){"{}", 2},
-                            .recv_ns = clock_now_ns()};
+                            .recv_ns = clock_now_ns(),
+                            .role = credential_role(in->credential)};
     copy_names(d, &in->subject);
     return d;
 }

@@ -14,12 +14,14 @@
 #include "wire/subject.h"
 
 struct broker;
+struct credential;
 
 struct intake {
     struct bus_msg *raw;
     struct subject subject;
     struct muster_tenant *tenant; /* NULL: the registry does not know it */
-    struct endpoint *endpoint;    /* NULL: not of a declared service */
+    struct credential *credential; /* who sent it; counted, intake_close(). NULL: no agent's, or not looked up */
+    struct endpoint *endpoint;     /* NULL: not of a declared service */
     uint32_t encoding;
     const char *reply; /* of a request; NULL: nobody waits */
 };
@@ -27,6 +29,8 @@ struct intake {
 /* Read a message. MUSTER_EINVAL: its subject is malformed; but who asks, tenant and reply are there where the beginning of the
  * subject tells them. MUSTER_ENOTFOUND: malformed, and it tells nothing. */
 int intake_open(struct intake *in, const struct broker *broker, struct bus_msg *raw);
+/* Give back what it holds besides the message. */
+void intake_close(struct intake *in);
 /* True when nobody waits, or does so in the sender's own box: anywhere else the broker would write where the agent may not. */
 bool intake_reply_is_own(const struct intake *in, const char *root);
 /* The delivery holds the message and its names; it owns in->raw from then on. NULL: no memory. */

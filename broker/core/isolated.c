@@ -26,7 +26,7 @@ enum { MAX_WORDS = 32 };
 struct replacement {
     struct plugin_settings settings; /* after it: what was in force before */
     const struct muster_plugin *plugin;
-    struct loader_stamp file;
+    struct stamp file;
     atomic_int refs;
     atomic_bool is_over;
     int err; /* and why: once it is over */

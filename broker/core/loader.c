@@ -11,7 +11,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "base/clock.h"
 #include "base/name.h"
 #include "config/near.h"
 #include "wire/reserved.h"
@@ -67,17 +66,11 @@ const char *loader_path(const struct config_plugin *p, char *out, size_t size)
     return out;
 }
 
-struct loader_stamp loader_stamp(const struct config_plugin *p)
+struct stamp loader_stamp(const struct config_plugin *p)
 {
     char path[PATH_MAX + 80];
-    struct stat st;
 
-    if (stat(loader_path(p, path, sizeof path), &st) != 0)
-        return (struct loader_stamp){0};
-    return (struct loader_stamp){.device = st.st_dev,
-                                 .inode = st.st_ino,
-                                 .size = st.st_size,
-                                 .changed_ns = st.st_mtim.tv_sec * CLOCK_S + st.st_mtim.tv_nsec};
+    return stamp_of(loader_path(p, path, sizeof path));
 }
 
 /* The built-in plugins by name: those near to near->word are kept there, all are listed in *names. */

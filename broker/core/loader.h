@@ -9,6 +9,7 @@
 #include <muster/plugin.h>
 #include <stddef.h>
 
+#include "base/stamp.h"
 #include "config/config.h"
 
 enum { LOADER_WHY_SIZE = 512 };
@@ -19,13 +20,8 @@ const char *loader_dir(char *out, size_t size);
 const char *loader_path(const struct config_plugin *p, char *out, size_t size);
 /* Whether this broker can use the descriptor that an entry returned; path: for the message. */
 int loader_check(const struct muster_plugin *plugin, const char *path, char why[LOADER_WHY_SIZE]);
-/* Tells one state of a file from another. */
-struct loader_stamp {
-    uint64_t device, inode;
-    int64_t size, changed_ns;
-};
 /* All zero where there is no file. */
-struct loader_stamp loader_stamp(const struct config_plugin *p);
+struct stamp loader_stamp(const struct config_plugin *p);
 /* True when the descriptor lists the capability. */
 bool loader_has_capability(const struct muster_plugin *plugin, const char *capability);
 /* Open a file and check what it says of itself; who owns it is not asked. For the child of a plugin, and what is below. */

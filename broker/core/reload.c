@@ -1,4 +1,5 @@
 /* SIGHUP; see reload.h. */
+#include "core/audit.h"
 #include "core/reload.h"
 
 #include <stdio.h>
@@ -196,7 +197,7 @@ static void add_file(struct differences *all, const struct instance *in, const s
 static int compare_child(const struct reload *r, const struct instance *in, const struct plugin_settings *now,
                          const struct config_plugin *next, struct differences *all)
 {
-    struct loader_stamp file = loader_stamp(next);
+    struct stamp file = loader_stamp(next);
     struct of_child of_child = {all, in->how->instance};
     int err = 0;
 
@@ -264,7 +265,7 @@ static bool is_child(const struct config_plugin *how)
 /* Of an instance that is in both configurations. Tables of two plugins cannot be compared; that another is named has been told. */
 static void reload_entry(struct reload *r, const struct config_plugin *now, const struct config_plugin *next)
 {
-    struct loader_stamp file = loader_stamp(now);
+    struct stamp file = loader_stamp(now);
     struct instance *const *instances;
     size_t n;
 
@@ -356,6 +357,7 @@ void reload_config(struct broker *broker, const char *file)
     }
     if (is_good(next)) {
         log_setup(next->broker.log_json, next->broker.log_level);
+        audit_set_log(broker_audit(broker), next->broker.log_audit);
         r.next = next;
         r.deadline_ns = clock_now_ns() + all_ns; /* from here on: files that take long to be checked are nobody else's fault */
         config_changes(broker_config(broker), next, name_change, &r);

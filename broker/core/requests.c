@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "tenant/credentials.h"
 
 struct slot {
     char *reply; /* NULL: free */
@@ -29,6 +30,12 @@ static uint32_t *count_of(struct requests *r, const struct request_note *note)
     return &r->n_of[note->owner % REQUESTS_OWNERS];
 }
 
+void request_done(struct request *request)
+{
+    credential_unref(request->note.credential);
+    request->note.credential = NULL;
+}
+
 struct requests *requests_new(void)
 {
     struct requests *r = calloc(1, sizeof *r);
@@ -42,8 +49,11 @@ void requests_free(struct requests *r)
 {
     if (!r)
         return;
-    for (uint32_t i = 0; i < r->n_slots; i++)
+    for (uint32_t i = 0; i < r->n_slots; i++) {
+        if (r->slots[i].reply)
+            credential_unref(r->slots[i].note.credential);
         free(r->slots[i].reply);
+    }
     free(r->slots);
     (void)pthread_mutex_destroy(&r->lock);
     free(r);
@@ -82,6 +92,7 @@ uint64_t requests_open(struct requests *r, const char *reply, const struct reque
         s->reply = copy;
         s->answering = false;
         s->note = *note;
+        (void)credential_ref(note->credential);
         handle = (uint64_t)++s->generation << 32 | (i + 1);
         r->n_open++;
         ++*count_of(r, note);
@@ -112,9 +123,21 @@ int requests_begin(struct requests *r, uint64_t handle, struct request *ret_requ
         s->answering = true;
         memcpy(ret_request->reply, s->reply, strlen(s->reply) + 1);
         ret_request->note = s->note;
+        (void)credential_ref(s->note.credential);
     }
     pthread_mutex_unlock(&r->lock);
     return s ? 0 : MUSTER_ENOTFOUND;
+}
+
+void requests_note(struct requests *r, uint64_t handle, const char object[AUDIT_OBJECT_SIZE])
+{
+    struct slot *s;
+
+    pthread_mutex_lock(&r->lock);
+    s = find(r, handle);
+    if (s)
+        memcpy(s->note.object, object, AUDIT_OBJECT_SIZE);
+    pthread_mutex_unlock(&r->lock);
 }
 
 void requests_give_back(struct requests *r, uint64_t handle)

@@ -11,8 +11,10 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "base/name.h"
+#include "base/utf8.h"
 #include "core/broker.h"
 #include "core/lane.h"
+#include "tenant/limits.h"
 #include "wire/schema.h"
 #include "wire/writer.h"
 
@@ -63,9 +65,10 @@ static int why_not(char why[SERVICES_WHY_SIZE], int code, const char *fmt, ...)
 
 /* ---- declaring ------------------------------------------------------------------------------------------------------------------ */
 
+/* 0: neither is served. Subjects that are odd have no service or no verb. */
 static size_t key_of(struct text service, struct text verb, char out[MAX_KEY])
 {
-    if (service.len > NAME_MAX_LEN || verb.len > NAME_MAX_LEN)
+    if (!service.len || !verb.len || service.len > NAME_MAX_LEN || verb.len > NAME_MAX_LEN)
         return 0;
     memcpy(out, service.s, service.len);
     out[service.len] = '.';
@@ -153,6 +156,20 @@ static int add_verbs(struct services *s, const struct muster_plugin *plugin,
     return 0;
 }
 
+/* What its tenants may have a number of, by <service>.<name>. */
+static int declare_limits(struct services *s, const struct schema *schema, char why[SERVICES_WHY_SIZE])
+{
+    char name[LIMIT_NAME_SIZE];
+    int err = 0;
+
+    for (size_t i = 0; i < schema->limits.n && s->broker && !err; i++) {
+        (void)snprintf(name, sizeof name, "%s.%s", schema->service, schema->limits.items[i].name);
+        err = broker_declare_limit(s->broker, name);
+    }
+    return err ? why_not(why, err, "service %s: the services of a broker declare at most %d limits", schema->service, LIMITS_MAX_OBJECTS)
+               : 0;
+}
+
 /* Keep the schema, and give each verb of it its definition. */
 static int take_schema(struct services *s, const struct muster_service *service,
                        struct schema *schema, char why[SERVICES_WHY_SIZE])
@@ -178,7 +195,7 @@ static int take_schema(struct services *s, const struct muster_service *service,
                            service->name, entry->name, service->verbs);
         e->definition = entry;
     }
-    return 0;
+    return declare_limits(s, schema, why);
 }
 
 static int check_defined(const struct services *s, const struct muster_service *service,
@@ -308,7 +325,56 @@ int services_replace(struct services *s, const struct muster_plugin *before, con
 
 /* ---- requests ------------------------------------------------------------------------------------------------------------------- */
 
-int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, struct wire_error *err)
+int endpoint_access(const struct endpoint *e)
+{
+    return e && e->definition ? e->definition->access : SCHEMA_WRITE;
+}
+
+bool endpoint_user(const struct endpoint *e)
+{
+    return e && e->definition && e->definition->user;
+}
+
+const char *endpoint_service(const struct endpoint *e)
+{
+    return e->service;
+}
+
+const char *endpoint_verb(const struct endpoint *e)
+{
+    return e->verb;
+}
+
+static bool take_object(const struct muster_value *body, const char *key, char *out, size_t size)
+{
+    const struct muster_value *v = value_get(body, key);
+    size_t len;
+    const char *s = v ? value_str(v, &len) : NULL;
+
+    if (!s || value_type(v) != MUSTER_STR)
+        return false;
+    if (len >= size)
+        len = utf8_prefix(s, size - 1);
+    memcpy(out, s, len);
+    out[len] = '\0';
+    return true;
+}
+
+void endpoint_object(const struct endpoint *e, const struct muster_value *body, char *out, size_t size)
+{
+    char key[NAME_MAX_LEN + sizeof "_id"];
+
+    *out = '\0';
+    if (e && e->definition && e->definition->object) {
+        (void)take_object(body, e->definition->object, out, size); /* optional where it is in the answer, too */
+        return;
+    }
+    (void)snprintf(key, sizeof key, "%s_id", e ? e->service : "");
+    if (!take_object(body, key, out, size))
+        (void)take_object(body, "id", out, size);
+}
+
+int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, char object[AUDIT_OBJECT_SIZE], struct wire_error *err)
 {
     struct muster_value *body;
     int code = value_decode(msg->encoding, msg->payload, &body, err);
@@ -317,6 +383,8 @@ int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, struc
         return code;
     if (e && e->definition)
         code = schema_check(&e->definition->body, body, SCHEMA_STRICT, err);
+    if (endpoint_access(e) != SCHEMA_READ)
+        endpoint_object(e, body, object, AUDIT_OBJECT_SIZE);
     value_free(body);
     return code;
 }
@@ -378,9 +446,11 @@ static void put_info(struct muster_writer *w, const struct services *s, const st
     writer_map(w, 4);
     put_name(w, s, e);
     writer_text(w, "metadata");
-    writer_map(w, 2);
+    writer_map(w, 4);
     put_pair(w, "plugin", e->plugin->name);
     put_pair(w, "version", e->plugin->version);
+    put_pair(w, "access", schema_access_name(endpoint_access(e)));
+    put_pair(w, "user", endpoint_user(e) ? "true" : "false");
 }
 
 static void put_stats(struct muster_writer *w, const struct services *s, struct endpoint *e)

@@ -10,9 +10,11 @@
 #define MUSTER_CORE_SERVICES_H
 
 #include <muster/plugin.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
+#include "core/audit.h"
 #include "wire/text.h"
 
 struct broker;
@@ -37,11 +39,19 @@ int services_replace(struct services *s, const struct muster_plugin *before, con
 int services_start(struct services *s);
 void services_stop(struct services *s);
 
+/* What a request needs: SCHEMA_… of its definition, SCHEMA_WRITE where there is none; and whether role user may ask. e may be NULL. */
+int endpoint_access(const struct endpoint *e);
+bool endpoint_user(const struct endpoint *e);
 /* NULL: no plugin declares it. */
 struct endpoint *services_find(struct services *s, struct text service, struct text verb);
+const char *endpoint_service(const struct endpoint *e);
+const char *endpoint_verb(const struct endpoint *e);
+/* What a request to it, or the answer, is about: the member that its definition names as object, else <service>_id or id, where it is a text;
+ * cut to size. "": there is none. */
+void endpoint_object(const struct endpoint *e, const struct muster_value *body, char *out, size_t size);
 /* Decode a request's body within the limits of INTERFACE 3 and check it against the verb's definition. e may be NULL: limits only.
- * MUSTER_EINVAL with *err naming the field, or MUSTER_ENOMEM. */
-int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, struct wire_error *err);
+ * object: what it is about, of one that writes. MUSTER_EINVAL with *err naming the field, or MUSTER_ENOMEM. */
+int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, char object[AUDIT_OBJECT_SIZE], struct wire_error *err);
 /* Count one answer, ns after the request came. number and text: of the error that was answered; 0 and NULL for none. */
 void endpoint_count(struct endpoint *e, int64_t ns, int number, const char *text);
 

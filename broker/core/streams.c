@@ -14,7 +14,7 @@
 #include "tenant/tenant.h"
 
 #define HISTORY_PREFIX "MSG_" /* and the tenant's name */
-enum { N_PRESENCE = 16, MAX_SUBJECT = 256 };
+enum { HISTORY_MSGS = 100000, N_PRESENCE = 16, MAX_SUBJECT = 256 };
 static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
 
 struct streams {
@@ -118,6 +118,7 @@ static void ensure_history(void *arg, const struct muster_tenant *tenant)
     char stream[96], subjects[3][MAX_SUBJECT], src[MAX_SUBJECT], dest[MAX_SUBJECT];
     const char *list[] = {subjects[0], subjects[1], subjects[2]};
     uint32_t replicas = tenants_history(tenant);
+    int64_t messages = tenants_limit(tenant, TENANT_STREAM_MESSAGES), bytes = tenants_limit(tenant, TENANT_STREAM_BYTES);
 
     if (!replicas)
         return;
@@ -133,7 +134,8 @@ static void ensure_history(void *arg, const struct muster_tenant *tenant)
                                   .republish_src = src,
                                   .republish_dest = dest,
                                   .max_age_ns = 7 * day_ns,
-                                  .max_msgs = 100000,
+                                  .max_msgs = messages > 0 ? messages : HISTORY_MSGS,
+                                  .max_bytes = bytes > 0 ? bytes : 0,
                                   .max_msgs_per_subject = 1000,
                                   .replicas = replicas,
                                   .no_ack = true});

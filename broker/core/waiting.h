@@ -1,13 +1,15 @@
 /*
- * core/waiting.h - the room where messages wait whose tenant the registry does not know, while it asks. Private to core/.
+ * core/waiting.h - the room where messages wait for what is not known here yet, while the database is asked: a tenant, or a name in one.
+ * Private to core/.
  *
- * Shape    waiting_enter() gives a message in. The first of a tenant has ask() called; waiting_answer() ends that question, and
- *          what waited for it leaves through leave(), in the order it came. A "no" is remembered for WAITING_REMEMBER_NS and said
- *          at once, so that a tenant costs one question in that time, whatever it sends.
- * Bounds   Messages and bytes of all and of each tenant, and the tenants that are asked for or remembered; what finds no room is
- *          WAITING_FULL. A message waits WAITING_PATIENCE_NS at most, as long as waiting_tick() is called. Who is refused is told
- *          so WAITING_ANSWERS_PER_S times a second at most, and one tenant a quarter of that.
- * Threads  Any. ask() runs without the lock. leave() runs under it, so that no message passes those of its tenant that are on
+ * Shape    waiting_enter() gives a message in. The first of its key (a tenant, or tenant and agent) has ask() called; waiting_answer() ends
+ *          that question, and what waited for it leaves through leave(), in the order it came. A "no" is remembered for
+ *          WAITING_REMEMBER_NS and said at once, so that a key costs one question in that time, whatever is sent under it.
+ * Bounds   Messages and bytes of all and of each key, and the keys that are asked for or remembered; in a room for names also of a tenant,
+ *          which has no more than is left for all others. What finds no room is WAITING_FULL. A message waits WAITING_PATIENCE_NS at most,
+ *          as long as waiting_tick() is called. Who is refused is told so WAITING_ANSWERS_PER_S times a second at most, and of one key
+ *          a quarter of that.
+ * Threads  Any. ask() runs without the lock. leave() runs under it, so that no message passes those of its key that are on
  *          their way out: it must not call back, and nobody may hold a lock that it takes while calling in here.
  */
 #ifndef MUSTER_CORE_WAITING_H
@@ -26,6 +28,12 @@ enum {
     WAITING_TENANT_MSGS = WAITING_MSGS / 4,
     WAITING_TENANT_BYTES = WAITING_BYTES / 4, /* a first message of any size has room */
     WAITING_TENANTS = 256,
+    /* Of a room for names: a broker that starts among ten thousand agents has all of them wait. */
+    WAITING_NAMES = 32768,
+    WAITING_NAMES_MSGS = 32768,
+    WAITING_NAMES_BYTES = 64 << 20,
+    WAITING_NAME_MSGS = WAITING_NAMES_MSGS / 4,
+    WAITING_NAME_BYTES = WAITING_NAMES_BYTES / 4,
     WAITING_ANSWERS_PER_S = 100,
     WAITING_TENANT_ANSWERS_PER_S = WAITING_ANSWERS_PER_S / 4,
 };
@@ -36,8 +44,8 @@ struct waiting;
 
 enum {
     WAITING_IN,      /* it waits; the room has it */
-    WAITING_KNOWN,   /* the registry knows the tenant, and nothing of it waits */
-    WAITING_UNKNOWN, /* the database has no such tenant */
+    WAITING_KNOWN,   /* it is known, and nothing of it waits */
+    WAITING_UNKNOWN, /* the database has no such thing */
     WAITING_AWAY,    /* the database could not be asked, or gave no answer in time */
     WAITING_FULL,
 };
@@ -51,14 +59,16 @@ struct waiting_verdict {
 struct waiter {
     struct waiter *next; /* the room's */
     struct text tenant;  /* borrowed from the message */
+    struct text agent;   /* in a room for names; likewise */
     size_t n_bytes;
-    bool known; /* the registry has the tenant: it waits only behind others of it */
+    bool known; /* it is here: the message waits only behind others of its key */
     bool asks;  /* somebody waits for an answer */
 };
 
 struct waiting_options {
-    /* Ask for a tenant; waiting_answer() must follow once, from any thread and also at once. name is borrowed. */
-    void (*ask)(void *arg, const char *name, size_t len);
+    bool of_names; /* a room for names, with their bounds; otherwise for tenants */
+    /* Ask for a key; waiting_answer() must follow once, from any thread and also at once. The texts are borrowed. */
+    void (*ask)(void *arg, struct text tenant, struct text agent);
     /* Takes the waiter. */
     void (*leave)(void *arg, struct waiter *waiter, struct waiting_verdict verdict);
     void *arg;
@@ -68,12 +78,12 @@ struct waiting *waiting_new(const struct waiting_options *options);
 /* What still waits leaves with WAITING_AWAY, untold. Accepts NULL. */
 void waiting_free(struct waiting *w);
 
-/* True when something of the tenant waits: one that is known need not enter otherwise. Takes no lock when nothing waits at all. */
-bool waiting_has(struct waiting *w, struct text tenant);
+/* True when something of the key waits: one that is known need not enter otherwise. Takes no lock when nothing waits at all. */
+bool waiting_has(struct waiting *w, struct text tenant, struct text agent);
 /* WAITING_IN: the waiter is the room's. Otherwise it is still the caller's. */
 struct waiting_verdict waiting_enter(struct waiting *w, struct waiter *waiter, int64_t now_ns);
 /* The answer to ask(): WAITING_KNOWN, WAITING_UNKNOWN or WAITING_AWAY. */
-void waiting_answer(struct waiting *w, struct text tenant, int what, int64_t now_ns);
+void waiting_answer(struct waiting *w, struct text tenant, struct text agent, int what, int64_t now_ns);
 /* Send out who has waited for too long. False: nobody waits any more. */
 bool waiting_tick(struct waiting *w, int64_t now_ns);
 
