@@ -8,159 +8,22 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <inttypes.h>
-#include <muster/plugin.h>
-#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "base/map.h"
 #include "base/name.h"
+#include "cli/agent_job.h"
 #include "cli/agent_list.h"
-#include "cli/agent_rows.h"
 #include "cli/database.h"
-#include "cli/keydir.h"
-#include "cli/static_users.h"
+#include "cli/fleet.h"
 #include "config/config.h"
 
 static const char command[] = "agent";
 
 enum { AGENTS_MAX = 100000 }; /* one call; the secrets of all are in memory together */
 
-struct minted {
-    struct buf secret; /* a creds file, or a password and a line break */
-    char *path;        /* where it goes; NULL: stdout */
-};
-
-struct job {
-    const char *tenant, *out;
-    int role;
-    int64_t expires; /* seconds since 1970; 0: never */
-    size_t n;
-    struct agent_row *rows;     /* n */
-    struct minted *minted;      /* n */
-    struct jwt_revocation *old; /* n: what rotate and revoke put out of use */
-    struct keydir *keys;
-    struct sql_admin *admin;
-};
-
-/* ---- arguments ---- */
-
-/* 30d and the like. False when it is none, or above ten years. */
-static bool parse_expires(const char *text, int64_t *ret_seconds)
-{
-    static const struct {
-        char unit;
-        int64_t seconds;
-    } units[] = {{'s', 1}, {'m', 60}, {'h', 3600}, {'d', 86400}, {'w', 604800}};
-    const int64_t max = INT64_C(3650) * 86400;
-    char *end;
-
-    if (*text < '0' || *text > '9')
-        return false;
-    errno = 0;
-    long long n = strtoll(text, &end, 10);
-    for (size_t i = 0; i < sizeof units / sizeof *units; i++)
-        if (!errno && *end == units[i].unit && !end[1] && n > 0 && n <= max / units[i].seconds) {
-            *ret_seconds = n * units[i].seconds;
-            return true;
-        }
-    return false;
-}
-
-static int take_option(struct job *job, int option, const char *value)
-{
-    int64_t seconds;
-
-    if (option == 'o') {
-        job->out = value;
-        return CLI_DONE;
-    }
-    if (option == 'r') {
-        job->role = role_find(value);
-        return job->role >= 0
-                   ? CLI_DONE
-                   : cli_fail(CLI_USAGE, command, "--role: %s came, one of %s was expected", value,
-                              role_list());
-    }
-    if (!parse_expires(value, &seconds))
-        return cli_fail(
-            CLI_USAGE, command,
-            "--expires: %s came, a time of at most 3650d such as 12h, 30d or 8w was expected",
-            value);
-    job->expires = clock_wall_ns() / CLOCK_S + seconds;
-    return CLI_DONE;
-}
-
-/* allowed: the letters of the options that this verb takes. */
-static int parse_options(struct job *job, int argc, char **argv, const char *allowed)
-{
-    static const struct option options[] = {{"role", required_argument, NULL, 'r'},
-                                            {"expires", required_argument, NULL, 'e'},
-                                            {"out", required_argument, NULL, 'o'},
-                                            {0}};
-    int c;
-
-    optind = 0; /* as the first call of this process; another subcommand may have parsed before */
-    opterr = 0;
-    while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        if (c == ':')
-            return cli_fail(CLI_USAGE, command, "%s: %s came without its value", argv[0],
-                            argv[optind - 1]);
-        if (c == '?' || !strchr(allowed, c))
-            return cli_fail(CLI_USAGE, command,
-                            "%s: %s came, which it does not take; see `muster agent --help`",
-                            argv[0],
-                            c == '?'   ? argv[optind - 1]
-                            : c == 'r' ? "--role"
-                            : c == 'e' ? "--expires"
-                                       : "--out");
-        int code = take_option(job, c, optarg);
-        if (code != CLI_DONE)
-            return code;
-    }
-    if (argc - optind < 2)
-        return cli_fail(CLI_USAGE, command, "%s: TENANT and at least one AGENT were expected",
-                        argv[0]);
-    return CLI_DONE;
-}
-
-/* Checked here and not left to the database: names go into subjects, file names and configuration.
- */
-static int check_name(const char *what, const char *name, size_t max)
-{
-    if (name_is_public(name, strlen(name)) && strlen(name) <= max)
-        return CLI_DONE;
-    return cli_fail(CLI_USAGE, command,
-                    "%s: %s came, a name [A-Za-z0-9_-]{1,%zu} without _ in front was expected",
-                    what, name, max);
-}
-
-/* Names go into job->rows; one that comes twice could only fail later, in words of the database. */
-static int take_names(struct job *job, char **names, size_t n)
-{
-    /* An operator's alias must be a name too. */
-    size_t max =
-        job->role == ROLE_OPERATOR ? NAME_MAX_LEN - strlen(ROLE_ALIAS_PREFIX) : NAME_MAX_LEN;
-    struct map seen = {0};
-    int code = CLI_DONE;
-
-    for (size_t i = 0; i < n && code == CLI_DONE; i++) {
-        size_t len = strlen(names[i]);
-
-        code = check_name("AGENT", names[i], max);
-        if (code == CLI_DONE && map_get(&seen, names[i], len))
-            code = cli_fail(CLI_USAGE, command, "AGENT: %s came twice", names[i]);
-        if (code == CLI_DONE && !map_put(&seen, names[i], len, names[i]))
-            code = cli_fail(CLI_FAILED, command, "out of memory");
-        job->rows[i] =
-            (struct agent_row){.agent = names[i], .role = job->role, .expires = job->expires};
-    }
-    map_done(&seen);
-    return code;
-}
+/* ---- what all verbs begin with ---- */
 
 static void job_done(struct job *job)
 {
@@ -168,6 +31,10 @@ static void job_done(struct job *job)
         jwt_wipe(&job->minted[i].secret);
         free(job->minted[i].path);
     }
+    for (size_t i = 0; job->narrowings && i < job->n; i++)
+        narrowing_done(&job->narrowings[i]);
+    narrowing_done(&job->given);
+    free(job->narrowings);
     free(job->minted);
     free(job->rows);
     free(job->old);
@@ -180,12 +47,22 @@ static int open_keys(const struct cli *cli, struct job *job)
     struct file_error err = {"out of memory"};
 
     if (!cli->config->nats.keys || !*cli->config->nats.keys)
+        return CLI_DONE;
+    if (keydir_open(cli->config->nats.keys, &job->keys, &err))
+        return cli_fail(CLI_FAILED, command, "%s", err.text);
+    return CLI_DONE;
+}
+
+/* Tokens are between the brokers and the database: they need no keys, and end as their rows say. */
+static int check_keys(const struct job *job)
+{
+    if (job->tokens)
+        return CLI_DONE;
+    if (!job->keys)
         return cli_fail(
             CLI_FAILED, command,
             "no keys are configured: set nats.keys or MUSTER_NATS_KEYS to the folder keys that "
             "`muster nats-config --dir DIR` made in DIR");
-    if (keydir_open(cli->config->nats.keys, &job->keys, &err))
-        return cli_fail(CLI_FAILED, command, "%s", err.text);
     if (job->keys->settings.is_static && job->expires)
         return cli_fail(CLI_USAGE, command,
                         "--expires: passwords of the static form do not end by themselves; leave "
@@ -193,12 +70,25 @@ static int open_keys(const struct cli *cli, struct job *job)
     return CLI_DONE;
 }
 
+/* The limit of the tenant, which goes into the credential; brokers look at those that were made before. */
+static int read_subscriptions(struct job *job)
+{
+    static const char sql[] = "SELECT limits->>'subscriptions' FROM muster.tenants WHERE name = $1";
+    struct sql_rows *rows = NULL;
+    int err = sql_admin_exec(job->admin, sql, 1, &job->tenant, &rows);
+    const char *limit = !err && sql_rows_count(rows) ? sql_rows_get(rows, 0, 0) : NULL;
+
+    job->subscriptions = limit ? strtoll(limit, NULL, 10) : 0;
+    sql_rows_free(rows);
+    return err ? database_fail(job->admin, command, err) : CLI_DONE;
+}
+
 /* Everything up to an open transaction. The keys' lock is taken first and held to the end: two
  * commands then write rows and revocations in the same order. */
 static int job_begin(const struct cli *cli, struct job *job, int argc, char **argv,
                      const char *allowed)
 {
-    int code = parse_options(job, argc, argv, allowed);
+    int code = job_parse_options(job, argc, argv, allowed);
 
     if (code != CLI_DONE)
         return code;
@@ -210,11 +100,12 @@ static int job_begin(const struct cli *cli, struct job *job, int argc, char **ar
     job->rows = calloc(job->n, sizeof *job->rows);
     job->minted = calloc(job->n, sizeof *job->minted);
     job->old = calloc(job->n, sizeof *job->old);
-    if (!job->rows || !job->minted || !job->old)
+    job->narrowings = calloc(job->n, sizeof *job->narrowings);
+    if (!job->rows || !job->minted || !job->old || !job->narrowings)
         return cli_fail(CLI_FAILED, command, "out of memory");
-    code = check_name("TENANT", job->tenant, NAME_MAX_LEN);
+    code = job_check_name("TENANT", job->tenant, NAME_MAX_LEN);
     if (code == CLI_DONE)
-        code = take_names(job, argv + optind + 1, job->n);
+        code = job_take_names(job, argv + optind + 1, job->n);
     if (code == CLI_DONE)
         code = open_keys(cli, job);
     if (code == CLI_DONE)
@@ -222,7 +113,7 @@ static int job_begin(const struct cli *cli, struct job *job, int argc, char **ar
     if (code != CLI_DONE)
         return code;
     int err = sql_admin_script(job->admin, "BEGIN");
-    return err ? database_fail(job->admin, command, err) : CLI_DONE;
+    return err ? database_fail(job->admin, command, err) : read_subscriptions(job);
 }
 
 static struct agent_rows rows_of(const struct job *job)
@@ -232,6 +123,16 @@ static struct agent_rows rows_of(const struct job *job)
 }
 
 /* ---- where secrets go ---- */
+
+static const char *suffix(const struct job *job)
+{
+    return job->tokens ? "token" : job->keys->settings.is_static ? "pass" : "creds";
+}
+
+static const char *kind(const struct job *job)
+{
+    return job->tokens ? "token" : job->keys->settings.is_static ? "password" : "creds";
+}
 
 static bool out_is_folder(const struct job *job)
 {
@@ -259,8 +160,7 @@ static int plan_paths(struct job *job, bool replace)
 
         buf_puts(&path, job->out);
         if (folder)
-            buf_printf(&path, "/%s.%s", job->rows[i].agent,
-                       job->keys->settings.is_static ? "pass" : "creds");
+            buf_printf(&path, "/%s.%s", job->rows[i].agent, suffix(job));
         job->minted[i].path = buf_take(&path);
         if (!job->minted[i].path)
             return cli_fail(CLI_FAILED, command, "out of memory");
@@ -308,115 +208,8 @@ static int deliver(const struct job *job)
                             "%s; run `muster agent rotate` for this agent and those after it",
                             err.text);
         }
-    printf("%zu of %s: %s in %s\n", job->n, job->tenant,
-           job->keys->settings.is_static ? "password" : "creds", job->out);
+    printf("%zu of %s: %s in %s\n", job->n, job->tenant, kind(job), job->out);
     return CLI_DONE;
-}
-
-/* ---- making secrets and putting them in force ---- */
-
-static int mint_creds(struct job *job, size_t i)
-{
-    struct jwt_user user = {.name = job->rows[i].agent,
-                            .tenant = job->tenant,
-                            .role = job->rows[i].role,
-                            .expires = job->expires};
-    int err = keydir_mint(job->keys, &user, &job->minted[i].secret, job->rows[i].key);
-
-    return err ? cli_fail(CLI_FAILED, command, "no memory, or OpenSSL could not make a key")
-               : CLI_DONE;
-}
-
-static int mint_password(struct job *job, size_t i)
-{
-    char password[STATIC_PASSWORD_SIZE];
-
-    if (!static_password(password))
-        return cli_fail(CLI_FAILED, command, "the system has no random numbers");
-    buf_printf(&job->minted[i].secret, "%s\n", password);
-    OPENSSL_cleanse(password, sizeof password);
-    job->rows[i].key[0] = '\0';
-    return buf_failed(&job->minted[i].secret) ? cli_fail(CLI_FAILED, command, "out of memory")
-                                              : CLI_DONE;
-}
-
-static int mint_all(struct job *job)
-{
-    int code = CLI_DONE;
-
-    for (size_t i = 0; i < job->n && code == CLI_DONE; i++) {
-        job->rows[i].expires = job->expires;
-        code = (job->keys->settings.is_static ? mint_password : mint_creds)(job, i);
-    }
-    return code;
-}
-
-/* Write or remove the users' lines of agents.conf. */
-static int edit_static_users(const struct job *job, bool remove)
-{
-    struct static_user *users = calloc(job->n, sizeof *users);
-    struct buf path = {0};
-    struct file_error err = {"out of memory"};
-    int code = users ? 0 : MUSTER_ENOMEM;
-
-    for (size_t i = 0; i < job->n && users; i++) {
-        struct static_user *u = &users[i];
-        const struct agent_row *row = &job->rows[i];
-
-        *u = (struct static_user){.remove = remove,
-                                  .role = row->role,
-                                  .root = job->keys->settings.root,
-                                  .tenant = job->tenant,
-                                  .agent = row->agent};
-        (void)snprintf(u->user, sizeof u->user, "%s.%s", job->tenant,
-                       row->agent); /* names are bounded */
-        if (!remove)
-            memcpy(u->password, job->minted[i].secret.data, STATIC_PASSWORD_SIZE - 1);
-    }
-    keydir_beside(job->keys, "agents.conf", &path);
-    if (!code)
-        code =
-            buf_failed(&path) ? MUSTER_ENOMEM : static_users_edit(path.data, users, job->n, &err);
-    if (users)
-        OPENSSL_cleanse(users, job->n * sizeof *users);
-    free(users);
-    buf_done(&path);
-    return code ? cli_fail(CLI_FAILED, command, "%s", err.text) : CLI_DONE;
-}
-
-/* What the server has to learn is in a file of its configuration; this is the one place that tells
- * how it gets there. */
-static void tell_reload(const struct job *job)
-{
-    fprintf(stderr, "%s is changed: reload nats-server (SIGHUP, or nats-server --signal reload)\n",
-            job->keys->settings.is_static ? "agents.conf" : "accounts.conf");
-}
-
-/* Revoke the keys that were in use until now. A day is added to the time: the clock of the machine
- * that minted a JWT may be ahead of ours, and the key is never used again. */
-static int revoke_old_keys(struct job *job)
-{
-    struct file_error err = {"out of memory"};
-    size_t n = 0;
-
-    for (size_t i = 0; i < job->n; i++)
-        if (job->old[i].key[0]) {
-            job->old[n] = job->old[i];
-            job->old[n++].at = clock_wall_ns() / CLOCK_S + 86400;
-        }
-    if (keydir_revoke(job->keys, job->old, n, &err))
-        return cli_fail(CLI_FAILED, command,
-                        "%s; the rows are written, NATS still lets the old creds in", err.text);
-    return CLI_DONE;
-}
-
-/* Before mint_all(), which overwrites key and expires of the rows. */
-static void keep_old_keys(struct job *job)
-{
-    for (size_t i = 0; i < job->n; i++) {
-        memcpy(job->old[i].key, job->rows[i].key, sizeof job->old[i].key);
-        job->old[i].expires = job->rows[i].expires;
-    }
 }
 
 /* ---- the verbs ---- */
@@ -427,8 +220,10 @@ static int job_commit(struct job *job, int code)
     if (code == CLI_DONE)
         code = stage_files(job);
     code = database_end(job->admin, command, code);
-    if (code == CLI_DONE && job->keys->settings.is_static)
-        code = edit_static_users(job, false);
+    if (code == CLI_DONE && !job->tokens && job->keys->settings.is_static)
+        code = job_edit_static_users(job, false);
+    if (code == CLI_DONE && !job->tokens && job->keys->settings.is_static && job->keys->settings.callout)
+        code = job_bypass_callout(job);
     if (code == CLI_DONE)
         return deliver(job);
     discard_files(job);
@@ -451,9 +246,10 @@ static int check_lifetimes(const struct job *job)
  * roots. */
 static int check_root(const struct cli *cli, const struct job *job)
 {
-    const char *made_for = job->keys->settings.root, *root = cli->config->broker.root;
+    const char *made_for = job->tokens ? "" : job->keys->settings.root;
+    const char *root = cli->config->broker.root;
 
-    if (strcmp(made_for, root) == 0)
+    if (job->tokens || strcmp(made_for, root) == 0)
         return CLI_DONE;
     return cli_fail(CLI_FAILED, command,
                     "%s is made for the root token %s, the configuration says %s: set broker.root "
@@ -461,24 +257,64 @@ static int check_root(const struct cli *cli, const struct job *job)
                     cli->config->nats.keys, made_for, root, made_for);
 }
 
+/* Operators and plugins are let in by creds alone (muster.login/1). */
+static int check_token_role(const struct job *job)
+{
+    if (!job->tokens || (job->role != ROLE_OPERATOR && job->role != ROLE_PLUGIN))
+        return CLI_DONE;
+    return cli_fail(CLI_USAGE, command,
+                    "--token: the role %s came; tokens are for agent, observer, user, human and "
+                    "admin, leave --token out",
+                    role_name(job->role));
+}
+
 static int run_add(const struct cli *cli, struct job *job, int argc, char **argv)
 {
-    int code = job_begin(cli, job, argc, argv, "reo");
+    int code = job_begin(cli, job, argc, argv, "reotgbv");
 
     if (code != CLI_DONE)
         return code;
+    job->is_add = true;
     struct agent_rows rows = rows_of(job);
-    code = check_root(cli, job);
+    code = check_token_role(job);
+    if (code == CLI_DONE)
+        code = check_keys(job);
+    if (code == CLI_DONE)
+        code = check_root(cli, job);
     if (code == CLI_DONE)
         code = plan_paths(job, false);
     if (code == CLI_DONE)
-        code = mint_all(job);
+        code = job_mint(job);
     if (code == CLI_DONE)
         code = agent_rows_insert(&rows);
+    if (code == CLI_DONE)
+        code = narrowing_write(&rows, &job->given);
     code = job_commit(job, code);
-    if (code == CLI_DONE && job->keys->settings.is_static)
-        tell_reload(job);
+    if (code == CLI_DONE && !job->tokens && job->keys->settings.is_static && !job->needs_restart)
+        (void)fleet_tell(cli, command, job->keys); /* it has told */
     return code;
+}
+
+static size_t count_tokens(const struct job *job)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < job->n; i++)
+        n += job->rows[i].token_id[0] != '\0';
+    return n;
+}
+
+/* What is made anew is what there was. */
+static int take_kind(struct job *job)
+{
+    size_t n = count_tokens(job);
+
+    job->tokens = n == job->n;
+    return !n || job->tokens
+               ? CLI_DONE
+               : cli_fail(CLI_USAGE, command,
+                          "rotate: some of these agents have tokens and some have not; rotate "
+                          "them in two calls");
 }
 
 static int run_rotate(const struct cli *cli, struct job *job, int argc, char **argv)
@@ -488,24 +324,30 @@ static int run_rotate(const struct cli *cli, struct job *job, int argc, char **a
     if (code != CLI_DONE)
         return code;
     struct agent_rows rows = rows_of(job);
-    code = check_root(cli, job);
+    code = agent_rows_lock(&rows, true);
+    if (code == CLI_DONE)
+        code = narrowing_read(&rows, job->narrowings);
+    if (code == CLI_DONE)
+        code = take_kind(job);
+    if (code == CLI_DONE)
+        code = check_keys(job);
+    if (code == CLI_DONE)
+        code = check_root(cli, job);
     if (code == CLI_DONE)
         code = plan_paths(job, true);
     if (code == CLI_DONE)
-        code = agent_rows_lock(&rows, true);
-    if (code == CLI_DONE)
         code = check_lifetimes(job);
     if (code == CLI_DONE) {
-        keep_old_keys(job);
-        code = mint_all(job);
+        job_keep_old_keys(job);
+        code = job_mint(job);
     }
     if (code == CLI_DONE)
         code = agent_rows_update(&rows);
     code = job_commit(job, code);
-    if (code == CLI_DONE && !job->keys->settings.is_static)
-        code = revoke_old_keys(job);
-    if (code == CLI_DONE)
-        tell_reload(job);
+    if (code == CLI_DONE && !job->tokens && !job->keys->settings.is_static)
+        code = job_revoke_old_keys(job);
+    if (code == CLI_DONE && !job->tokens && !job->needs_restart)
+        (void)fleet_tell(cli, command, job->keys); /* it has told */
     return code;
 }
 
@@ -519,18 +361,20 @@ static int run_revoke(const struct cli *cli, struct job *job, int argc, char **a
     code = agent_rows_lock(
         &rows, false); /* revoked ones too: a second run mends a first that failed half-way */
     if (code == CLI_DONE) {
-        keep_old_keys(job);
+        job->tokens = count_tokens(job) == job->n;
+        code = check_keys(job);
+    }
+    if (code == CLI_DONE) {
+        job_keep_old_keys(job);
         code = agent_rows_revoke(&rows);
     }
     code = database_end(job->admin, command, code);
-    if (code == CLI_DONE)
-        code = job->keys->settings.is_static ? edit_static_users(job, true) : revoke_old_keys(job);
+    if (code == CLI_DONE && !job->tokens)
+        code = job->keys->settings.is_static ? job_edit_static_users(job, true) : job_revoke_old_keys(job);
     if (code != CLI_DONE)
         return code;
-    printf("revoked %zu of %s: brokers refuse them from now on, NATS cuts them off when it is "
-           "reloaded\n",
-           job->n, job->tenant);
-    tell_reload(job);
+    printf("revoked %zu of %s: brokers refuse them from now on%s\n", job->n, job->tenant,
+           !job->tokens && fleet_tell(cli, command, job->keys) ? ", NATS has cut them off" : "");
     return CLI_DONE;
 }
 

@@ -14,21 +14,37 @@ static const char command[] = "agent";
     " WHEN expires_at <= clock_timestamp() THEN 'expired' ELSE 'live' END AS "                     \
     "state, " DATABASE_TIME("expires_at") " AS expires_at, " DATABASE_TIME(                        \
         "created_at") " AS created_at, " DATABASE_TIME("revoked_at") " AS revoked_at,"             \
-                                                                     " public_key FROM "           \
+                                                                     " public_key, token_id, "      \
+                                                                     "groups, tables, verbs FROM " \
                                                                      "muster.credentials WHERE "   \
                                                                      "$1::text IS NULL OR tenant " \
                                                                      "= $1 ORDER BY tenant, agent"
 
+/* What it may of its role, as PostgreSQL writes lists; nothing where that is all. */
+static void print_narrowing(const struct sql_rows *rows, int i)
+{
+    static const char *const names[] = {"groups", "tables", "verbs"};
+
+    for (int k = 0; k < 3; k++) {
+        const char *words = sql_rows_get(rows, i, 9 + k);
+
+        if (words)
+            printf(" %s=%s", names[k], words);
+    }
+    putchar('\n');
+}
+
 static void print_table(const struct sql_rows *rows)
 {
-    printf("%-24s %-32s %-9s %-8s %-28s %s\n", "TENANT", "AGENT", "ROLE", "STATE", "CREATED",
-           "EXPIRES");
+    printf("%-24s %-32s %-9s %-8s %-28s %-28s %s\n", "TENANT", "AGENT", "ROLE", "STATE", "CREATED",
+           "EXPIRES", "ONLY");
     for (int i = 0; i < sql_rows_count(rows); i++) {
         const char *expires = sql_rows_get(rows, i, 4);
 
-        printf("%-24s %-32s %-9s %-8s %-28s %s\n", sql_rows_get(rows, i, 0),
+        printf("%-24s %-32s %-9s %-8s %-28s %-28s", sql_rows_get(rows, i, 0),
                sql_rows_get(rows, i, 1), sql_rows_get(rows, i, 2), sql_rows_get(rows, i, 3),
                sql_rows_get(rows, i, 5), expires ? expires : "never");
+        print_narrowing(rows, i);
     }
 }
 

@@ -18,11 +18,13 @@
 
 static const char command[] = "agent";
 
+enum { PARAMS_N = 7 };
+
 /* The values as array literals and texts, in the order $1 tenant, $2 agents, $3 keys, $4 role, $5
- * expires. */
+ * expires, $6 ids of tokens, $7 hashes. */
 struct params {
-    struct buf agents, keys, expires;
-    const char *values[5];
+    struct buf agents, keys, token_ids, hashes, expires;
+    const char *values[PARAMS_N];
 };
 
 static void put_element(struct buf *b, const char *text)
@@ -34,24 +36,53 @@ static void put_element(struct buf *b, const char *text)
         buf_put_lit(b, "NULL");
 }
 
+/* One member of every row as an array. */
+static void put_array(struct buf *b, const struct agent_rows *r,
+                      const char *(*get)(const struct agent_row *row))
+{
+    buf_putc(b, '{');
+    for (size_t i = 0; i < r->n; i++)
+        put_element(b, get(&r->rows[i]));
+    buf_putc(b, '}');
+}
+
+static const char *agent_of(const struct agent_row *row)
+{
+    return row->agent;
+}
+
+static const char *key_of(const struct agent_row *row)
+{
+    return row->key;
+}
+
+static const char *token_id_of(const struct agent_row *row)
+{
+    return row->token_id;
+}
+
+static const char *hash_of(const struct agent_row *row)
+{
+    return row->secret_hash;
+}
+
 static int make_params(const struct agent_rows *r, struct params *p)
 {
-    buf_putc(&p->agents, '{');
-    buf_putc(&p->keys, '{');
-    for (size_t i = 0; i < r->n; i++) {
-        put_element(&p->agents, r->rows[i].agent);
-        put_element(&p->keys, r->rows[i].key);
-    }
-    buf_putc(&p->agents, '}');
-    buf_putc(&p->keys, '}');
+    put_array(&p->agents, r, agent_of);
+    put_array(&p->keys, r, key_of);
+    put_array(&p->token_ids, r, token_id_of);
+    put_array(&p->hashes, r, hash_of);
     buf_printf(&p->expires, "%" PRId64, r->rows[0].expires);
-    if (buf_failed(&p->agents) || buf_failed(&p->keys) || buf_failed(&p->expires))
+    if (buf_failed(&p->agents) || buf_failed(&p->keys) || buf_failed(&p->token_ids) ||
+        buf_failed(&p->hashes) || buf_failed(&p->expires))
         return cli_fail(CLI_FAILED, command, "out of memory");
     p->values[0] = r->tenant;
     p->values[1] = p->agents.data;
     p->values[2] = p->keys.data;
     p->values[3] = role_name(r->rows[0].role);
     p->values[4] = r->rows[0].expires ? p->expires.data : NULL;
+    p->values[5] = p->token_ids.data;
+    p->values[6] = p->hashes.data;
     return CLI_DONE;
 }
 
@@ -59,6 +90,8 @@ static void params_done(struct params *p)
 {
     buf_done(&p->agents);
     buf_done(&p->keys);
+    buf_done(&p->token_ids);
+    buf_done(&p->hashes);
     buf_done(&p->expires);
 }
 
@@ -122,14 +155,18 @@ static int exec_all(const struct agent_rows *r, const char *sql, int n, const ch
     return CLI_DONE;
 }
 
+/* In the order of agent_rows_lock(): two commands with the same names wait for each other, and do not meet head on. */
 int agent_rows_insert(const struct agent_rows *r)
 {
     static const char sql[] =
-        "INSERT INTO muster.credentials AS c (tenant, agent, role, public_key, expires_at)"
-        " SELECT $1, u.agent, $4, u.key, to_timestamp($5::float8)"
-        " FROM unnest($2::text[], $3::text[]) AS u(agent, key)"
+        "INSERT INTO muster.credentials AS c (tenant, agent, role, public_key, expires_at, "
+        "token_id, secret_hash)"
+        " SELECT $1, u.agent, $4, u.key, to_timestamp($5::float8), u.token_id, u.hash"
+        " FROM unnest($2::text[], $3::text[], $6::text[], $7::text[]) AS u(agent, key, token_id, "
+        "hash) ORDER BY u.agent"
         " ON CONFLICT (tenant, agent) DO UPDATE SET role = excluded.role, public_key = "
         "excluded.public_key,"
+        " token_id = excluded.token_id, secret_hash = excluded.secret_hash,"
         " expires_at = excluded.expires_at, revoked_at = NULL, created_at = excluded.created_at"
         " WHERE c.revoked_at IS NOT NULL RETURNING 1";
     struct params p = {0};
@@ -140,7 +177,7 @@ int agent_rows_insert(const struct agent_rows *r)
     if (code == CLI_DONE)
         code = find_conflict(r, &p);
     if (code == CLI_DONE)
-        code = exec_all(r, sql, 5, p.values);
+        code = exec_all(r, sql, PARAMS_N, p.values);
     params_done(&p);
     return code;
 }
@@ -149,7 +186,7 @@ int agent_rows_insert(const struct agent_rows *r)
 static bool take_row(const struct sql_rows *rows, int i, const struct map *by_name)
 {
     const char *agent = sql_rows_get(rows, i, 0), *key = sql_rows_get(rows, i, 2),
-               *expires = sql_rows_get(rows, i, 3);
+               *expires = sql_rows_get(rows, i, 3), *token_id = sql_rows_get(rows, i, 4);
     struct agent_row *row = map_get(by_name, agent, strlen(agent));
 
     if (!row)
@@ -159,11 +196,29 @@ static bool take_row(const struct sql_rows *rows, int i, const struct map *by_na
     row->key[0] = '\0';
     if (key && strlen(key) < sizeof row->key)
         memcpy(row->key, key, strlen(key) + 1);
+    if (token_id && strlen(token_id) == TOKEN_ID_LEN)
+        memcpy(row->token_id, token_id, sizeof row->token_id);
     return row->role >= 0;
 }
 
-/* Every name must have got its row; by_name loses what it got, and what is left was not found. */
-static int take_rows(const struct agent_rows *r, const struct sql_rows *rows)
+/* by_name loses the name. */
+static int take_found(const struct agent_rows *r, const struct sql_rows *rows, int i, bool live, struct map *by_name)
+{
+    const char *agent = sql_rows_get(rows, i, 0);
+
+    if (live && strcmp(sql_rows_get(rows, i, 5), "t") == 0)
+        return cli_fail(CLI_FAILED, command, "%s in tenant %s was revoked: `muster agent add %s %s` makes it anew", agent, r->tenant,
+                        r->tenant, agent);
+    if (!take_row(rows, i, by_name))
+        return cli_fail(CLI_FAILED, command,
+                        "%s has the role %s, which this version does not know", agent,
+                        sql_rows_get(rows, i, 1));
+    (void)map_take(by_name, agent, strlen(agent)); /* borrowed: nothing to free */
+    return CLI_DONE;
+}
+
+/* Every name must have got its row; what by_name has left was not found. */
+static int take_rows(const struct agent_rows *r, const struct sql_rows *rows, bool live)
 {
     struct map by_name = {0};
     int code = CLI_DONE;
@@ -171,15 +226,8 @@ static int take_rows(const struct agent_rows *r, const struct sql_rows *rows)
     for (size_t i = 0; i < r->n && code == CLI_DONE; i++)
         if (!map_put(&by_name, r->rows[i].agent, strlen(r->rows[i].agent), &r->rows[i]))
             code = cli_fail(CLI_FAILED, command, "out of memory");
-    for (int i = 0; i < sql_rows_count(rows) && code == CLI_DONE; i++) {
-        const char *agent = sql_rows_get(rows, i, 0);
-
-        if (!take_row(rows, i, &by_name))
-            code = cli_fail(CLI_FAILED, command,
-                            "%s has the role %s, which this version does not know", agent,
-                            sql_rows_get(rows, i, 1));
-        (void)map_take(&by_name, agent, strlen(agent)); /* borrowed: nothing to free */
-    }
+    for (int i = 0; i < sql_rows_count(rows) && code == CLI_DONE; i++)
+        code = take_found(r, rows, i, live, &by_name);
     for (size_t i = 0; i < r->n && code == CLI_DONE; i++)
         if (map_get(&by_name, r->rows[i].agent, strlen(r->rows[i].agent)))
             code = cli_fail(CLI_FAILED, command,
@@ -192,17 +240,16 @@ static int take_rows(const struct agent_rows *r, const struct sql_rows *rows)
 int agent_rows_lock(struct agent_rows *r, bool live)
 {
     static const char sql[] = "SELECT agent, role, public_key, extract(epoch FROM "
-                              "expires_at)::bigint FROM muster.credentials"
-                              " WHERE tenant = $1 AND agent = ANY ($2::text[]) AND (revoked_at IS "
-                              "NULL OR NOT $3::bool) ORDER BY agent FOR UPDATE";
+                              "expires_at)::bigint, token_id, revoked_at IS NOT NULL FROM muster.credentials"
+                              " WHERE tenant = $1 AND agent = ANY ($2::text[]) ORDER BY agent FOR UPDATE";
     struct params p = {0};
     struct sql_rows *rows = NULL;
     int code = make_params(r, &p);
 
     if (code == CLI_DONE) {
-        const char *params[] = {r->tenant, p.values[1], live ? "true" : "false"};
-        int err = sql_admin_exec(r->admin, sql, 3, params, &rows);
-        code = err ? database_fail(r->admin, command, err) : take_rows(r, rows);
+        const char *params[] = {r->tenant, p.values[1]};
+        int err = sql_admin_exec(r->admin, sql, 2, params, &rows);
+        code = err ? database_fail(r->admin, command, err) : take_rows(r, rows, live);
     }
     sql_rows_free(rows);
     params_done(&p);
@@ -212,15 +259,18 @@ int agent_rows_lock(struct agent_rows *r, bool live)
 int agent_rows_update(const struct agent_rows *r)
 {
     static const char sql[] =
-        "UPDATE muster.credentials c SET public_key = u.key, expires_at = to_timestamp($4::float8)"
-        " FROM unnest($2::text[], $3::text[]) AS u(agent, key)"
+        "UPDATE muster.credentials c SET public_key = u.key, expires_at = to_timestamp($4::float8),"
+        " token_id = u.token_id, secret_hash = u.hash"
+        " FROM unnest($2::text[], $3::text[], $5::text[], $6::text[]) AS u(agent, key, token_id, "
+        "hash)"
         " WHERE c.tenant = $1 AND c.agent = u.agent AND c.revoked_at IS NULL RETURNING 1";
     struct params p = {0};
     int code = make_params(r, &p);
 
     if (code == CLI_DONE) {
-        const char *params[] = {p.values[0], p.values[1], p.values[2], p.values[4]};
-        code = exec_all(r, sql, 4, params);
+        const char *params[] = {p.values[0], p.values[1], p.values[2],
+                                p.values[4], p.values[5], p.values[6]};
+        code = exec_all(r, sql, 6, params);
     }
     params_done(&p);
     return code;

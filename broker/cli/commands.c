@@ -16,7 +16,8 @@ static const char dev_help[] =
     "\n"
     "  --dir DIR    where it lives (default: ./.muster, as root /var/lib/muster/dev)\n"
     "  --reset      begin anew: remove what earlier runs left\n"
-    "  --no-broker  no musterd: you start one, with plugins of your own\n";
+    "  --no-broker  no musterd: you start one, with plugins of your own\n"
+    "  --tls        NATS, PostgreSQL and the broker's pages by TLS; DIR/tls/ca.pem is what clients must trust\n";
 
 static const char nats_config_help[] =
     "Write nats-server's configuration, keys and the brokers' credentials.\n"
@@ -30,7 +31,17 @@ static const char nats_config_help[] =
     "  --listen ADDR   where nats-server listens (default: 127.0.0.1:4222)\n"
     "  --http ADDR     open the monitoring port; an empty ADDR closes it again\n"
     "  --store DIR     JetStream's folder (default: jetstream in the folder of --dir)\n"
-    "  --static        users with passwords instead of operator mode\n";
+    "  --static        users with passwords instead of operator mode\n"
+    "  --tls-cert FILE, --tls-key FILE\n"
+    "                  have the server speak TLS alone; an empty --tls-cert ends that\n"
+    "  --tls-ca FILE   the certificates that the brokers, and clients, are to trust\n"
+    "  --tls-verify    clients must show a certificate of --tls-ca; an empty --tls-ca ends that\n"
+    "  --callout       let clients in by tokens that a broker's plugin accepts (nats-server 2.10 or "
+    "newer): writes DIR/callout.nk,\n"
+    "                  the brokers' login in DIR/callout.creds (or .pass), and DIR/sentinel.creds, which "
+    "everybody may have and\n"
+    "                  clients use beside their token; kept by later runs\n"
+    "  --no-callout    the other way round\n";
 
 static const char migrate_help[] =
     "Bring a database to this version: roles, schema muster, publications.\n"
@@ -60,7 +71,7 @@ static const char publish_help[] =
     "  --subject-key       put the row's key into the subject\n";
 
 static const char tenant_help[] =
-    "Add, list and remove tenants, and set their limits.\n"
+    "Add, list and remove tenants, set their limits, and make their roles of PostgreSQL.\n"
     "\n"
     "  add NAME...                 make tenants\n"
     "    --history off|r1|r3       replicas of the stream of what its agents say (default: r1)\n"
@@ -68,11 +79,16 @@ static const char tenant_help[] =
     "  list                        every tenant\n"
     "    --tenant T                this one only\n"
     "    --json                    as JSON\n"
-    "  rm NAME                     remove a tenant and its credentials\n"
+    "  rm NAME                     remove a tenant, its credentials and its rows in Muster's tables\n"
     "    --force                   also while credentials are in use\n"
     "  limits NAME [KEY=VALUE...]  show or set limits; `muster tenant limits --help` lists the "
     "keys\n"
     "    --json                    as JSON, as it is without\n"
+    "  role NAME                   make the role that sees the tenant's rows, to GRANT to others;\n"
+    "                              needs MUSTER_POSTGRES_ADMIN_DSN\n"
+    "    --out FILE                let it log in: a new password, in a connection string in FILE\n"
+    "    --connections N           at most so many of them (default: any number)\n"
+    "    --adopt                   take a role of that name that this database has not made\n"
     "\n"
     "Brokers follow at once.\n";
 
@@ -83,14 +99,18 @@ static const char agent_help[] =
     "    --role R               agent, observer, user, human, admin, operator or plugin (default: "
     "agent)\n"
     "    --expires 30d          how long they hold (default: for ever)\n"
+    "    --groups G,...         of groups only these (default: all that the role may, here and below)\n"
+    "    --tables S.T,...       of row changes only those of these tables; S.* is a schema\n"
+    "    --verbs S.V,...        of services only these verbs; S.* is all of one\n"
     "    --out FILE             where they go (default: stdout); of several agents: a folder\n"
+    "    --token                tokens for clients that log in by the plugin auth, in place of creds\n"
     "  rotate TENANT AGENT...   make new ones and put the old ones out of use; --expires, --out\n"
-    "  revoke TENANT AGENT...   put them out of use\n"
+    "  revoke TENANT AGENT...   put them out of use, and cut who is connected\n"
     "  list [TENANT]            who has credentials, and whether they still hold\n"
     "    --tenant T             the same as TENANT\n"
     "    --json                 as JSON\n"
     "\n"
-    "The signing keys are found by nats.keys or MUSTER_NATS_KEYS.\n";
+    "The signing keys are found by nats.keys or MUSTER_NATS_KEYS; tokens need none.\n";
 
 static const char plugin_help[] =
     "Show the configured plugins; begin a new one; check a plugin's file.\n"
@@ -148,20 +168,23 @@ static const char doctor_help[] =
     "Checks configuration and plugins, NATS (connection, credentials, JetStream, streams), "
     "PostgreSQL (connection, wal_level,\n"
     "role, migrations, publications, slots, published tables), the broker's /readyz, and the "
-    "clocks. Each line begins with ok,\n"
-    "hint or broken. The exit code is 1 when something is broken.\n"
+    "clocks. Where nats.keys or\n"
+    "MUSTER_NATS_KEYS names the keys, a user of each role is made for a minute and tries what must be "
+    "refused. Each line begins\n"
+    "with ok, hint or broken. The exit code is 1 when something is broken.\n"
     "\n"
     "  --json   as JSON: {\"broken\", \"hints\", \"checks\": [{\"level\", \"what\", \"code\", "
     "\"text\"}]}\n";
 
 const struct cli_command cli_commands[] = {
     {.name = "dev",
-     .usage = "[--dir DIR] [--reset] [--no-broker]",
+     .usage = "[--dir DIR] [--reset] [--no-broker] [--tls]",
      .help = dev_help,
      .run = cmd_dev,
      .without_config = true},
     {.name = "nats-config",
-     .usage = "--dir DIR [--listen ADDR] [--http ADDR] [--store DIR] [--static]",
+     .usage = "--dir DIR [--listen ADDR] [--http ADDR] [--store DIR] [--static] [--callout | --no-callout]\n"
+              "                   [--tls-cert FILE --tls-key FILE [--tls-ca FILE [--tls-verify]]]",
      .help = nats_config_help,
      .run = cmd_nats_config},
     {.name = "migrate",
@@ -173,7 +196,7 @@ const struct cli_command cli_commands[] = {
      .help = publish_help,
      .run = cmd_publish},
     {.name = "tenant",
-     .usage = "add NAME...|list|rm NAME|limits NAME [OPTIONS]",
+     .usage = "add NAME...|list|rm NAME|limits NAME|role NAME [OPTIONS]",
      .help = tenant_help,
      .run = cmd_tenant,
      .own_help = "limits"},

@@ -1,12 +1,17 @@
 /* Connections and failures of the subcommands that use PostgreSQL; see database.h. */
 #include "cli/database.h"
 
+#include <pwd.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "config/config.h"
 #include "config/near.h"
 #include "muster/plugin.h"
+
+enum { USER_SIZE = 65 };
 
 /* What a person can do about a failure of this kind; "" where the message speaks for itself. */
 static const char *advice(int err)
@@ -26,10 +31,25 @@ int database_fail(const struct sql_admin *admin, const char *command, int err)
     return cli_fail(CLI_FAILED, command, "%s%s", sql_admin_error(admin), advice(err));
 }
 
+/* Who runs the command, for the audit: a name, or the number where there is none. */
+static const char *os_user(char out[USER_SIZE])
+{
+    struct passwd entry, *found = NULL;
+    char text[4096];
+
+    if (getpwuid_r(getuid(), &entry, text, sizeof text, &found) == 0 && found)
+        (void)snprintf(out, USER_SIZE, "%s", found->pw_name);
+    else
+        (void)snprintf(out, USER_SIZE, "uid %ld", (long)getuid());
+    return out;
+}
+
 static int open_dsn(const char *dsn, const char *source, const char *command,
                     struct sql_admin **ret_admin)
 {
     struct sql_admin *admin = NULL;
+    char user[USER_SIZE];
+    const char *who = os_user(user);
     int err = sql_admin_open(dsn, command, &admin);
 
     if (err) {
@@ -37,8 +57,9 @@ static int open_dsn(const char *dsn, const char *source, const char *command,
         sql_admin_close(admin);
         return CLI_FAILED;
     }
-    err = sql_admin_exec(admin, "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false)",
-                         0, NULL, NULL);
+    err = sql_admin_exec(admin,
+                         "SELECT pg_catalog.set_config('search_path', 'pg_catalog', false), pg_catalog.set_config('muster.by', $1, false)",
+                         1, &who, NULL);
     if (err) {
         (void)database_fail(admin, command, err);
         sql_admin_close(admin);

@@ -18,6 +18,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "cli/cli.h"
+#include "cli/dev_ca.h"
 #include "cli/dev_probe.h"
 #include "cli/dev_proc.h"
 #include "cli/dev_site.h"
@@ -119,7 +120,7 @@ static int run(struct dev *dev, const struct dev_command *command)
 /* A subcommand as the user would run it, in the environment that prepare() made. */
 static int run_muster(struct dev *dev, char *const *args)
 {
-    char *argv[12] = {dev->site.self};
+    char *argv[20] = {dev->site.self};
 
     for (size_t i = 0; args[i]; i++) {
         ASSERT(i + 2 < sizeof argv / sizeof *argv);
@@ -239,12 +240,17 @@ static bool postgres_is_up(struct dev *dev)
  * by the user would win over postgresql.conf, and without logical nothing here works. */
 static int start_postgres(struct dev *dev)
 {
-    char port[12];
-    char *const argv[] = {dev->site.postgres, "-D", "postgres/data", "-p", port,
-                          "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
-                          "-c", "wal_level=logical", NULL};
+    char port[12], cert[PATH_MAX + 40], key[PATH_MAX + 40];
+    char *argv[20] = {dev->site.postgres, "-D", "postgres/data", "-p", port,
+                      "-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=",
+                      "-c", "wal_level=logical"};
+    char *const tls[] = {"-c", "ssl=on", "-c", cert, "-c", key};
     int code;
 
+    snprintf(cert, sizeof cert, "ssl_cert_file=%s/tls/postgres.pem", dev->site.dir);
+    snprintf(key, sizeof key, "ssl_key_file=%s/tls/postgres.key", dev->site.dir);
+    if (dev->site.tls)
+        memcpy(argv + 11, tls, sizeof tls);
     snprintf(port, sizeof port, "%d", dev->site.ports[DEV_PORT_POSTGRES]);
     code = start(dev, &(struct dev_command){.name = "postgres", .argv = argv, .log = "log/postgres.log",
                                             .user = dev->site.user, .stop_signal = SIGINT, .death_signal = SIGQUIT});
@@ -271,12 +277,14 @@ static bool nats_is_up(struct dev *dev)
 static int start_nats(struct dev *dev)
 {
     char listen[32];
-    char *config[] = {"nats-config", "--dir", "nats", "--listen", listen, "--store", "nats/jetstream", NULL};
+    char *plain[] = {"nats-config", "--dir", "nats", "--listen", listen, "--store", "nats/jetstream", "--tls-cert", "", NULL};
+    char *tls[] = {"nats-config", "--dir", "nats", "--listen", listen, "--store", "nats/jetstream",
+                   "--tls-cert", "tls/server.pem", "--tls-key", "tls/server.key", "--tls-ca", "tls/ca.pem", NULL};
     char *const argv[] = {dev->site.nats_server, "-c", "nats/nats-server.conf", NULL};
     int code;
 
     snprintf(listen, sizeof listen, "127.0.0.1:%d", dev->site.ports[DEV_PORT_NATS]);
-    code = run_muster(dev, config);
+    code = run_muster(dev, dev->site.tls ? tls : plain);
     if (code == CLI_DONE)
         code = start(dev, &(struct dev_command){.name = "nats-server", .argv = argv, .log = "log/nats.log",
                                                 .stop_signal = SIGTERM, .death_signal = SIGKILL});
@@ -321,7 +329,7 @@ static int add_tenant_and_agent(struct dev *dev)
 
 static bool broker_is_ready(struct dev *dev)
 {
-    return dev_probe_http(dev->site.ports[DEV_PORT_ADMIN], "/readyz", dev->why, sizeof dev->why);
+    return dev_probe_http(dev->site.ports[DEV_PORT_ADMIN], "/readyz", dev->site.tls ? "tls/ca.pem" : NULL, dev->why, sizeof dev->why);
 }
 
 /* Its log is what `muster dev` shows. */
@@ -341,7 +349,7 @@ static int prepare(struct dev *dev)
 {
     static const char *const foreign[] = {"MUSTER_NATS_URLS", "MUSTER_NATS_CREDS", "MUSTER_NATS_SYSTEM_CREDS",
                                           "MUSTER_NATS_KEYS", "MUSTER_POSTGRES_DSN", "MUSTER_ROOT", "PGPASSWORD",
-                                          "PGOPTIONS", "PGSERVICE", "PGSSLMODE", "PGDATA", "PGHOSTADDR"};
+                                          "PGOPTIONS", "PGSERVICE", "PGSSLMODE", "PGDATA", "PGHOSTADDR", "PGSSLROOTCERT", "PGSSLCERT", "PGSSLKEY"};
     struct buf dsn = {0};
     int err = 0;
 
@@ -373,12 +381,18 @@ static int choose_ports(struct dev *dev)
     return dev_site_choose_ports(&dev->site);
 }
 
+static int make_certificates(struct dev *dev)
+{
+    return dev->site.tls ? dev_ca_make(dev->site.user) : CLI_DONE;
+}
+
 /* The order matters: the configuration names the ports, the commands need the servers, the broker needs everything. */
 static int start_all(struct dev *dev)
 {
     static int (*const steps[])(struct dev *) = {
-        make_folders,  choose_ports, prepare, make_cluster,         start_postgres,
-        make_database, start_nats,   migrate, add_tenant_and_agent, start_broker,
+        make_folders,   choose_ports,  make_certificates, prepare, make_cluster,
+        start_postgres, make_database, start_nats,        migrate, add_tenant_and_agent,
+        start_broker,
     };
     int code = CLI_DONE;
 
@@ -407,12 +421,13 @@ static void print_welcome(const struct dev *dev)
 
     dev_site_put_dsn(&dev->site, "postgres", "muster", &dsn);
     printf("\n%s up.\n"
-           "  NATS        nats://127.0.0.1:%d\n"
+           "  NATS        %s://127.0.0.1:%d\n"
            "  creds       %s/dev.creds (agent dev of tenant default)\n"
            "  PostgreSQL  %s\n"
-           "  health      http://127.0.0.1:%d/readyz\n"
+           "  health      %s://127.0.0.1:%d/readyz\n"
            "  settings    %s/muster.yaml, logs in %s/log\n\n",
-           dev->no_broker ? "NATS and PostgreSQL are" : "Muster is", dev->site.ports[DEV_PORT_NATS], dir, dsn.data, dev->site.ports[DEV_PORT_ADMIN], dir, dir);
+           dev->no_broker ? "NATS and PostgreSQL are" : "Muster is", dev->site.tls ? "tls" : "nats",
+           dev->site.ports[DEV_PORT_NATS], dir, dsn.data, dev->site.tls ? "https" : "http", dev->site.ports[DEV_PORT_ADMIN], dir, dir);
     if (dev->no_broker)
         print_how_to_start(dev);
     printf("Row changes, in two other terminals:\n"
@@ -462,10 +477,11 @@ int cmd_dev(const struct cli *cli, int argc, char **argv)
     static const struct option options[] = {{"dir", required_argument, NULL, 'd'},
                                             {"reset", no_argument, NULL, 'r'},
                                             {"no-broker", no_argument, NULL, 'n'},
+                                            {"tls", no_argument, NULL, 't'},
                                             {0}};
     struct dev dev = {.group.signal_fd = -1};
     const char *dir = NULL;
-    bool reset = false;
+    bool reset = false, tls = false;
     int c, code;
 
     (void)cli; /* an installation of its own: no configuration of another one counts */
@@ -473,18 +489,21 @@ int cmd_dev(const struct cli *cli, int argc, char **argv)
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (c == '?' || c == ':')
-            return cli_fail(CLI_USAGE, COMMAND, "%s%s; [--dir DIR] [--reset] [--no-broker] was expected", argv[optind - 1],
+            return cli_fail(CLI_USAGE, COMMAND, "%s%s; [--dir DIR] [--reset] [--no-broker] [--tls] was expected", argv[optind - 1],
                             c == ':' ? " came without its value" : " came");
         if (c == 'd')
             dir = optarg;
         else if (c == 'r')
             reset = true;
+        else if (c == 't')
+            tls = true;
         else
             dev.no_broker = true;
     }
     if (optind < argc)
-        return cli_fail(CLI_USAGE, COMMAND, "%s came, [--dir DIR] [--reset] [--no-broker] was expected", argv[optind]);
+        return cli_fail(CLI_USAGE, COMMAND, "%s came, [--dir DIR] [--reset] [--no-broker] [--tls] was expected", argv[optind]);
     code = dev_site_open(&dev.site, dir);
+    dev.site.tls = tls;
     if (code == CLI_DONE)
         code = dev_main(&dev, reset);
     dev_site_close(&dev.site);

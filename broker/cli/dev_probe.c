@@ -10,6 +10,8 @@
 #include <sys/time.h>
 #include <unistd.h>
 
+#include "base/probe.h"
+
 /* With timeouts: a server that is starting may accept and then be silent. */
 static int dial(int port)
 {
@@ -54,21 +56,24 @@ bool dev_probe_nats(int port)
 }
 
 /* Any HTTP/1.x will do; the body is only shown to people. */
-bool dev_probe_http(int port, const char *path, char *text, size_t size)
+bool dev_probe_http(int port, const char *path, const char *ca, char *text, size_t size)
 {
-    char request[128], answer[4096] = "";
-    int n = snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
-    int fd = dial(port);
+    const struct probe_tls tls = {.ca = ca};
+    struct probe p = {.host = "127.0.0.1", .tls = ca ? &tls : NULL, .timeout_ms = 1000, .max = 4096};
+    char request[128], why[PROBE_WHY_SIZE];
+    struct buf answer = {0};
     const char *body;
+    bool good;
 
+    (void)snprintf(p.port, sizeof p.port, "%d", port);
+    (void)snprintf(request, sizeof request, "GET %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", path);
+    p.request = request;
     text[0] = '\0';
-    if (fd < 0)
-        return false;
-    if (send(fd, request, (size_t)n, MSG_NOSIGNAL) == n)
-        (void)read_text(fd, answer, sizeof answer, sizeof answer);
-    (void)close(fd);
-    body = strstr(answer, "\r\n\r\n");
+    good = probe_ask(&p, &answer, why) && answer.len && strncmp(answer.data, "HTTP/1.", 7) == 0;
+    body = good ? strstr(answer.data, "\r\n\r\n") : NULL;
     if (body)
-        snprintf(text, size, "%s", body + 4);
-    return strncmp(answer, "HTTP/1.", 7) == 0 && strncmp(answer + 8, " 200", 4) == 0;
+        (void)snprintf(text, size, "%s", body + 4);
+    good = good && strncmp(answer.data + 8, " 200", 4) == 0;
+    buf_done(&answer);
+    return good;
 }

@@ -9,7 +9,7 @@
 
 /* A NATS server greets with INFO. */
 bool dev_probe_nats(int port);
-/* GET path answers 200. text gets the beginning of the body, or "" when nobody answered. */
-bool dev_probe_http(int port, const char *path, char *text, size_t size);
+/* GET path answers 200; ca: over TLS, NULL: in the clear. text gets the beginning of the body, or "" when nobody answered. */
+bool dev_probe_http(int port, const char *path, const char *ca, char *text, size_t size);
 
 #endif

@@ -161,7 +161,7 @@ int dev_site_remove(const char *path)
 int dev_site_wipe(void)
 {
     static const char *const names[] = {"run",       "log",    "nats",  "postgres",
-                                        "dev.creds", "pgpass", "state", "env", "muster.yaml"};
+                                        "dev.creds", "pgpass", "state", "env", "muster.yaml", "tls"};
 
     int code = CLI_DONE;
 
@@ -384,19 +384,29 @@ int dev_site_password(const char *role, char ret_password[33])
     return CLI_DONE;
 }
 
-/* The passfile's path may hold what means something in a URI. */
-void dev_site_put_dsn(const struct dev_site *site, const char *role, const char *database, struct buf *out)
+/* The folder's path may hold what means something in a URI. */
+static void put_folder(const struct dev_site *site, struct buf *out)
 {
     static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
 
-    buf_printf(out, "postgresql://%s@127.0.0.1:%d/%s?passfile=", role, site->ports[DEV_PORT_POSTGRES], database);
     for (const char *p = site->dir; *p; p++) {
         if (strchr(plain, *p))
             buf_putc(out, *p);
         else
             buf_printf(out, "%%%02X", (unsigned char)*p);
     }
+}
+
+void dev_site_put_dsn(const struct dev_site *site, const char *role, const char *database, struct buf *out)
+{
+    buf_printf(out, "postgresql://%s@127.0.0.1:%d/%s?passfile=", role, site->ports[DEV_PORT_POSTGRES], database);
+    put_folder(site, out);
     buf_puts(out, "/pgpass");
+    if (!site->tls)
+        return;
+    buf_puts(out, "&sslmode=verify-full&sslrootcert=");
+    put_folder(site, out);
+    buf_puts(out, "/tls/ca.pem");
 }
 
 /* The server listens on the loopback address alone, and so does the broker. */
@@ -406,15 +416,18 @@ int dev_site_write_config(const struct dev_site *site)
 
     buf_printf(&text,
                "# Written by `muster dev` at every start. With `muster dev --no-broker` start musterd with a copy beside it.\n"
-               "broker: {http: \"127.0.0.1:%d\", admin: \"127.0.0.1:%d\"}\n"
+               "broker: {http: \"127.0.0.1:%d\", admin: \"127.0.0.1:%d\"%s}\n"
                "nats:\n"
-               "  urls: [\"nats://127.0.0.1:%d\"]\n"
+               "  urls: [\"%s://127.0.0.1:%d\"]\n"
+               "%s"
                "  creds: nats/broker.creds\n"
                "  system_creds: nats/system.creds\n"
                "  keys: nats/keys\n"
                "postgres:\n"
                "  dsn: \"",
-               site->ports[DEV_PORT_HTTP], site->ports[DEV_PORT_ADMIN], site->ports[DEV_PORT_NATS]);
+               site->ports[DEV_PORT_HTTP], site->ports[DEV_PORT_ADMIN],
+               site->tls ? ", tls: {cert: tls/server.pem, key: tls/server.key}" : "", site->tls ? "tls" : "nats",
+               site->ports[DEV_PORT_NATS], site->tls ? "  tls: {ca: tls/ca.pem}\n" : "");
     dev_site_put_dsn(site, "muster_broker", "muster", &text);
     buf_puts(&text, "\"\n"
                     "plugins:\n"
@@ -443,20 +456,23 @@ static void put_export(struct buf *text, const char *name, const char *value)
 /* NATS_URL and NATS_CREDS are read by NATS's own tools, DATABASE_URL by many others. */
 int dev_site_write_env(const struct dev_site *site)
 {
-    struct buf text = {0}, dsn = {0}, config = {0}, creds = {0};
+    struct buf text = {0}, dsn = {0}, config = {0}, creds = {0}, ca = {0};
     char nats[40];
     int code;
 
     dev_site_put_dsn(site, "postgres", "muster", &dsn);
     file_join(&config, site->dir, "muster.yaml");
     file_join(&creds, site->dir, "dev.creds");
-    (void)snprintf(nats, sizeof nats, "nats://127.0.0.1:%d", site->ports[DEV_PORT_NATS]);
-    if (!buf_failed(&dsn) && !buf_failed(&config) && !buf_failed(&creds)) {
+    file_join(&ca, site->dir, "tls/ca.pem");
+    (void)snprintf(nats, sizeof nats, "%s://127.0.0.1:%d", site->tls ? "tls" : "nats", site->ports[DEV_PORT_NATS]);
+    if (!buf_failed(&ca) && !buf_failed(&dsn) && !buf_failed(&config) && !buf_failed(&creds)) {
         buf_puts(&text, "# Written by `muster dev` at every start; for a shell: . env\n");
         put_export(&text, "MUSTER_CONFIG", config.data);
         put_export(&text, "MUSTER_NATS_URLS", nats);
         put_export(&text, "NATS_URL", nats);
         put_export(&text, "NATS_CREDS", creds.data);
+        if (site->tls)
+            put_export(&text, "NATS_CA", ca.data);
         put_export(&text, "MUSTER_POSTGRES_ADMIN_DSN", dsn.data);
         put_export(&text, "DATABASE_URL", dsn.data);
     } else {
@@ -466,5 +482,6 @@ int dev_site_write_env(const struct dev_site *site)
     buf_done(&dsn);
     buf_done(&config);
     buf_done(&creds);
+    buf_done(&ca);
     return code;
 }

@@ -3,6 +3,7 @@
  *
  *   state       the ports, kept as long as they are free          dev.creds   of agent dev in tenant default
  *   pgpass      passwords of PostgreSQL, for libpq's passfile     muster.yaml written at every start
+ *   tls/        certificates, with --tls (dev_ca.h)
  *   env         for a shell: settings for muster, DATABASE_URL    postgres/ nats/ run/ log/
  *
  * Shape    dev_site_open() makes the folder, takes its lock and makes it the working folder; all other paths are relative to it.
@@ -22,6 +23,7 @@ struct dev_site {
     char dir[PATH_MAX]; /* absolute */
     int lock_fd;
     int ports[DEV_PORTS];
+    bool tls; /* set by the caller: everything speaks TLS */
     const struct passwd *user; /* PostgreSQL's, when we are root, which it refuses; else NULL */
     char *self, *musterd, *nats_server, *postgres, *initdb;
 };

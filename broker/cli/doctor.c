@@ -158,7 +158,9 @@ int cmd_doctor(const struct cli *cli, int argc, char **argv)
 
     if (code == CLI_DONE) {
         if (doctor_config(&d)) {
+            doctor_certificates(&d);
             doctor_nats(&d);
+            doctor_walls(&d);
             doctor_postgres(&d);
             doctor_broker(&d);
         }

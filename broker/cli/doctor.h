@@ -51,8 +51,12 @@ void doctor_say(struct doctor *d, int level, const char *what, const char *code,
 
 /* The configuration and every plugin; fills in cdc. False when nothing else can be checked. */
 bool doctor_config(struct doctor *d);
+/* The certificates that the configuration names, and their end. */
+void doctor_certificates(struct doctor *d);
 /* NATS: servers, credentials, JetStream; fills in streams. */
 void doctor_nats(struct doctor *d);
+/* What users of each role must not be able to do, tried. After doctor_nats(). */
+void doctor_walls(struct doctor *d);
 /* PostgreSQL: server, role, migrations, clock, and then the two below. */
 void doctor_postgres(struct doctor *d);
 void doctor_slots(struct doctor *d, struct sql_admin *admin);

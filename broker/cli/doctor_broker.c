@@ -7,10 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/body.h"
 #include "cli/doctor.h"
-#include "cli/probe.h"
+#include "base/probe.h"
 
 enum { ANSWER_MS = 3000, ANSWER_MAX = 1 << 20 };
 
@@ -81,11 +82,24 @@ static void read_answer(struct doctor *d, const struct buf *answer)
     value_free(doc);
 }
 
+/* Its certificate is one of ours, and not of an authority: it is known by its file. With it the doctor shows himself, too, which a
+ * broker accepts whose client_ca has signed it for clients. */
+static struct probe_tls tls_of(const struct config *c)
+{
+    bool shows = c->broker.tls_client_ca && access(c->broker.tls_key, R_OK) == 0;
+
+    return (struct probe_tls){.shown = c->broker.tls_cert,
+                              .cert = shows ? c->broker.tls_cert : NULL,
+                              .key = shows ? c->broker.tls_key : NULL};
+}
+
 /* Brokers may run on other machines: that none answers here is no fault by itself. */
 void doctor_broker(struct doctor *d)
 {
     const char *admin = d->cli->config->broker.admin;
-    struct probe p = {.request =
+    const struct probe_tls tls = tls_of(d->cli->config);
+    struct probe p = {.tls = tls.shown ? &tls : NULL,
+                      .request =
                           "GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
                       .timeout_ms = ANSWER_MS,
                       .max = ANSWER_MAX};

@@ -57,6 +57,19 @@ static void check_system(struct doctor *d, const char *what, const struct muster
                    plugin->name, plugin->version);
 }
 
+static void check_callout(struct doctor *d, const char *what, const struct muster_plugin *plugin)
+{
+    const struct config *config = d->cli->config;
+
+    if (loader_has_capability(plugin, "login") && !config->nats.callout_creds &&
+        !config->nats.callout_user)
+        doctor_say(d, DOCTOR_HINT, what, "callout_missing",
+                   "%s %s accepts tokens, and no login of the callout's account is given: run `muster "
+                   "nats-config --callout` and set what it prints (nats.callout_creds, "
+                   "nats.callout_key_file)",
+                   plugin->name, plugin->version);
+}
+
 /* The broker starts without a plugin that is not required, so that one is a hint. */
 static void check_plugin(struct doctor *d, const struct config_plugin *how)
 {
@@ -79,6 +92,7 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
     }
     doctor_say(d, DOCTOR_OK, what, NULL, "%s %s", plugin->name, plugin->version);
     check_system(d, what, plugin);
+    check_callout(d, what, plugin);
     if (strcmp(plugin->name, "cdc") == 0)
         add_cdc(d, how, plugin, values);
     else

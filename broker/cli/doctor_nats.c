@@ -9,11 +9,12 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "base/probe.h"
+#include "bus/greeting.h"
 #include "bus/js.h"
-#include "cli/body.h"
 #include "cli/doctor.h"
-#include "cli/probe.h"
 #include "cli/session.h"
+#include "core/advisories.h"
 #include "core/guard.h"
 
 enum {
@@ -27,37 +28,39 @@ static const int64_t login_ns = 5 * CLOCK_S, question_ns = 5 * CLOCK_S;
 
 /* ---- servers ---- */
 
-/* Of {"version": "2.9.10", "jetstream": true, …}. */
-struct info {
-    char version[32];
-    bool jetstream;
-    bool nonce; /* it knows users with keys, and so looks at those that clients name */
-};
-
-static bool read_info(const struct buf *answer, struct info *out)
+/* The ids of those that stand behind the same wall. */
+static void say_behind(struct doctor *d, const char *what, const struct greeting *info, int when, const char *wall)
 {
-    struct muster_bytes body = {answer->data + 5, answer->len - 5};
-    struct muster_value *doc;
-    struct wire_error err;
-    const char *text;
+    struct buf ids = {0};
 
-    if (answer->len < 5 || strncmp(answer->data, "INFO ", 5) != 0 ||
-        value_decode(MUSTER_JSON, body, &doc, &err) != 0)
-        return false;
-    text = body_text(doc, "version");
-    (void)snprintf(out->version, sizeof out->version, "%s", text ? text : "");
-    out->jetstream = body_true(doc, "jetstream");
-    out->nonce = body_text(doc, "nonce") != NULL;
-    value_free(doc);
-    return *out->version != '\0';
+    for (const struct advisory *a = advisory_next(&info->number, NULL); a; a = advisory_next(&info->number, a))
+        if (a->when == when)
+            buf_printf(&ids, "%s%s", ids.len ? ", " : "", a->id);
+    if (ids.len)
+        doctor_say(d, DOCTOR_HINT, what, "server_advisories", "%s: %s", wall, ids.data);
+    buf_done(&ids);
+}
+
+/* Hints: what stands in front of them works. */
+static void say_advisories(struct doctor *d, const char *server, const struct greeting *info)
+{
+    bool is_static = d->cli->config->nats.user != NULL;
+    char what[DOCTOR_WHAT_SIZE + 16];
+
+    (void)snprintf(what, sizeof what, "%s weaknesses", server);
+    for (const struct advisory *a = advisory_next(&info->number, NULL); a; a = advisory_next(&info->number, a))
+        if (advisory_is_open(a, is_static))
+            doctor_say(d, DOCTOR_HINT, what, "server_advisories", "%s is open: %s; %s", a->id, a->what, a->answer);
+    say_behind(d, what, info, ADVISORY_HELD, "known, and held off by what agents are granted");
+    say_behind(d, what, info, ADVISORY_LISTENER, "known, and matter only with what nats-config does not write (websocket, leafnode, MQTT)");
 }
 
 /* Nothing older than 2.9 was ever tried with Muster. */
-static void judge_server(struct doctor *d, const char *what, const struct info *info)
+static void judge_server(struct doctor *d, const char *what, const struct greeting *info)
 {
-    int major = 0, minor = 0;
+    static const struct bus_version oldest = {2, 9, 0};
 
-    if (sscanf(info->version, "%d.%d", &major, &minor) == 2 && (major < 2 || (major == 2 && minor < 9)))
+    if (bus_version_compare(&info->number, &oldest) < 0)
         doctor_say(d, DOCTOR_BROKEN, what, "server_too_old",
                    "nats-server %s: expected 2.9 or newer", info->version);
     else if (!info->jetstream)
@@ -66,6 +69,7 @@ static void judge_server(struct doctor *d, const char *what, const struct info *
                    info->version);
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "nats-server %s with JetStream", info->version);
+    say_advisories(d, what, info);
     if (d->cli->config->nats.user && !info->nonce)
         doctor_say(d, DOCTOR_HINT, what, "names_forgeable",
                    "its users have passwords only, so that an agent may connect under another's name "
@@ -78,7 +82,7 @@ static bool check_server(struct doctor *d, const char *url, int level)
     struct probe p = {.one_line = true, .timeout_ms = PROBE_MS, .max = INFO_MAX};
     char what[DOCTOR_WHAT_SIZE], why[PROBE_WHY_SIZE];
     struct buf answer = {0};
-    struct info info;
+    struct greeting info;
     bool up;
 
     if (!probe_parse(&p, url, "4222"))
@@ -88,7 +92,7 @@ static bool check_server(struct doctor *d, const char *url, int level)
     if (!up)
         doctor_say(d, level, what, "nats_away",
                    "no answer: %s; start nats-server there, or correct nats.urls", why);
-    else if (!read_info(&answer, &info))
+    else if (answer.len == 0 || greeting_read(answer.data, answer.len, &info) != 0)
         doctor_say(d, level, what, "nats_away",
                    "what answers is no NATS server; correct nats.urls");
     else

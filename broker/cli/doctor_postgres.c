@@ -62,8 +62,7 @@ static void check_encoding(struct doctor *d, const char *encoding)
                    encoding);
 }
 
-/* A superuser's role works, and hides mistakes: it sees every tenant's rows whatever the policies
- * say. */
+/* A superuser's role works, and sees every tenant's rows whatever the policies say. */
 static void check_role(struct doctor *d, const struct sql_rows *rows)
 {
     const char *role = sql_rows_get(rows, 0, 2);
@@ -74,9 +73,9 @@ static void check_role(struct doctor *d, const struct sql_rows *rows)
         doctor_say(d, DOCTOR_BROKEN, what, "no_replication_privilege",
                    "it may not replicate: ALTER ROLE %s REPLICATION", role);
     else if (doctor_is_true(rows, 0, 4))
-        doctor_say(d, DOCTOR_HINT, what, NULL,
+        doctor_say(d, DOCTOR_BROKEN, what, "broker_bypasses_rls",
                    "it passes by row level security (superuser or BYPASSRLS): let the brokers log "
-                   "in as muster_broker");
+                   "in as muster_broker, which `muster migrate` makes without");
     else
         doctor_say(d, DOCTOR_OK, what, NULL, "REPLICATION, no superuser, no BYPASSRLS");
 }
@@ -242,6 +241,38 @@ static void check_emit(struct doctor *d, struct sql_admin *admin)
     sql_rows_free(rows);
 }
 
+/* Somebody opened it by hand, or it was restored without its owners and policies. A policy for PUBLIC, or one more
+ * without a condition, is nobody's of ours. */
+static void check_walls(struct doctor *d, struct sql_admin *admin)
+{
+    static const char what[] = "row level security";
+    static const char sql[] =
+        "WITH walled AS (SELECT oid, oid::regclass::text AS name, relrowsecurity AND relforcerowsecurity AS forced FROM pg_class"
+        " WHERE relkind = 'r' AND (relnamespace = 'muster'::regnamespace"
+        "  AND relname IN ('tenants', 'credentials', 'requests', 'tenant_roles', 'audit') OR relnamespace = 'public'::regnamespace"
+        "  AND relname IN ('agent_runs', 'agent_sessions', 'agent_memories', 'agent_tasks', 'agent_events'))),"
+        " beyond AS (SELECT rolname FROM pg_roles WHERE (rolsuper OR rolbypassrls)"
+        "  AND (rolname IN ('muster_app', 'muster_engine', 'muster_tenants') OR starts_with(rolname, 'muster_t_')))"
+        " SELECT (SELECT string_agg(name, ', ' ORDER BY name) FROM walled WHERE NOT forced OR EXISTS (SELECT FROM pg_policy p"
+        "   WHERE p.polrelid = walled.oid AND (0 = ANY (p.polroles) OR pg_get_expr(p.polqual, p.polrelid) = 'true'"
+        "    AND p.polroles <> ARRAY['muster_engine'::regrole::oid]))),"
+        "  (SELECT string_agg(quote_ident(rolname), ', ' ORDER BY rolname) FROM beyond), (SELECT count(*) FROM walled)";
+    struct sql_rows *rows = doctor_query(d, admin, sql, 0, NULL);
+
+    if (!rows)
+        return;
+    if (sql_rows_get(rows, 0, 0))
+        doctor_say(d, DOCTOR_BROKEN, what, "row_security_open",
+                   "rows of every tenant are open in %s: drop the policies that are not Muster's, then run `muster migrate`",
+                   sql_rows_get(rows, 0, 0));
+    if (sql_rows_get(rows, 0, 1))
+        doctor_say(d, DOCTOR_BROKEN, what, "row_security_bypassed", "it does not bind %s: ALTER ROLE ... NOSUPERUSER NOBYPASSRLS",
+                   sql_rows_get(rows, 0, 1));
+    if (!sql_rows_get(rows, 0, 0) && !sql_rows_get(rows, 0, 1))
+        doctor_say(d, DOCTOR_OK, what, NULL, "forced on %s tables", sql_rows_get(rows, 0, 2));
+    sql_rows_free(rows);
+}
+
 /* ---- tenants ---- */
 
 static bool lacks_history(const struct doctor *d, const char *tenant)
@@ -300,6 +331,7 @@ void doctor_postgres(struct doctor *d)
             check_migrations(d, admin);
         if (d->schema_known) {
             check_emit(d, admin);
+            check_walls(d, admin);
             check_tenants(d, admin);
         }
         doctor_slots(d, admin);

@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 
-enum { SEED_FILE_MAX = 4096, REVOKED_FILE_MAX = 2 << 20 };
+enum { SEED_FILE_MAX = 4096, CREDS_FILE_MAX = 64 << 10, REVOKED_FILE_MAX = 2 << 20 };
 
 /* ---- keys ---- */
 
@@ -77,6 +77,16 @@ static int read_seed(const char *path, int kind, struct nkey *ret_key, struct fi
     return code;
 }
 
+static int load_seed(const struct buf *path, int kind, bool make, struct nkey *ret_key,
+                     struct file_error *err)
+{
+    int code = buf_failed(path) ? MUSTER_ENOMEM : read_seed(path->data, kind, ret_key, err);
+
+    if (code == MUSTER_ENOTFOUND && make)
+        code = generate(path->data, kind, ret_key, err);
+    return code;
+}
+
 static int load_key(const struct keydir *dir, const char *name, int kind, bool make,
                     struct nkey *ret_key, struct file_error *err)
 {
@@ -84,9 +94,7 @@ static int load_key(const struct keydir *dir, const char *name, int kind, bool m
     int code;
 
     buf_printf(&path, "%s/%s.nk", dir->path, name);
-    code = buf_failed(&path) ? MUSTER_ENOMEM : read_seed(path.data, kind, ret_key, err);
-    if (code == MUSTER_ENOTFOUND && make)
-        code = generate(path.data, kind, ret_key, err);
+    code = load_seed(&path, kind, make, ret_key, err);
     buf_done(&path);
     return code;
 }
@@ -104,6 +112,45 @@ static int load_keys(struct keydir *dir, bool make, struct file_error *err)
         (void)snprintf(name, sizeof name, "role-%s", role_name(role)); /* role names are short */
         code = load_key(dir, name, NKEY_ACCOUNT, make, &dir->roles[role], err);
     }
+    return code;
+}
+
+/* ---- the callout ---- */
+
+int keydir_set_callout_user(struct keydir *dir, struct file_error *err)
+{
+    struct buf path = {0}, text = {0};
+    struct nkey key = {0};
+    const char *jwt;
+    size_t len;
+    int code;
+
+    keydir_beside(dir, "callout.creds", &path);
+    code = buf_failed(&path) ? MUSTER_ENOMEM : file_read(path.data, CREDS_FILE_MAX, &text, err);
+    if (!code && jwt_read_creds(text.data, &jwt, &len, &key) != 0) {
+        (void)snprintf(err->text, sizeof err->text,
+                       "%s: not creds; remove it and run `muster nats-config` again", path.data);
+        code = MUSTER_EINVAL;
+    }
+    memcpy(dir->callout_user, key.text, sizeof key.text);
+    nkey_wipe(&key);
+    buf_done(&path);
+    jwt_wipe(&text);
+    return code;
+}
+
+static int load_callout(struct keydir *dir, bool make, struct file_error *err)
+{
+    struct buf path = {0};
+    int code;
+
+    keydir_beside(dir, "callout.nk", &path);
+    code = load_seed(&path, NKEY_ACCOUNT, make, &dir->callout, err);
+    buf_done(&path);
+    if (!code && !dir->settings.is_static)
+        code = load_key(dir, "auth", NKEY_ACCOUNT, make, &dir->auth, err);
+    if (!code && !dir->settings.is_static && !make)
+        code = keydir_set_callout_user(dir, err);
     return code;
 }
 
@@ -179,6 +226,8 @@ void keydir_close(struct keydir *dir)
     nkey_wipe(&dir->op);
     nkey_wipe(&dir->account);
     nkey_wipe(&dir->system);
+    nkey_wipe(&dir->callout);
+    nkey_wipe(&dir->auth);
     for (int role = 0; role < ROLES_N; role++)
         nkey_wipe(&dir->roles[role]);
     if (dir->lock_fd >= 0)
@@ -213,7 +262,7 @@ static int begin(const char *path, struct keydir **ret_dir, struct file_error *e
     return 0;
 }
 
-/* The static form has no keys: passwords are in the server's configuration. */
+/* The static form has no keys but the callout's: passwords are in the server's configuration. */
 static int load(struct keydir *dir, bool make, struct file_error *err)
 {
     int code = 0;
@@ -223,6 +272,8 @@ static int load(struct keydir *dir, bool make, struct file_error *err)
         if (!code)
             code = load_revoked(dir, err);
     }
+    if (!code && dir->settings.callout)
+        code = load_callout(dir, make, err);
     return code;
 }
 
@@ -282,16 +333,28 @@ void keydir_beside(const struct keydir *dir, const char *name, struct buf *out)
 
 /* ---- accounts.conf ---- */
 
-static int put_accounts(const struct keydir *dir, struct buf *out)
+int keydir_account(const struct keydir *dir, struct buf *out)
 {
     const struct jwt_account account = {.name = "MST",
                                         .key = dir->account.text,
                                         .root = dir->settings.root,
                                         .subscriptions = dir->settings.subscriptions,
                                         .role_keys = dir->roles,
+                                        .callout_key = dir->settings.callout ? dir->callout.text : NULL,
                                         .revoked = dir->revoked,
                                         .n_revoked = dir->n_revoked};
+
+    return jwt_account(&dir->op, &account, out);
+}
+
+static int put_accounts(const struct keydir *dir, struct buf *out)
+{
     const struct jwt_account system = {.name = "SYS", .key = dir->system.text};
+    const struct jwt_callout_account callout = {.name = "AUTH",
+                                                .key = dir->auth.text,
+                                                .callout_key = dir->callout.text,
+                                                .user = dir->callout_user,
+                                                .target = dir->account.text};
     int err;
 
     buf_put_lit(
@@ -306,10 +369,14 @@ static int put_accounts(const struct keydir *dir, struct buf *out)
     buf_printf(out, "\nsystem_account: %s\nresolver: MEMORY\nresolver_preload: {\n  %s: ",
                dir->system.text, dir->account.text);
     if (!err)
-        err = jwt_account(&dir->op, &account, out);
+        err = keydir_account(dir, out);
     buf_printf(out, "\n  %s: ", dir->system.text);
     if (!err)
         err = jwt_account(&dir->op, &system, out);
+    if (!err && dir->settings.callout) {
+        buf_printf(out, "\n  %s: ", dir->auth.text);
+        err = jwt_callout_account(&dir->op, &callout, out);
+    }
     buf_put_lit(out, "\n}\n");
     return err ? err : buf_failed(out) ? MUSTER_ENOMEM : 0;
 }
@@ -385,7 +452,10 @@ int keydir_mint(const struct keydir *dir, struct jwt_user *user, struct buf *cre
         return err;
     user->key = key.text;
     user->account = dir->account.text;
-    err = jwt_user(&dir->roles[user->role], user, &jwt);
+    user->root = dir->settings.root;
+    if (!user->subscriptions)
+        user->subscriptions = dir->settings.subscriptions;
+    err = jwt_user(user->narrowing ? &dir->account : &dir->roles[user->role], user, &jwt);
     if (!err) {
         jwt_put_creds(creds, jwt.data, &key);
         memcpy(ret_key, key.text, sizeof key.text);

@@ -6,25 +6,15 @@
 #include <string.h>
 #include <strings.h>
 
-const struct limit_key limit_keys[] = {
-    {"requests_per_s", 1, 1000000, false,
-     "requests to services a second, of all its agents together"},
-    {"burst", 1, 1000000, false, "requests that may come at once; needs requests_per_s"},
-    {"queued_messages", 1, 10000000, false, "messages that may wait in one broker"},
-    {"queued_bytes", 65536, INT64_C(1) << 40, true,
-     "bytes of messages that may wait in one broker"},
-    {"subscriptions", 1, 500, false,
-     "subscriptions of one connection; holds for credentials made afterwards"},
-    {"watches", 0, 1000000, false, "watches that may be open"},
-};
-const size_t n_limit_keys = sizeof limit_keys / sizeof *limit_keys;
+static const struct limit_key object_key = {.name = "<service>.<name>", .max = LIMITS_MAX_COUNT};
 
 static const struct limit_key *find_key(const char *name, size_t len)
 {
-    for (size_t i = 0; i < n_limit_keys; i++)
-        if (strlen(limit_keys[i].name) == len && memcmp(limit_keys[i].name, name, len) == 0)
-            return &limit_keys[i];
-    return NULL;
+    int which = limit_find(name, len);
+
+    if (which >= 0)
+        return &limit_keys[which];
+    return limit_is_object(name, len) ? &object_key : NULL;
 }
 
 /* Read digits; *s is then what follows them. False: no digit, or more than an int64_t holds. */
@@ -75,28 +65,33 @@ static void say_keys(const char *text, char *why, size_t size)
 {
     int used = snprintf(why, size, "%.80s came, KEY=VALUE was expected with one of the keys", text);
 
-    for (size_t i = 0; i < n_limit_keys && used > 0 && (size_t)used < size; i++)
+    for (size_t i = 0; i < TENANT_N_LIMITS && used > 0 && (size_t)used < size; i++)
         used +=
             snprintf(why + used, size - (size_t)used, "%s %s", i ? "," : "", limit_keys[i].name);
+    if (used > 0 && (size_t)used < size)
+        (void)snprintf(why + used, size - (size_t)used, ", or <service>.<name> of a service's count");
 }
 
 bool limit_parse(const char *text, struct limit *ret_limit, char *why, size_t why_size)
 {
     const char *value = strchr(text, '=');
-    struct limit limit = {.key = value ? find_key(text, (size_t)(value - text)) : NULL};
+    size_t len = value ? (size_t)(value - text) : 0;
+    const struct limit_key *key = value ? find_key(text, len) : NULL;
+    struct limit limit = {.is_object = key == &object_key};
 
-    if (!limit.key) {
+    if (!key) {
         say_keys(text, why, why_size);
         return false;
     }
+    memcpy(limit.name, text, len); /* a key is shorter */
     value++;
     limit.none = *value == '\0' || strcmp(value, "none") == 0;
-    if (!limit.none && !parse_value(value, limit.key, &limit.value)) {
+    if (!limit.none && !parse_value(value, key, &limit.value)) {
         snprintf(why, why_size,
                  "%s: %.80s came, a whole number from %" PRId64 " to %" PRId64
                  "%s, or none, was expected",
-                 limit.key->name, value, limit.key->min, limit.key->max,
-                 limit.key->bytes ? " (also with KiB, MiB or GiB)" : "");
+                 limit.name, value, key->min, key->max,
+                 key->bytes ? " (also with KiB, MiB or GiB)" : "");
         return false;
     }
     *ret_limit = limit;

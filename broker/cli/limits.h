@@ -3,7 +3,8 @@
  *
  * A value is a whole number, for bytes also with KiB, MiB or GiB; an empty value or `none` takes
  * the limit away, so that the broker's configuration holds again. They are kept in
- * muster.tenants.limits as JSON numbers.
+ * muster.tenants.limits as JSON numbers. The keys are those of tenant/limits.h, and the counts that
+ * services declare.
  */
 #ifndef MUSTER_CLI_LIMITS_H
 #define MUSTER_CLI_LIMITS_H
@@ -12,18 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
-struct limit_key {
-    const char *name;
-    int64_t min, max;
-    bool bytes; /* the value may have a unit */
-    const char *help;
-};
-
-extern const struct limit_key limit_keys[];
-extern const size_t n_limit_keys;
+#include "tenant/limits.h"
 
 struct limit {
-    const struct limit_key *key;
+    char name[LIMIT_NAME_SIZE];
+    bool is_object; /* a count that a service declares, <service>.<name> */
     bool none; /* take it away; value is 0 then */
     int64_t value;
 };

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/crypto.h"
 #include "base/log.h"
 #include "child/program.h"
 #include "child/spawn.h"
@@ -162,6 +163,7 @@ int main(int argc, char **argv)
     const struct cli_command *command;
     int code;
 
+    crypto_keep();
     /* doctor and `plugin list` have a child of this program load the plugins of strangers. */
     if (argc > 1 && strcmp(argv[1], SPAWN_OPTION) == 0)
         return program_run();

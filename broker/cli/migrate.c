@@ -125,16 +125,20 @@ static int record(struct sql_admin *admin, const struct migration *m)
 
 static int apply(struct sql_admin *admin, const struct migration *m)
 {
+    /* Behind a table's lock that is waited for, everybody waits who reads the table: the brokers too. */
+    static const char begin[] = "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = '5s'";
     int code = CLI_DONE;
-    int err = sql_admin_script(admin, "BEGIN; SET LOCAL search_path = pg_catalog, pg_temp");
+    int err = sql_admin_script(admin, begin);
 
     if (!err)
         err = sql_admin_script(admin, m->sql);
     if (!err && m != &migration_always)
         err = record(admin, m);
     if (err)
-        code = cli_fail(CLI_FAILED, command, "%s: %s; nothing of it was kept", m->name,
-                        sql_admin_error(admin));
+        code = cli_fail(CLI_FAILED, command, "%s: %s; nothing of it was kept%s", m->name, sql_admin_error(admin),
+                        strcmp(sql_admin_sqlstate(admin), "55P03") == 0
+                            ? "; a transaction of somebody's has held a table for 5 s (a dump?): run it again when it is over"
+                            : "");
     return database_end(admin, command, code);
 }
 

@@ -19,7 +19,9 @@
 #include "base/clock.h"
 #include "base/name.h"
 #include "cli/cli.h"
+#include "cli/fleet.h"
 #include "cli/keydir.h"
+#include "cli/server_tls.h"
 #include "cli/static_users.h"
 #include "config/config.h"
 
@@ -31,58 +33,74 @@ enum {
     /* A body of 1,000,000 bytes and 32 KiB of headers (INTERFACE 3), and room for the headers that
        brokers add. */
     MAX_PAYLOAD = 1100000,
+    LOGIN_TIMEOUT_S = 10,
+};
+
+struct static_passwords {
+    char system[STATIC_PASSWORD_SIZE], callout[STATIC_PASSWORD_SIZE];
 };
 
 struct args {
     const char *dir, *listen, *http, *store;
-    bool is_static;
+    bool is_static, callout, no_callout;
+    struct server_tls tls;
 };
 
 /* ---- arguments ---- */
 
-static int parse_args(int argc, char **argv, struct args *a)
+static int check_args(int argc, char **argv, const struct args *a)
 {
-    enum { DIR_, LISTEN, HTTP, STORE, STATIC };
-    static const struct option options[] = {
-        {"dir", required_argument, NULL, DIR_},  {"listen", required_argument, NULL, LISTEN},
-        {"http", required_argument, NULL, HTTP}, {"store", required_argument, NULL, STORE},
-        {"static", no_argument, NULL, STATIC},   {0},
-    };
-    int opt;
-
-    optind = 0; /* as the first call of this process; another subcommand may have parsed before */
-    opterr = 0;
-    while ((opt = getopt_long(argc, argv, ":", options, NULL)) != -1) {
-        switch (opt) {
-        case DIR_:
-            a->dir = optarg;
-            break;
-        case LISTEN:
-            a->listen = optarg;
-            break;
-        case HTTP:
-            a->http = optarg;
-            break;
-        case STORE:
-            a->store = optarg;
-            break;
-        case STATIC:
-            a->is_static = true;
-            break;
-        default:
-            return cli_fail(
-                CLI_USAGE, COMMAND, "%s%s; see `muster nats-config --help`", argv[optind - 1],
-                opt == ':' ? " came without its value" : " came, which it does not take");
-        }
-    }
     if (optind < argc)
         return cli_fail(CLI_USAGE, COMMAND, "unexpected argument %s; expected options only",
                         argv[optind]);
+    if (a->callout && a->no_callout)
+        return cli_fail(CLI_USAGE, COMMAND, "--callout and --no-callout came; expected one of them");
     if (!a->dir || !*a->dir)
         return cli_fail(
             CLI_USAGE, COMMAND,
             "--dir is missing: the folder to write nats-server.conf, keys and creds into");
     return CLI_DONE;
+}
+
+static int parse_args(int argc, char **argv, struct args *a)
+{
+    const struct {
+        const char *name;
+        int has_arg;
+        const char **value; /* where its argument goes, */
+        bool *flag;         /* or that it came */
+    } known[] = {
+        {"dir", required_argument, &a->dir, NULL},
+        {"listen", required_argument, &a->listen, NULL},
+        {"http", required_argument, &a->http, NULL},
+        {"store", required_argument, &a->store, NULL},
+        {"static", no_argument, NULL, &a->is_static},
+        {"callout", no_argument, NULL, &a->callout},
+        {"no-callout", no_argument, NULL, &a->no_callout},
+        {"tls-cert", required_argument, &a->tls.cert, NULL},
+        {"tls-key", required_argument, &a->tls.key, NULL},
+        {"tls-ca", required_argument, &a->tls.ca, NULL},
+        {"tls-verify", no_argument, NULL, &a->tls.verify},
+    };
+    enum { N_KNOWN = sizeof known / sizeof *known };
+    struct option options[N_KNOWN + 1] = {{0}};
+    int opt;
+
+    for (int i = 0; i < N_KNOWN; i++)
+        options[i] = (struct option){known[i].name, known[i].has_arg, NULL, i};
+    optind = 0; /* as the first call of this process; another subcommand may have parsed before */
+    opterr = 0;
+    while ((opt = getopt_long(argc, argv, ":", options, NULL)) != -1) {
+        if (opt >= N_KNOWN)
+            return cli_fail(
+                CLI_USAGE, COMMAND, "%s%s; see `muster nats-config --help`", argv[optind - 1],
+                opt == ':' ? " came without its value" : " came, which it does not take");
+        if (known[opt].value)
+            *known[opt].value = optarg;
+        else
+            *known[opt].flag = true;
+    }
+    return check_args(argc, argv, a);
 }
 
 /* Only characters that mean nothing in the configuration language. A bare port is refused: it would
@@ -152,6 +170,16 @@ static int take_store(const char *value, const char *dir, char out[SETTINGS_VALU
     return CLI_DONE;
 }
 
+static int take_tls(const struct server_tls *given, struct settings *s)
+{
+    struct file_error err;
+    int code = server_tls_take(given, s, &err);
+
+    if (!code)
+        return CLI_DONE;
+    return cli_fail(code == MUSTER_ENOTFOUND ? CLI_USAGE : CLI_FAILED, COMMAND, "%s", err.text);
+}
+
 /* ---- settings: what an earlier run was told, changed by what this one is told ---- */
 
 static int check_kept(const struct cli *cli, const struct args *a, const struct settings *s)
@@ -188,6 +216,7 @@ static int make_settings(const struct cli *cli, const struct args *a, const char
                        cli->config->broker.root); /* a legal name fits */
     }
     s->subscriptions = cli->config->limits.subscriptions;
+    s->callout = a->callout || (s->callout && !a->no_callout);
     code = code ? CLI_DONE : check_kept(cli, a, s);
     if (code == CLI_DONE)
         code = take_address(a->listen, "--listen", s->listen);
@@ -195,21 +224,12 @@ static int make_settings(const struct cli *cli, const struct args *a, const char
         s->http[0] = '\0'; /* --http "" takes a port away that an earlier run opened */
     else if (code == CLI_DONE)
         code = take_address(a->http, "--http", s->http);
-    return code == CLI_DONE ? take_store(a->store, dir, s->store) : code;
+    if (code == CLI_DONE)
+        code = take_store(a->store, dir, s->store);
+    return code == CLI_DONE ? take_tls(&a->tls, s) : code;
 }
 
 /* ---- the server's configuration ---- */
-
-static void put_quoted(struct buf *b, const char *s)
-{
-    buf_putc(b, '"');
-    for (; *s; s++) {
-        if (*s == '"' || *s == '\\')
-            buf_putc(b, '\\');
-        buf_putc(b, *s);
-    }
-    buf_putc(b, '"');
-}
 
 /* A server without any key among its users does not look at the key that a client names beside its
  * user and password, and then tells that text as the user in its events: an agent could connect under
@@ -228,7 +248,7 @@ static void put_nobody(struct buf *b)
 
 /* The limit holds for the brokers' connections too: a user without a JWT has none of its own. */
 static void put_static_accounts(struct buf *b, const struct settings *s,
-                                const char *system_password)
+                                const struct static_passwords *passwords)
 {
     buf_printf(
         b,
@@ -236,40 +256,59 @@ static void put_static_accounts(struct buf *b, const struct settings *s,
         "}\n"
         "    include \"agents.conf\"\n  }\n  SYS: {users: [{user: \"system\", password: "
         "\"%s\"}]}\n",
-        s->subscriptions, system_password);
+        s->subscriptions, passwords->system);
+    if (s->callout)
+        buf_printf(b, "  AUTH: {users: [{user: \"callout\", password: \"%s\"}]}\n", passwords->callout);
     put_nobody(b);
     buf_put_lit(b, "}\nsystem_account: SYS\n");
+}
+
+/* A burst of logins waits for the brokers' answers; the timeout is the server's for both. */
+static void put_callout(struct buf *b, const struct keydir *keys)
+{
+    if (!keys->settings.callout)
+        return;
+    buf_printf(b, "authorization: {\n  timeout: %d\n", LOGIN_TIMEOUT_S);
+    if (keys->settings.is_static)
+        buf_printf(b,
+                   "  auth_callout: {\n    issuer: %s\n    account: AUTH\n"
+                   "    include \"auth_users.conf\"\n  }\n",
+                   keys->callout.text);
+    buf_put_lit(b, "}\n");
 }
 
 /* No listener for browsers: those of the packaged servers have known vulnerabilities, and whoever
  * looks for one greps for its word. local.conf comes last, so that what it says wins. With passwords
  * inside the file is its owner's alone. */
-static int write_server_conf(const char *dir, const struct settings *s, const char *system_password,
-                             struct file_error *err)
+static int write_server_conf(const char *dir, const struct keydir *keys,
+                             const struct static_passwords *passwords, struct file_error *err)
 {
+    const struct settings *s = &keys->settings;
     struct buf path = {0}, b = {0};
     int code;
 
     buf_put_lit(&b, "# Written by `muster nats-config`, anew by each run. Settings of your own "
-                    "(TLS, cluster) go into local.conf,\n"
+                    "(cluster, limits) go into local.conf,\n"
                     "# which is kept.\n"
                     "listen: ");
-    put_quoted(&b, s->listen);
+    server_put_quoted(&b, s->listen);
     if (s->http[0]) {
         buf_put_lit(&b, "\nhttp: ");
-        put_quoted(&b, s->http);
+        server_put_quoted(&b, s->http);
     }
     buf_printf(&b,
                "\nmax_payload: %d\n# A dead peer is noticed after 10 to 15 "
                "seconds.\nping_interval: \"5s\"\nping_max: 2\n"
                "jetstream: {store_dir: ",
                MAX_PAYLOAD);
-    put_quoted(&b, s->store);
+    server_put_quoted(&b, s->store);
     buf_put_lit(&b, "}\n");
+    server_tls_put(s, &b);
     if (s->is_static)
-        put_static_accounts(&b, s, system_password);
+        put_static_accounts(&b, s, passwords);
     else
         buf_put_lit(&b, "include \"accounts.conf\"\n");
+    put_callout(&b, keys);
     buf_put_lit(&b, "include \"local.conf\"\n");
     file_join(&path, dir, "nats-server.conf");
     code = buf_failed(&path)
@@ -356,15 +395,52 @@ static int make_creds(const char *dir, const char *user, const struct nkey *acco
     return code;
 }
 
-static int make_operator_form(const char *dir, const struct keydir *keys, struct file_error *err)
+/* Everybody may have it: it says of nobody who he is, and may nothing. */
+static int make_sentinel(const char *dir, const struct nkey *auth, struct file_error *err)
 {
-    int code = keydir_write_accounts(keys, err);
+    struct buf path = {0}, jwt = {0}, creds = {0};
+    struct nkey key = {0};
+    int code;
 
+    buf_printf(&path, "%s/sentinel.creds", dir);
+    if (!buf_failed(&path) && creds_fit(path.data, auth)) {
+        buf_done(&path);
+        return 0;
+    }
+    code = buf_failed(&path) ? MUSTER_ENOMEM : nkey_generate(NKEY_USER, &key);
+    if (!code)
+        code = jwt_sentinel(auth, key.text, &jwt);
+    if (!code) {
+        jwt_put_creds(&creds, jwt.data, &key);
+        code = file_write(path.data, FILE_PUBLIC, &creds, err);
+    }
+    nkey_wipe(&key);
+    buf_done(&path);
+    buf_done(&jwt);
+    buf_done(&creds);
+    return code;
+}
+
+static int make_callout_creds(const char *dir, struct keydir *keys, struct file_error *err)
+{
+    int code = make_creds(dir, "callout", &keys->auth, err);
+
+    if (!code)
+        code = keydir_set_callout_user(keys, err);
+    return code ? code : make_sentinel(dir, &keys->auth, err);
+}
+
+static int make_operator_form(const char *dir, struct keydir *keys, struct file_error *err)
+{
+    int code = keys->settings.callout ? make_callout_creds(dir, keys, err) : 0;
+
+    if (!code)
+        code = keydir_write_accounts(keys, err);
     if (!code)
         code = make_creds(dir, "broker", &keys->account, err);
     if (!code)
         code = make_creds(dir, "system", &keys->system, err);
-    return code ? code : write_server_conf(dir, &keys->settings, NULL, err);
+    return code ? code : write_server_conf(dir, keys, NULL, err);
 }
 
 static bool password_is_legal(const char *s)
@@ -403,10 +479,24 @@ static int make_password(const char *dir, const char *user, char out[STATIC_PASS
     return code;
 }
 
-static int make_static_form(const char *dir, const struct keydir *keys, struct file_error *err)
+/* Who has a password by now keeps it. */
+static int make_bypass(const struct keydir *keys, const char *agents, struct file_error *err)
+{
+    static const char *const always[] = {"broker", "system", "callout"};
+    struct buf path = {0};
+    bool grew;
+
+    keydir_beside(keys, "auth_users.conf", &path);
+    int code = buf_failed(&path) ? MUSTER_ENOMEM
+                                 : static_bypass_add(path.data, always, sizeof always / sizeof *always, agents, &grew, err);
+    buf_done(&path);
+    return code;
+}
+
+static int make_static_form(const char *dir, struct keydir *keys, struct file_error *err)
 {
     struct static_user broker = {.user = "broker", .role = -1};
-    char system_password[STATIC_PASSWORD_SIZE];
+    struct static_passwords passwords = {.callout = ""};
     struct buf path = {0};
     int code = make_password(dir, "broker", broker.password, err);
 
@@ -414,29 +504,58 @@ static int make_static_form(const char *dir, const struct keydir *keys, struct f
     if (!code)
         code = buf_failed(&path) ? MUSTER_ENOMEM : static_users_edit(path.data, &broker, 1, err);
     if (!code)
-        code = make_password(dir, "system", system_password, err);
+        code = make_password(dir, "system", passwords.system, err);
+    if (!code && keys->settings.callout)
+        code = make_password(dir, "callout", passwords.callout, err);
+    if (!code && keys->settings.callout)
+        code = make_bypass(keys, path.data, err);
     if (!code)
-        code = write_server_conf(dir, &keys->settings, system_password, err);
+        code = write_server_conf(dir, keys, &passwords, err);
     buf_done(&path);
     return code;
 }
 
 /* ---- the command ---- */
 
+static void print_callout(const char *dir, const struct settings *s)
+{
+    if (!s->callout)
+        return;
+    if (s->is_static)
+        printf("    callout_user: callout\n    callout_password_file: %s/callout.pass\n", dir);
+    else
+        printf("    callout_creds: %s/callout.creds\n", dir);
+    printf("    callout_key_file: %s/callout.nk\n", dir);
+}
+
 static void print_next(const char *dir, const struct settings *s)
 {
     printf("%s/nats-server.conf is written. Start it:\n  nats-server -c %s/nats-server.conf\n"
-           "and tell the brokers in muster.yaml:\n  nats:\n    urls: [\"nats://%s\"]\n",
-           dir, dir, s->listen);
+           "and tell the brokers in muster.yaml:\n  nats:\n    urls: [\"%s://%s\"]\n",
+           dir, dir, s->tls_cert[0] ? "tls" : "nats", s->listen);
+    if (s->tls_verify)
+        printf("    tls: {ca: …, cert: …, key: …}  # the brokers' own certificate, of %s\n", s->tls_ca);
+    else if (s->tls_ca[0])
+        printf("    tls: {ca: \"%s\"}\n", s->tls_ca);
     if (s->is_static)
         printf("    user: broker\n    password_file: %s/broker.pass\n    system_user: system\n"
                "    system_password_file: %s/system.pass\n",
                dir, dir);
     else
         printf("    creds: %s/broker.creds\n    system_creds: %s/system.creds\n", dir, dir);
-    printf("    keys: %s/keys\nA server that runs already takes it up on SIGHUP (nats-server "
-           "--signal reload).\n",
-           dir);
+    print_callout(dir, s);
+    printf("    keys: %s/keys\n", dir);
+}
+
+/* Of the folder that the configuration names, the servers can be reached with what stands beside it. */
+static void put_in_force(const struct cli *cli, const struct keydir *keys)
+{
+    char configured[PATH_MAX];
+
+    if (cli->config->nats.keys && realpath(cli->config->nats.keys, configured) && strcmp(configured, keys->path) == 0)
+        (void)fleet_tell(cli, COMMAND, keys); /* it has told */
+    else
+        puts("A server that runs already takes it up on SIGHUP (nats-server --signal reload).");
 }
 
 static int run(const struct cli *cli, const struct args *a, const char *dir)
@@ -456,10 +575,13 @@ static int run(const struct cli *cli, const struct args *a, const char *dir)
         code = make_local_conf(dir, &err);
     if (!code)
         code = (settings.is_static ? make_static_form : make_operator_form)(dir, keys, &err);
-    keydir_close(keys);
-    if (code)
+    if (code) {
+        keydir_close(keys);
         return cli_fail(CLI_FAILED, COMMAND, "%s", err.text);
+    }
     print_next(dir, &settings);
+    put_in_force(cli, keys);
+    keydir_close(keys);
     return CLI_DONE;
 }
 

@@ -167,6 +167,7 @@ static void send(struct muster_test *t, const char *subject, uint32_t encoding, 
                                             .encoding = encoding,
                                             .tenant = seed & 4 ? "zeta" : "acme",
                                             .subject = subject,
+                                            .role = strncmp(subject, "rpc.", 4) == 0 ? MUSTER_ROLE_OPERATOR : 0, /* who may all */
                                             .asks = (seed & 24) != 0 && strncmp(subject, "rpc.", 4) == 0,
                                             .payload = body};
 

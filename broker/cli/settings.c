@@ -36,10 +36,22 @@ static bool value_of(const char *text, const char *name, char *out, size_t size)
     return false;
 }
 
+/* TLS came later: settings of before have none of these lines, and it stays as it is here. */
+static void parse_tls(const char *text, struct settings *s)
+{
+    char verify[8] = "no";
+
+    (void)value_of(text, "tls_cert", s->tls_cert, sizeof s->tls_cert);
+    (void)value_of(text, "tls_key", s->tls_key, sizeof s->tls_key);
+    (void)value_of(text, "tls_ca", s->tls_ca, sizeof s->tls_ca);
+    (void)value_of(text, "tls_verify", verify, sizeof verify);
+    s->tls_verify = strcmp(verify, "yes") == 0;
+}
+
 /* Everything has to be there: a default would silently change what earlier creds rest on. */
 static bool parse(const char *text, struct settings *s)
 {
-    char form[16], subscriptions[24], *end;
+    char form[16], subscriptions[24], callout[8], *end;
 
     if (!value_of(text, "form", form, sizeof form) ||
         !value_of(text, "root", s->root, sizeof s->root) ||
@@ -48,7 +60,10 @@ static bool parse(const char *text, struct settings *s)
         !value_of(text, "http", s->http, sizeof s->http) ||
         !value_of(text, "store", s->store, sizeof s->store))
         return false;
+    parse_tls(text, s);
     s->is_static = strcmp(form, "static") == 0;
+    /* Not there in what an earlier version wrote. */
+    s->callout = value_of(text, "callout", callout, sizeof callout) && strcmp(callout, "on") == 0;
     errno = 0;
     s->subscriptions = strtoll(subscriptions, &end, 10);
     return (s->is_static || strcmp(form, "operator") == 0) &&
@@ -84,9 +99,12 @@ int settings_write(const char *keys, const struct settings *s, struct file_error
     int code;
 
     file_join(&path, keys, "settings");
-    buf_printf(&text, "form %s\nroot %s\nsubscriptions %" PRId64 "\nlisten %s\nhttp %s\nstore %s\n",
-               s->is_static ? "static" : "operator", s->root, s->subscriptions, s->listen, s->http,
+    buf_printf(&text, "form %s\ncallout %s\nroot %s\nsubscriptions %" PRId64 "\nlisten %s\nhttp %s\nstore %s\n",
+               s->is_static ? "static" : "operator", s->callout ? "on" : "off", s->root, s->subscriptions, s->listen, s->http,
                s->store);
+    if (s->tls_cert[0])
+        buf_printf(&text, "tls_cert %s\ntls_key %s\ntls_ca %s\ntls_verify %s\n", s->tls_cert, s->tls_key, s->tls_ca,
+                   s->tls_verify ? "yes" : "no");
     code = buf_failed(&path) ? MUSTER_ENOMEM : file_write(path.data, FILE_SECRET, &text, err);
     buf_done(&path);
     buf_done(&text);

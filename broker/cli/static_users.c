@@ -46,9 +46,9 @@ static void put_line(struct buf *out, const struct static_user *u)
                        u->agent); /* names are bounded */
         const struct role_names names = {u->root, u->tenant, u->agent, alias};
         buf_put_lit(out, ", permissions: {publish: ");
-        role_put_allow(out, u->role, ROLE_PUB, &names);
+        role_put_narrowed(out, u->role, ROLE_PUB, &names, u->narrowing);
         buf_put_lit(out, ", subscribe: ");
-        role_put_allow(out, u->role, ROLE_SUB, &names);
+        role_put_narrowed(out, u->role, ROLE_SUB, &names, u->narrowing);
         buf_putc(out, '}');
     }
     buf_put_lit(out, "}\n");
@@ -114,5 +114,62 @@ int static_users_edit(const char *path, const struct static_user *users, size_t 
         code = file_write(path, FILE_SECRET, &text, err);
     jwt_wipe(&old);
     jwt_wipe(&text);
+    return code;
+}
+
+/* ---- auth_users.conf ---- */
+
+#define BYPASS_HEADER                                                                            \
+    "# Written by `muster nats-config` and `muster agent`: who logs in with a password though the brokers are asked. "   \
+    "A change needs a restart of nats-server.\n"                                                 \
+    "auth_users: [\n"
+
+static void bypass_add(struct buf *text, const char *user, size_t len)
+{
+    char line[STATIC_USER_SIZE + 8];
+
+    (void)snprintf(line, sizeof line, "  \"%.*s\"\n", (int)len, user);
+    if (!text->data || !strstr(text->data, line))
+        buf_put(text, line, strlen(line));
+}
+
+static int bypass_add_agents(struct buf *text, const char *agents, struct file_error *err)
+{
+    struct buf users = {0};
+    int code = file_read(agents, FILE_MAX, &users, err);
+
+    for (const char *at = code ? NULL : strstr(users.data, LINE_BEGIN); at; at = strstr(at, LINE_BEGIN)) {
+        at += strlen(LINE_BEGIN);
+        bypass_add(text, at, strcspn(at, "\""));
+    }
+    jwt_wipe(&users);
+    return code;
+}
+
+int static_bypass_add(const char *path, const char *const *users, size_t n, const char *agents, bool *ret_grew, struct file_error *err)
+{
+    struct buf text = {0};
+    int code = file_read(path, FILE_MAX, &text, err);
+
+    *ret_grew = false;
+    if (code == MUSTER_ENOTFOUND)
+        buf_put_lit(&text, BYPASS_HEADER FOOTER);
+    else if (code)
+        return code;
+    if (text.len < strlen(FOOTER) || strcmp(text.data + text.len - strlen(FOOTER), FOOTER) != 0) {
+        (void)snprintf(err->text, sizeof err->text, "%s: changed by hand; restore it, or remove it and run `muster nats-config`", path);
+        buf_done(&text);
+        return MUSTER_EINVAL;
+    }
+    const size_t before = text.len -= strlen(FOOTER);
+    text.data[before] = '\0';
+    for (size_t i = 0; i < n; i++)
+        bypass_add(&text, users[i], strlen(users[i]));
+    code = agents ? bypass_add_agents(&text, agents, err) : 0;
+    *ret_grew = text.len > before;
+    buf_put_lit(&text, FOOTER);
+    if (!code && *ret_grew)
+        code = buf_failed(&text) ? MUSTER_ENOMEM : file_write(path, FILE_PUBLIC, &text, err);
+    buf_done(&text);
     return code;
 }

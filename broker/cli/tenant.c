@@ -1,5 +1,5 @@
 /*
- * muster tenant - add, list and remove tenants, and set their limits.
+ * muster tenant - add, list and remove tenants, set their limits, and make their roles of PostgreSQL.
  *
  * Brokers follow muster.tenants: everything here takes effect at once and without a restart.
  */
@@ -10,8 +10,12 @@
 
 #include "base/buf.h"
 #include "base/name.h"
+#include "child/limits.h"
 #include "cli/database.h"
 #include "cli/limits.h"
+#include "cli/tenant_role.h"
+#include "config/config.h"
+#include "core/loader.h"
 
 static const char command[] = "tenant";
 
@@ -68,17 +72,28 @@ static int parse_add(int argc, char **argv, struct add_options *o)
     return CLI_DONE;
 }
 
+/* An answer that was on its way while a tenant of that name was removed came after muster.forget(). Row security lets the broker's
+ * login see one tenant at a time. */
+static int forget_answers(struct sql_admin *admin, const char *name)
+{
+    int err = sql_admin_exec(admin, "SELECT set_config('app.current_tenant', $1, true)", 1, &name, NULL);
+
+    return err ? err : sql_admin_exec(admin, "DELETE FROM muster.requests WHERE tenant = $1", 1, &name, NULL);
+}
+
 static int insert_tenant(struct sql_admin *admin, const char *name, const struct add_options *o)
 {
     const char *params[] = {name, o->history, o->encoding};
-    int err = sql_admin_exec(
-        admin, "INSERT INTO muster.tenants (name, history, encoding) VALUES ($1, $2, $3)", 3,
-        params, NULL);
+    int err = forget_answers(admin, name);
 
+    if (!err)
+        err = sql_admin_exec(
+            admin, "INSERT INTO muster.tenants (name, history, encoding) VALUES ($1, $2, $3)", 3,
+            params, NULL);
     if (err && strcmp(sql_admin_sqlstate(admin), "23505") == 0)
         return cli_fail(CLI_FAILED, command,
                         "the tenant %s exists already; see `muster tenant list`", name);
-    return err ? database_fail(admin, command, err) : CLI_DONE;
+    return err ? database_fail(admin, command, err) : tenant_role_add(admin, name);
 }
 
 static int tenant_add(const struct cli *cli, int argc, char **argv)
@@ -207,13 +222,15 @@ static int check_unused(struct sql_admin *admin, const char *name, bool force)
 
 static int remove_tenant(struct sql_admin *admin, const char *name, bool force)
 {
-    /* Credentials go with the tenant. So do request ids: the next tenant of that name gets no old
-     * answer. */
-    static const char *const steps[] = {"DELETE FROM muster.requests WHERE tenant = $1",
+    /* Credentials go with the tenant. So does what Muster keeps of it: the next tenant of that name
+     * gets no old answer and sees no old row. */
+    static const char *const steps[] = {"SELECT muster.forget($1)",
                                         "DELETE FROM muster.tenants WHERE name = $1"};
     int err = sql_admin_script(admin, "BEGIN");
     int code = err ? database_fail(admin, command, err) : check_unused(admin, name, force);
 
+    if (code == CLI_DONE)
+        code = tenant_role_drop(admin, name);
     for (size_t i = 0; i < 2 && code == CLI_DONE; i++) {
         err = sql_admin_exec(admin, steps[i], 1, &name, NULL);
         code = err ? database_fail(admin, command, err) : CLI_DONE;
@@ -248,8 +265,47 @@ static int tenant_rm(const struct cli *cli, int argc, char **argv)
     return code;
 }
 
+/* Above what stands in every credential it would hold nobody. */
+static int check_subscriptions(const struct cli *cli, const struct limit *limit)
+{
+    int64_t most = cli->config->limits.subscriptions;
+
+    if (strcmp(limit->name, "subscriptions") != 0 || limit->value <= most)
+        return CLI_DONE;
+    return cli_fail(CLI_USAGE, command,
+                    "limits: subscriptions: %lld came, at most the %lld of limits.subscriptions, which "
+                    "holds for all, was expected",
+                    (long long)limit->value, (long long)most);
+}
+
+static bool declares(const struct config_plugin *how, const char *name)
+{
+    const struct muster_plugin *plugin;
+    struct child_limits limits;
+    char why[LOADER_WHY_SIZE];
+    bool found;
+
+    if (loader_load(how, &plugin, why) != 0 || child_limits_init(&limits, plugin) != 0)
+        return false;
+    found = child_limits_find(&limits, name) >= 0;
+    child_limits_done(&limits);
+    return found;
+}
+
+/* A name that is misspelt would hold nothing, and nobody would notice. The brokers may have plugins
+ * that this configuration does not, so it is told and no more. */
+static void note_undeclared(const struct cli *cli, const struct limit *limit)
+{
+    if (!limit->is_object || limit->none || !cli->config->n_plugins)
+        return;
+    for (size_t i = 0; i < cli->config->n_plugins; i++)
+        if (declares(&cli->config->plugins[i], limit->name))
+            return;
+    (void)cli_fail(CLI_DONE, command, "note: no plugin of this configuration counts %s", limit->name);
+}
+
 /* Write KEY=VALUE… as a JSON object of what is set and a JSON array of what is taken away. */
-static int parse_limits(int n, char **args, struct buf *set, struct buf *unset)
+static int parse_limits(const struct cli *cli, int n, char **args, struct buf *set, struct buf *unset)
 {
     struct limit limit;
     char why[512];
@@ -259,10 +315,13 @@ static int parse_limits(int n, char **args, struct buf *set, struct buf *unset)
     for (int i = 0; i < n; i++) {
         if (!limit_parse(args[i], &limit, why, sizeof why))
             return cli_fail(CLI_USAGE, command, "limits: %s", why);
+        if (check_subscriptions(cli, &limit) != CLI_DONE)
+            return CLI_USAGE;
+        note_undeclared(cli, &limit);
         if (limit.none)
-            buf_printf(unset, "%s\"%s\"", unset->len > 1 ? "," : "", limit.key->name);
+            buf_printf(unset, "%s\"%s\"", unset->len > 1 ? "," : "", limit.name);
         else
-            buf_printf(set, "%s\"%s\":%lld", set->len > 1 ? "," : "", limit.key->name,
+            buf_printf(set, "%s\"%s\":%lld", set->len > 1 ? "," : "", limit.name,
                        (long long)limit.value);
     }
     buf_putc(set, '}');
@@ -308,10 +367,11 @@ static int print_limit_keys(void)
     puts("muster tenant limits NAME [KEY=VALUE...]\n"
          "An empty value or none takes a limit away: the configuration of the brokers holds "
          "then.\n");
-    for (size_t i = 0; i < n_limit_keys; i++)
-        printf("  %-16s %s (%" PRId64 " to %" PRId64 "%s)\n", limit_keys[i].name,
+    for (size_t i = 0; i < TENANT_N_LIMITS; i++)
+        printf("  %-20s %s (%" PRId64 " to %" PRId64 "%s)\n", limit_keys[i].name,
                limit_keys[i].help, limit_keys[i].min, limit_keys[i].max,
                limit_keys[i].bytes ? ", also as KiB, MiB, GiB" : "");
+    puts("  <service>.<name>     Objects that a service counts, as its definition declares them.");
     return CLI_DONE;
 }
 
@@ -345,7 +405,7 @@ static int tenant_limits(const struct cli *cli, int argc, char **argv)
     code = parse_limits_options(argc, argv);
     first = optind;
     if (code == CLI_DONE)
-        code = parse_limits(argc - first - 1, argv + first + 1, &set, &unset);
+        code = parse_limits(cli, argc - first - 1, argv + first + 1, &set, &unset);
     if (code == CLI_DONE)
         code = database_open(cli, command, &admin);
     if (code == CLI_DONE)
@@ -362,11 +422,11 @@ int cmd_tenant(const struct cli *cli, int argc, char **argv)
         const char *name;
         int (*run)(const struct cli *cli, int argc, char **argv);
     } verbs[] = {
-        {"add", tenant_add}, {"list", tenant_list}, {"rm", tenant_rm}, {"limits", tenant_limits}};
+        {"add", tenant_add}, {"list", tenant_list}, {"rm", tenant_rm}, {"limits", tenant_limits}, {"role", tenant_role}};
 
     for (size_t i = 0; argc > 1 && i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(argv[1], verbs[i].name) == 0)
             return verbs[i].run(cli, argc - 1, argv + 1);
-    return cli_fail(CLI_USAGE, command, "%s came, add, list, rm or limits was expected",
+    return cli_fail(CLI_USAGE, command, "%s came, add, list, rm, limits or role was expected",
                     argc > 1 ? argv[1] : "nothing");
 }
