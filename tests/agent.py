@@ -58,3 +58,11 @@ class Agent:
 
     def close(self) -> None:
         self.client.close()
+
+
+def unseen(site: Site, agent: Agent) -> Agent:
+    """The same name over a broker's login: brokers have who is revoked, expired or removed cut by servers that can (2.10 and newer), and
+    so it can be seen all the same what they themselves refuse. What they cut is in test_revocation.py."""
+    agent.client.close()
+    agent.client = Client(site.nats.url, site.nats.folder / "broker.creds", agent.tenant, agent.name)
+    return agent

@@ -22,7 +22,9 @@ _HEADER = (REPO / "broker" / "child" / "frame.h").read_text()
 TYPES: dict[str, int] = {name: i + 1 for i, name in enumerate(re.findall(
     r"^    FRAME_(\w+)(?: = 1)?,", _HEADER[_HEADER.index("enum frame_type"):_HEADER.index("FRAME_N_TYPES")], re.M))}
 NAMES = {number: name for name, number in TYPES.items()}
-VERSION = 1
+VERSION = 2
+# The names of limits that every plugin may ask for, in their order.
+LIMITS = [*re.findall(r"^    X\([A-Z_]+, (\w+),", (REPO / "broker/tenant/limits.h").read_text(), re.M)]
 NULL = 0xFFFFFFFF
 ALL_SOCKETS = 3
 JSON = 1
@@ -67,13 +69,13 @@ def texts(*items: str) -> bytes:
 
 
 def message(subject: str, body: Any = None, tenant: int = 1, agent: str | None = "a1", wants_answer: bool = False, seq: int = 0,
-            raw: bytes | None = None) -> bytes:
+            raw: bytes | None = None, role: int = 0) -> bytes:
     """The fields `msg` of frame.h."""
     tokens = subject.split(".")
     service, verb = (tokens[2], tokens[3]) if tokens[0] == "rpc" else (None, None)
     payload = raw if raw is not None else json.dumps(body if body is not None else {}).encode()
     return b"".join([u32(JSON), u64(tenant), text(agent), text(subject), text(service), text(verb), listed([text("X-Test") + text("yes")]),
-                     u8(wants_answer), blob(payload), i64(time.monotonic_ns()), u64(seq)])
+                     u8(wants_answer), blob(payload), i64(time.monotonic_ns()), u64(seq), u32(role)])
 
 
 class Frame:
@@ -143,6 +145,7 @@ class Child:
         self.logs: list[tuple[int, str]] = []
         self.metrics: list[Frame] = []
         self._messages = 0
+        self._limits = [*LIMITS, *(["shouts"] if Path(plugin).stem == "echo" else [])]  # then those that it declares
         self._words: str | None = None
         self._pings = 0
         self.begun = time.monotonic()
@@ -219,8 +222,10 @@ class Child:
         self.send("SETTINGS", 0, b"".join([text(instance), u32(0), u32(1), text("broker-1"), text(dsn), texts(*capabilities),
                                            texts(*subscribe), texts(*publish), said, values]))
 
-    def tenant(self, ident: int, name: str, known: bool = True, requests_per_s: int = 100, burst: int = 200) -> None:
-        self.send("TENANT", ident, text(name) + u32(JSON) + i64(requests_per_s) + i64(burst) + u8(known))
+    def tenant(self, ident: int, name: str, known: bool = True, requests_per_s: int = 100, burst: int = 200,
+               **limits: int) -> None:
+        self.send("TENANT", ident, text(name) + u32(JSON) + i64(requests_per_s) + i64(burst) + u8(known)
+                  + listed([i64(limits.get(limit, -1)) for limit in self._limits]))
 
     def outcome(self, name: str, answer: str, fields: bytes = b"") -> tuple[int, str | None]:
         self.send(name, 0, fields)

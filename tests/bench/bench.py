@@ -18,6 +18,7 @@ from typing import Any
 from agent import Agent
 from childrig import Child
 from harness import BUILD, Musterd, installed, wait_until
+from logins import logins
 from pluginrig import echo, isolated
 from rig import Result, Rig, children, cpu_us
 
@@ -408,6 +409,54 @@ def plugin(report: Report, rig: Rig, rounds: int) -> None:
     bad_children(report, rig, rounds)
 
 
+# ---- quotas -----------------------------------------------------------------------------------------------------------------------
+
+QUOTA, TIMES = 500, 10  # requests a second that a tenant may send, and how many times that it does
+NEIGHBOUR_RATE, NEIGHBOUR_SECONDS = 500, 8
+
+
+def neighbour(rig: Rig, target: Echoing) -> dict[str, float]:
+    done = subprocess.run([str(BUILD / "bin" / "bench" / "asker"), "--url", rig.site.nats.url, "--creds", str(rig.site.agent("t1", "a1")),
+                           "--subject", "mst.t1.rpc.a1.bench.say", "--box", "mst.t1.box.a1.bench", "--window", "256",
+                           "--rate", str(NEIGHBOUR_RATE), "--count", str(NEIGHBOUR_RATE * NEIGHBOUR_SECONDS)],
+                          capture_output=True, text=True, timeout=300)
+    if done.returncode != 0:
+        raise AssertionError(f"asker: {done.stdout}{done.stderr}")
+    return {key: float(value) for key, value in re.findall(r"(\w+)=(-?\d+)", done.stdout)}
+
+
+def quotas(report: Report, rig: Rig, rounds: int) -> None:
+    """The latency of a tenant's requests alone, and beside a tenant at TIMES its quota, in alternating runs."""
+    target = Echoing(rig, IN_BROKER)
+    rig.site.cli("tenant", "limits", "t0", f"requests_per_s={QUOTA}")
+    loud = [str(BUILD / "bin" / "bench" / "asker"), "--url", rig.site.nats.url, "--creds", str(rig.site.agent("t0", "a1")), "--subject",
+            "mst.t0.rpc.a1.bench.say", "--box", "mst.t0.box.a1.bench", "--lenient", "--rate", str(QUOTA * TIMES), "--count",
+            str(QUOTA * TIMES * (NEIGHBOUR_SECONDS + 2))]
+    found: dict[str, list[dict[str, float]]] = {"alone": [], "beside": []}
+    neighbour(rig, target)  # warm
+    for done in range(rounds):
+        print(f"quotas: {done} of {rounds} rounds done", file=sys.stderr)
+        found["alone"].append(neighbour(rig, target))
+        before = target.broker.metric("muster_over_limit_total", 'limit="requests_per_s"')
+        flood = subprocess.Popen(loud, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        time.sleep(1)
+        found["beside"].append(neighbour(rig, target))
+        assert flood.poll() is None, "the flood ended before the neighbour did"
+        flood.communicate()
+        refused = target.broker.metric("muster_over_limit_total", 'limit="requests_per_s"') - before
+        assert refused > QUOTA * (TIMES - 2) * NEIGHBOUR_SECONDS, f"only {refused} requests were over the quota"
+    rig.site.cli("tenant", "limits", "t0", "requests_per_s=none")
+    target.close()
+    report.say(f"\nquotas, {NEIGHBOUR_RATE} requests a second of one tenant, alone and beside another that sends {TIMES} times its {QUOTA} a second"
+               f" (load {os.getloadavg()[0]:.1f})")
+    for name, runs in found.items():
+        p50, p99 = ([r[key] for r in runs] for key in ("p50_us", "p99_us"))
+        report.say(f"  {name:8} p50 {spread(p50):>22} us   p99 {spread(p99):>26} us")
+    p50, p99 = ([b[key] / a[key] for a, b in zip(found["alone"], found["beside"])] for key in ("p50_us", "p99_us"))
+    report.say(f"  beside / alone: p50 {spread(p50, '{:.2f}')}, p99 {spread(p99, '{:.2f}')}   target p99 < 1.20: {verdict(median(p99), 1.2, True)}")
+    report.keep("quotas", found)
+
+
 # ---- rest -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -441,9 +490,10 @@ def rest(report: Report, rig: Rig, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "rest", "all"], default="all")
+    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "all"], default="all")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--logins", type=int, default=10_000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.rows < 1000 or args.rows % 1000 or args.rounds < 1:
@@ -460,8 +510,12 @@ def main() -> None:
             lanes(report, rig, args.rounds)
         if args.what in ("plugin", "all"):
             plugin(report, rig, args.rounds)
+        if args.what in ("quotas", "all"):
+            quotas(report, rig, args.rounds)
         if args.what in ("rest", "all"):
             rest(report, rig, args.rounds)
+        if args.what in ("logins", "all"):
+            logins(report, args.logins, args.rounds)
     finally:
         rig.close()
     report.end()

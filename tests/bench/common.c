@@ -45,6 +45,10 @@ void args_parse(struct args *a, int argc, char **argv)
             a->live = true;
             continue;
         }
+        if (strcmp(argv[i], "--lenient") == 0) {
+            a->lenient = true;
+            continue;
+        }
         while (k < n && strcmp(known[k].name, argv[i]) != 0)
             k++;
         if (k == n || ++i == argc)

@@ -293,6 +293,14 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
     return 0;
 }
 
+static int64_t tenant_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
+{
+    (void)host;
+    (void)tenant;
+    (void)name;
+    return -1;
+}
+
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
 {
     (void)host;
@@ -403,7 +411,8 @@ static const struct muster_tenants tenants_table = {.size = sizeof tenants_table
                                                     .find = tenant_find,
                                                     .each = tenant_each,
                                                     .refresh = tenant_refresh,
-                                                    .tables = tenant_tables};
+                                                    .tables = tenant_tables,
+                                                    .limit = tenant_limit};
 static const struct muster_metrics metrics_table = {
     .size = sizeof metrics_table, .make = make_metric, .add = add_metric, .set = add_metric, .observe = observe_metric};
 static const struct muster_sql sql_table = {.size = sizeof sql_table, .prepare = prepare, .exec = exec};

@@ -284,6 +284,43 @@ static void check_leak(void)
     close_sql(sql);
 }
 
+/* As muster_broker: what an item claims to be another tenant's is refused, and its neighbours in the batch hear nothing of it. */
+static void check_walls(void)
+{
+    enum { N = 200, FORGED = 20 };
+    struct sql *sql = open_sql(1, 4096, 0);
+    uint64_t writes = prepare(sql, "write", SQL_WRITE,
+                              "INSERT INTO public.agent_events (tenant_id, id, agent_id, event_type) VALUES ($1, $2, 'a', 'x')");
+    uint64_t takes = prepare(sql, "take", SQL_WRITE, "UPDATE public.agent_events SET tenant_id = current_setting('app.current_tenant')"
+                                                     " WHERE tenant_id = $1 AND id = $2 RETURNING id");
+    uint64_t reads = prepare(sql, "read", SQL_READ, "SELECT string_agg(DISTINCT tenant_id, ',') FROM public.agent_events"
+                                                    " WHERE $1::text = $1 AND $2::text = $2");
+    struct names *names;
+    struct call *calls = calls_new(N, 4, &names), seen[4] = {0}, taken = {.tenant = "t1", .key = "x", .params = {"t2", "id-2"}, .n_params = 2};
+
+    for (size_t i = 0; i < N; i++) {
+        if (i % FORGED == 0)
+            calls[i].tenant = calls[i].tenant[1] == '3' ? "t0" : "t3";
+        submit(sql, writes, &calls[i]);
+    }
+    settle();
+    for (size_t i = 0; i < N; i++)
+        CHECK(strcmp(calls[i].sqlstate, i % FORGED == 0 ? "42501" : "") == 0, "%s as %s: %s", calls[i].params[0], calls[i].tenant, calls[i].error);
+    for (size_t i = 0; i < 4; i++) {
+        seen[i] = (struct call){.tenant = calls[i + 4].params[0], .key = "x", .params = {"", ""}, .n_params = 2};
+        submit(sql, reads, &seen[i]);
+    }
+    submit(sql, takes, &taken);
+    settle();
+    for (size_t i = 0; i < 4; i++)
+        CHECK(strcmp(seen[i].value, seen[i].tenant) == 0, "%s sees %s", seen[i].tenant, seen[i].value);
+    CHECK(taken.code == 0 && strcmp(taken.value, "NULL") == 0, "a row of another tenant was taken: %s", taken.value);
+    CHECK(strcmp(ask(sql, "SELECT count(*) FROM public.agent_events"), "0") == 0, "rows are seen while no tenant is served");
+    free(calls);
+    free(names);
+    close_sql(sql);
+}
+
 static void on_killed(void *arg, const struct muster_sql_result *result)
 {
     CHECK(result->code == 0 || result->code == MUSTER_ELINK, "killing: %s", result->error); /* ELINK: the end */
@@ -689,7 +726,8 @@ int main(int argc, char **argv)
     static const struct {
         const char *name;
         void (*run)(void);
-    } checks[] = {{"writes", check_writes}, {"guilty", check_guilty},   {"leak", check_leak},     {"kill", check_kill},
+    } checks[] = {{"writes", check_writes}, {"guilty", check_guilty},   {"leak", check_leak},     {"walls", check_walls},
+                  {"kill", check_kill},
                   {"kill_plain", check_kill_plain},
                   {"full", check_full},     {"restart", check_restart}, {"replan", check_replan}, {"away", check_away},
                   {"stall", check_stall},   {"slow", check_slow},     {"hosts", check_hosts},

@@ -66,11 +66,11 @@ class Rig:
         self.site.brokers.append(broker)
         return broker
 
-    def login(self, tenant: str, agent: str, role: str = "agent") -> dict[str, Any]:
-        """What a client needs to be this agent."""
+    def login(self, tenant: str, agent: str, role: str = "agent", *options: str) -> dict[str, Any]:
+        """What a client needs to be this agent, which was made with these options."""
         if (tenant, agent) not in self._logins:
             if self.static:
-                password = self.site.cli("agent", "add", tenant, agent, "--role", role).stdout.strip()
+                password = self.site.cli("agent", "add", tenant, agent, "--role", role, *options).stdout.strip()
                 self._logins[tenant, agent] = {"user": f"{tenant}.{agent}", "password": password}
                 # nats-server was seen to go on listing a connection that came and went while it read its configuration again.
                 read = self.site.nats.log().count(RELOADED)
@@ -78,6 +78,10 @@ class Rig:
                 wait_until(lambda: self.site.nats.log().count(RELOADED) > read, 10, "nats-server to have read its configuration")
                 wait_until(lambda: self._lets_in(tenant, agent), 10, "nats-server to know the user")
                 time.sleep(0.2)  # what was tried is told before a test begins
+            elif options:
+                path = self.site.folder / f"{tenant}-{agent}.creds"
+                self.site.cli("agent", "add", tenant, agent, "--role", role, "--out", str(path), *options)
+                self._logins[tenant, agent] = {"creds": path}
             else:
                 self._logins[tenant, agent] = {"creds": self.site.agent(tenant, agent, role)}
         return self._logins[tenant, agent]
@@ -226,6 +230,23 @@ def test_connections_of_one_agent_are_told_apart(rig: Rig) -> None:
     assert [row["client"] for row in rig.ask("list")["rows"] if row["agent"] == "twice"] == [ids(second)[1]]
     rig.end(second)
     rig.await_end(start, ids(second)[1])
+
+
+def test_a_narrowed_agent_is_told_as_any_other_and_held_to_less(rig: Rig) -> None:
+    """Its permissions are written out, in a JWT or in the server's configuration."""
+    rig.login("acme", "thin", "agent", "--groups", "red", "--tables", "public.orders")
+    start = rig.mark()
+    thin = rig.client("acme", "thin")
+    row = rig.await_event(start, "the connect", lambda row: bool(row["client"] == ids(thin)[1]))
+    assert (row["tenant"], row["agent"]) == ("acme", "thin")
+    for subject in ("grp.red.>", "cdc.*.public.orders.>", "all.>", "to.thin.>"):
+        thin.subscribe(f"{ROOT_TOKEN}.acme.{subject}")
+    assert not thin.errors
+    for n, subject in enumerate(("grp.>", "grp.blue.>", "cdc.>", "cdc.*.public.>", "log.grp.blue.>")):
+        thin.subscribe(f"{ROOT_TOKEN}.acme.{subject}")
+        wait_until(lambda n=n: len(thin.errors) == n + 1, 5, f"{subject} to be refused")  # type: ignore[misc]
+    rig.end(thin)
+    rig.await_end(start, row["client"])
 
 
 def test_brokers_and_others_who_are_no_agents_are_not_shown(rig: Rig) -> None:
@@ -432,10 +453,20 @@ def test_without_a_login_of_the_system_account_the_plugin_does_not_start(plain: 
     assert "nats.system_creds: /nowhere/system.creds: No such file or directory, expected a readable file" in broker.log()
 
 
-def test_the_link_is_opened_for_who_wants_it_only(plain: Rig) -> None:
+def test_the_link_is_opened_wherever_there_is_a_login_for_it(plain: Rig) -> None:
+    """Also without a plugin that asks: who is revoked is cut."""
     broker = plain.make_broker("idle")
     broker.start()
+    wait_until(lambda: link(broker)["state"] == "ok", 10, "the system account to be heard")
+    assert 'link="system"' in broker.get("/metrics")[1]
+    assert broker.stop() == 0
+    del broker.config["nats"]["system_creds"]
+    broker.start()
     assert '"system"' not in broker.get("/readyz")[1] and 'link="system"' not in broker.get("/metrics")[1]
+    assert broker.stop() == 0
+    broker.config["nats"]["system_creds"] = "/nowhere/system.creds"
+    broker.start()
+    assert "who is revoked is not cut by this broker" in broker.log() and "/nowhere/system.creds" in broker.log()
     assert broker.stop() == 0
 
 

@@ -356,12 +356,13 @@ def test_a_useless_dsn_is_told_without_its_password(dsn: str, expected: str) -> 
 
 def published(database: Database) -> list[str]:
     return [name for (name,) in database.query(
-        "SELECT format('%I.%I', schemaname, tablename) FROM pg_publication_tables WHERE pubname = 'muster' ORDER BY 1")]
+        "SELECT format('%I.%I', schemaname, tablename) FROM pg_publication_tables WHERE pubname = 'muster'"
+        " AND tablename NOT LIKE 'agent\\_%' ORDER BY 1")]
 
 
 def settings(database: Database) -> list[tuple[Any, ...]]:
     return database.query("SELECT schema_name, table_name, tenant_column, tenant, owner_column, subject_key"
-                          " FROM muster.tables ORDER BY 1, 2")
+                          " FROM muster.tables WHERE table_name NOT LIKE 'agent\\_%' ORDER BY 1, 2")
 
 
 def test_publish_keeps_its_settings(database: Database) -> None:
@@ -625,12 +626,15 @@ def test_limits_are_set_and_taken_away(database: Database) -> None:
         "requests_per_s": 200, "burst": 400, "queued_bytes": 2 << 20}
     assert json.loads(database.cli("tenant", "limits", "acme", "burst=none", "queued_bytes=").stdout) == {"requests_per_s": 200}
     assert json.loads(database.cli("tenant", "limits", "acme").stdout) == {"requests_per_s": 200}
+    assert json.loads(database.cli("tenant", "limits", "acme", "requests_per_s=", "task.open=5", "subscriptions=500").stdout) == {
+        "task.open": 5, "subscriptions": 500}
 
 
 @pytest.mark.parametrize(("argv", "code", "expected"), [
     (["burst=5"], 1, "without requests_per_s"), (["speed=5"], 2, "requests_per_s, burst"), (["burst"], 2, "KEY=VALUE"),
     (["requests_per_s=0"], 2, "from 1 to"), (["requests_per_s=-1"], 2, "-1 came"), (["requests_per_s=1.5"], 2, "1.5 came"),
-    (["requests_per_s=1KiB"], 2, "1KiB came"), (["subscriptions=501"], 2, "to 500"),
+    (["requests_per_s=1KiB"], 2, "1KiB came"), (["subscriptions=501"], 2, "limits.subscriptions"),
+    (["task.open=-1"], 2, "task.open"), (["task.=1"], 2, "<service>.<name>"), (["in_flight=65537"], 2, "65537 came"),
     (["queued_bytes=99999999999999999999"], 2, "queued_bytes"), (["queued_bytes=8796093022208GiB"], 2, "queued_bytes"),
 ])
 def test_wrong_limits_are_refused(database: Database, argv: list[str], code: int, expected: str) -> None:

@@ -6,8 +6,10 @@ import os
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import tempfile
+import urllib.request
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -157,3 +159,37 @@ def test_a_broker_of_the_users_own(dev: Dev) -> None:
         wait_until(lambda: "\n0 broken, " in run_cli(["doctor"], dev.env, check=False).stdout, 20, "the broker to be ready")
         broker.terminate()
         assert broker.wait(15) == 0
+
+
+def test_all_of_it_by_tls(dev: Dev) -> None:
+    """An authority of its own, kept; and without --tls the next start speaks in the clear again."""
+    dev.start("--tls")
+    authority = dev.site / "tls" / "ca.pem"
+    env = dev.env
+    assert env["NATS_URL"].startswith("tls://") and env["NATS_CA"] == str(authority.resolve())
+    assert "sslmode=verify-full" in env["DATABASE_URL"]
+    assert dev.sql("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == [(True,)]
+    assert not dev.sql("SELECT 1 FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) WHERE client_addr IS NOT NULL AND NOT ssl")
+    dev.sql("CREATE TABLE orders (id serial PRIMARY KEY, item text)")
+    run_cli(["publish", "orders", "--tenant", "default"], env)
+    trusted = ssl.create_default_context(cafile=str(authority))
+    client = Client(env["NATS_URL"], Path(env["NATS_CREDS"]), "default", "dev", tls=trusted)
+    watcher = Watcher(client, "default")
+    dev.sql("INSERT INTO orders (item) VALUES ('bolt')")
+    wait_until(lambda: watcher.changes, 20, "the row's change")
+    client.close()
+    found = re.search(r"https://\S+", dev.log())
+    assert found
+    with urllib.request.urlopen(found.group(), timeout=5, context=trusted) as answer:
+        assert answer.status == 200
+    done = run_cli(["doctor"], {**env, "MUSTER_CONFIG": str(dev.site / "muster.yaml")}, check=False)
+    assert "certificate broker.tls.cert" in done.stdout and "is ready" in done.stdout, done.stdout
+    assert (dev.site / "tls" / "ca.key").stat().st_mode & 0o77 == 0
+    before = authority.read_bytes()
+    assert dev.stop() == 0
+    dev.start("--tls")
+    assert authority.read_bytes() == before
+    assert dev.stop() == 0
+    dev.start()
+    assert dev.env["NATS_URL"].startswith("nats://") and "NATS_CA" not in dev.env
+    assert dev.sql("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()") == [(False,)]

@@ -16,6 +16,7 @@ from harness import BUILD, REPO, Site, binary, wait_until
 
 PAGES = [p for p in REPO.rglob("*.md") if not {"build", ".venv", ".muster"} & set(p.relative_to(REPO).parts)]
 CDC_PAGE = (REPO / "plugins/cdc/README.md").read_text()
+AUTH_PAGE = (REPO / "plugins/auth/README.md").read_text()
 HEADER = (REPO / "broker/include/muster/plugin.h").read_text()
 ABI_PAGE = (REPO / "broker/include/muster/ABI.md").read_text()
 HOMES = {  # a third-party header and the folders that may include it
@@ -25,6 +26,7 @@ HOMES = {  # a third-party header and the folders that may include it
     r"yaml\.h": ("broker/config/", "schemas/"),
     r"microhttpd": ("broker/http/",),
     r"xxhash": ("broker/base/",),
+    r"curl/": ("broker/auth/",),
 }
 
 
@@ -47,6 +49,7 @@ def test_the_core_knows_no_plugin_by_name() -> None:
     names = "|".join(p.name for p in (REPO / "plugins").iterdir() if p.is_dir())
     for path in (REPO / "broker/core").rglob("*.[ch]"):
         code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+        code = re.sub(r'include "auth/.*', "", code)  # broker/auth, which the plugin of that name carries along
         assert not re.search(rf'include "({names})/|"({names})"', code), path
 
 
@@ -92,6 +95,16 @@ def test_the_page_of_cdc_names_every_fault_gap_and_metric() -> None:
         set(re.findall(r'\{MUSTER_(?:COUNTER|GAUGE|HISTOGRAM), "([a-z_]+)"', code))
     assert len(words) > 30, "the patterns no longer fit the code"
     assert not [word for word in words - {"ok"} if not re.search(rf"`{word}[`{{]", CDC_PAGE)]
+
+
+def test_the_page_of_auth_names_every_option_code_and_reason() -> None:
+    schema = json.loads((REPO / "schemas/plugins/auth.json").read_text())
+    assert not [key for key in options_of(schema) if f"`{key}`" not in AUTH_PAGE]
+    code = "\n".join(p.read_text() for p in [*(REPO / "plugins/auth").glob("*.c"), REPO / "broker/auth/bearer.c"])
+    words = set(re.findall(r'MUSTER_HEALTH_\w+, "([a-z_]+)"', code)) | set(re.findall(r'\[BEARER_\w+\] = "([a-z_]+)"', code)) | \
+        set(re.findall(r'refuse\((?:l->)?a, (?:login->|l->|b->)?id, "([a-z_]+)"', code)) | {"key_fetches_total", "keys"}
+    assert len(words) > 17, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok", "taken"} if not re.search(rf"`(muster_auth_)?{word}[`{{]", AUTH_PAGE)]
 
 
 def commands() -> list[str]:

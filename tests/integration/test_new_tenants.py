@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from agent import Agent, read
+from agent import Agent, read, unseen
 from client import Message
 from harness import Musterd, Site, wait_until
 from pluginrig import Agents, echo, installation, own_broker
@@ -55,13 +55,15 @@ def quietly(site: Site, statement: str, *parameters: str) -> None:
 
 
 def add_quietly(site: Site, tenant: str) -> None:
+    """With the name of a stranger(), whose row went with the tenant."""
     quietly(site, "INSERT INTO muster.tenants (name) VALUES (%s)", tenant)
+    quietly(site, "INSERT INTO muster.credentials (tenant, agent, role) VALUES (%s, 's1', 'agent')", tenant)
 
 
 def stranger(site: Site, agents: Agents, tenant: str) -> Agent:
-    """An agent that NATS lets in and whose tenant is gone. The broker need not have noticed."""
+    """An agent that no server cuts and whose tenant is gone. The broker need not have noticed."""
     site.cli("tenant", "add", tenant)
-    agent = agents(tenant, "s1")
+    agent = unseen(site, agents(tenant, "s1"))
     site.postgres.query("DELETE FROM muster.tenants WHERE name = %s", (tenant,))
     return agent
 
@@ -84,6 +86,13 @@ def ask_until(agent: Agent, code: str, deadline: float = 10) -> None:
     wait_until(answered, deadline, f"an answer with the code {code!r}")
 
 
+def known(agents: Agents) -> Agent:
+    """An agent whose name the broker has asked for."""
+    a1 = agents("acme", "a1")
+    ask_until(a1, "")
+    return a1
+
+
 def forgotten(agent: Agent) -> None:
     """The broker has said that it does not know the tenant, and has forgotten that it asked."""
     ask_until(agent, "unauthenticated")
@@ -103,15 +112,16 @@ def flood(agent: Agent, n: int, box: str, body: bytes = b'{"text": "x"}') -> flo
 
 @contextmanager
 def stalled_registry(site: Site, broker: Musterd) -> Generator[None, None, None]:
-    """The broker's connection to the registry is there and gives no answer."""
-    [[pid]] = site.postgres.query(
-        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'muster %' AND"
-        " (query = 'SELECT 1' OR query LIKE '%FROM muster.tables%' OR query LIKE '%FROM muster.tenants WHERE name%')")
-    os.kill(pid, signal.SIGSTOP)
+    """The broker's connections to the database are there and give no answer; what is asked under their one name is the registry's."""
+    pids = [pid for [pid] in site.postgres.query("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'muster %'")]
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
     try:
         yield
     finally:
-        os.kill(pid, signal.SIGCONT)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
 # ---- known a moment later -------------------------------------------------------------------------------------------------------
@@ -166,6 +176,7 @@ def test_a_tenant_that_returns_is_served_as_soon_as_the_registry_knows(site: Sit
     forgotten(agent)
     assert agent.ask("echo", "say").error["code"] == "unauthenticated"
     site.cli("tenant", "add", "back")
+    site.postgres.query("INSERT INTO muster.credentials (tenant, agent, role) VALUES ('back', 's1', 'agent')")
     ask_until(agent, "", 5)
 
 
@@ -217,7 +228,7 @@ def test_a_foreign_reply_subject_of_an_unknown_tenant(site: Site, broker: Muster
 
 
 def test_without_the_database_it_is_unavailable(site: Site, broker: Musterd, agents: Agents) -> None:
-    agent, a1 = stranger(site, agents, "homeless"), agents("acme", "a1")
+    agent, a1 = stranger(site, agents, "homeless"), known(agents)
     forgotten(agent)
     site.postgres.kill()
     try:
@@ -236,7 +247,7 @@ def test_without_the_database_it_is_unavailable(site: Site, broker: Musterd, age
 
 
 def test_a_database_that_hangs_is_not_waited_for_long(site: Site, broker: Musterd, agents: Agents) -> None:
-    agent, a1 = stranger(site, agents, "patient"), agents("acme", "a1")
+    agent, a1 = stranger(site, agents, "patient"), known(agents)
     forgotten(agent)
     with stalled_registry(site, broker):
         began = time.monotonic()
@@ -305,7 +316,7 @@ def test_many_unknown_tenants_get_no_more_answers(site: Site, broker: Musterd, a
 
 def test_the_waiting_room_is_bounded(site: Site, broker: Musterd, agents: Agents) -> None:
     """Behind a question that is not answered: 30 MB come, and 4 MiB may wait."""
-    agent, a1 = stranger(site, agents, "crush"), agents("acme", "a1")
+    agent, a1 = stranger(site, agents, "crush"), known(agents)
     forgotten(agent)
     box = agent.client.subscribe(agent.box("f"))
     with stalled_registry(site, broker):

@@ -517,7 +517,10 @@ def test_reload(echo: Echo) -> None:
 def test_tenants(echo: Echo) -> None:
     found = echo.lab("tenants", {"find": "zeta"})
     assert found == {"code": 0, "names": "acme zeta ", "found": "zeta", "tables": 0, "serial": 0}
-    assert echo.lab("limits", tenant=2) == {"code": 0, "requests_per_s": 5, "encoding": 1, "short": EINVAL}
+    assert echo.lab("limits", tenant=2) == {"code": 0, "requests_per_s": 5, "encoding": 1, "watches": -1, "shouts": -1, "nothing": -1,
+                                           "short": EINVAL}
+    echo.child.tenant(2, "zeta", watches=3, shouts=9)
+    assert {name: echo.lab("limits", tenant=2)[name] for name in ("watches", "shouts")} == {"watches": 3, "shouts": 9}
     echo.child.tenant(2, "zeta", known=False)
     row = text("public") + text("notes") + text("tenant_id") + text(None) + text(None) + u32(1)
     for _ in range(3):

@@ -130,7 +130,8 @@ def test_roles_have_their_attributes(postgres: Postgres) -> None:
     rows = postgres.query("SELECT rolname, rolcanlogin, rolreplication, rolsuper OR rolbypassrls OR rolcreaterole"
                           " FROM pg_roles WHERE rolname LIKE 'muster%' ORDER BY 1")
     assert rows == [("muster_app", True, False, False), ("muster_broker", True, True, False),
-                    ("muster_engine", False, False, False), ("muster_owner", False, False, False)]
+                    ("muster_engine", False, False, False), ("muster_owner", False, False, False),
+                    ("muster_tenants", False, False, False)]
     assert postgres.query("SELECT pubname, pubinsert AND pubupdate AND pubdelete AND pubtruncate AND pubviaroot,"
                           " pubowner::regrole::text FROM pg_publication ORDER BY 1") == [
         ("muster", True, "muster_owner"), ("muster_evt", True, "muster_owner"), ("muster_registry", True, "muster_owner")]
@@ -183,6 +184,7 @@ def test_emit_refuses_by_field(session: Callable[[str], Connection], field: str,
 
 def once(connection: Connection, request_id: str | None, args: Any = None, body: str = "", function: str | None = "test_service",
          agent: str = "a1", verb: str = "test.do") -> Any:
+    connection.execute("SELECT set_config('app.current_tenant', 'acme', false)")  # as a group commit does for each item
     row = connection.execute(
         "SELECT muster.once('acme', %s, %s, %s, %s, %s, %s)",
         (agent, verb, request_id, hashlib.sha256(body.encode()).digest(), function, json.dumps(args or {}))).fetchone()
@@ -347,13 +349,13 @@ def test_purge_takes_what_is_old_and_no_more_than_asked(postgres: Postgres, sess
 
 def test_changes_are_notified(postgres: Postgres, session: Callable[[str], Connection]) -> None:
     listener = session("muster_broker")
-    listener.execute("LISTEN muster")
+    listener.execute("SELECT muster.listen()")
     for statement in (
             "INSERT INTO muster.tenants (name) VALUES ('told')",
             "INSERT INTO muster.credentials (tenant, agent, role) VALUES ('told', 'b1', 'agent')",
             "UPDATE muster.credentials SET revoked_at = now() WHERE tenant = 'told'",
             "INSERT INTO muster.tables (schema_name, table_name, tenant) VALUES ('s', 't', 'acme')",
-            "UPDATE muster.tables SET table_name = 'u'",
+            "UPDATE muster.tables SET table_name = 'u' WHERE table_name = 't'",
             "TRUNCATE muster.tables",
             "DELETE FROM muster.tenants WHERE name = 'told'"):
         postgres.query(statement)

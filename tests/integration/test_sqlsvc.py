@@ -94,6 +94,11 @@ def test_a_tenant_is_never_seen_by_the_next_statement(postgres: Postgres) -> Non
     check("leak", postgres.dsn())
 
 
+def test_an_item_reaches_the_rows_of_its_own_tenant_only(postgres: Postgres) -> None:
+    check("walls", postgres.dsn("muster_broker"))
+    assert postgres.query("SELECT count(*) FROM public.agent_events") == [(190,)]
+
+
 @pytest.mark.parametrize("name", ["kill", "kill_plain"])
 def test_killed_backends_neither_lose_nor_repeat(postgres: Postgres, name: str) -> None:
     print(check(name, postgres.dsn()))

@@ -47,13 +47,15 @@ def passed_by(sender: Client, listener: Subscription, subject: str) -> None:
 
 def kept(broker: Client) -> dict[str, Any]:
     """What no agent may change: where agents' own messages are stored, their beginning; in a bucket, which the broker writes all the
-    time, its keys; of every other stream, everything."""
+    time, its keys; of the audit, which grows by each refusal, that nothing is missing; of every other stream, everything."""
     found: dict[str, Any] = {}
     for name, state in broker.streams().items():
         if name.startswith("MSG_"):
             found[name] = state.first_seq
         elif name.startswith("KV_"):
             found[name] = sorted(message.subject for message in broker.read_stream(name))
+        elif name == "AUDIT":
+            found[name] = state.last_seq - state.messages
         else:
             found[name] = (state.first_seq, state.last_seq, state.messages)
     return found
@@ -67,7 +69,7 @@ def test_reply_subjects_change_and_reach_nothing(running: Site, connect: Connect
              planner.subscribe("mst.acme.box.planner.>"), planner.subscribe("mst.acme.cdc.>")]
     mallory.publish("mst.acme.all.mallory.first", b"{}")  # so that MSG_acme holds something that could be purged
     wait_until(lambda: broker.streams()["MSG_acme"].messages, 10, "history of acme")
-    before = kept(broker)
+    before, audited = kept(broker), broker.streams()["AUDIT"].last_seq
     attempts = [(own, reply) for own in OWN for reply in replies(sorted(before))]
     for own, reply in attempts:
         mallory.publish(own, b"{}", reply=reply)
@@ -75,7 +77,9 @@ def test_reply_subjects_change_and_reach_nothing(running: Site, connect: Connect
     asked = sum(own.startswith("mst.acme.rpc.") for own, _ in attempts)
     wait_until(lambda: running.brokers[0].metric("muster_refused_total", 'reason="reply_subject"') == asked, 10,
                "every request with a foreign reply subject to be refused and counted")
+    wait_until(lambda: broker.streams()["AUDIT"].last_seq > audited, 10, "the refusals to be audited")
     assert kept(broker) == before
+    assert broker.streams()["AUDIT"].last_seq - audited <= asked
     assert in_zeta.messages == [] and all(s.messages == [] for s in heard)
 
 
@@ -89,11 +93,12 @@ FOREIGN = (
 
 def test_an_agent_may_not_publish_elsewhere(running: Site, connect: Connect) -> None:
     broker, mallory, spy = connect(), connect("acme", "mallory"), connect()
-    before, heard = kept(broker), [spy.subscribe(subject) for subject in FOREIGN]
+    before, audited, heard = kept(broker), broker.streams()["AUDIT"].last_seq, [spy.subscribe(subject) for subject in FOREIGN]
     for n, subject in enumerate(FOREIGN):
         mallory.publish(subject, b"{}")
         refused(mallory, n, subject)
     assert all(s.messages == [] for s in heard) and kept(broker) == before
+    assert broker.streams()["AUDIT"].last_seq == audited, "what the server refuses reaches no broker"
 
 
 @pytest.mark.parametrize("queue", ["", "workers"])

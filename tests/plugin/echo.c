@@ -459,11 +459,11 @@ static const struct muster_option options[] = {
      .offset = offsetof(struct echo_config, writer)},
 };
 
-static const char definition[] = "{\"service\":\"echo\",\"doc\":\"Says what it hears.\",\"verbs\":{"
+static const char definition[] = "{\"service\":\"echo\",\"doc\":\"Says what it hears.\",\"limits\":{\"shouts\":\"Loud words.\"},\"verbs\":{"
                                  "\"say\":{\"doc\":\"One text.\",\"request\":{\"text\":\"str "
                                  "1..100 - What to say.\",\"times?\":\"int 1..10 - How often.\","
                                  "\"tags?\":\"name[] 0..3 - Labels.\",\"how?\":\"loud|soft - "
-                                 "How.\"},\"reply\":\"any{} - What was said.\"},"
+                                 "How.\"},\"object\":\"how\",\"reply\":\"any{} - What was said.\"},"
                                  "\"count\":{\"doc\":\"Counts.\",\"reply\":\"any{} - Numbers.\"}}}";
 
 static const struct muster_service services[] = {

@@ -204,6 +204,9 @@ static int do_limits(struct echo *e, const struct muster_msg *msg, const struct 
     (void)args;
     return ANSWER(e, msg, {"code", NULL, err}, {"requests_per_s", NULL, limits.requests_per_s},
                   {"encoding", NULL, limits.encoding},
+                  {"watches", NULL, e->tenants->limit(e->host, msg->tenant, "watches")},
+                  {"shouts", NULL, e->tenants->limit(e->host, msg->tenant, "echo.shouts")},
+                  {"nothing", NULL, e->tenants->limit(e->host, msg->tenant, "nothing")},
                   {"short", NULL, e->tenants->limits(e->host, msg->tenant, &none)});
 }
 

@@ -91,6 +91,27 @@ static void test_msgpack(void **state)
     end(t);
 }
 
+/* Who asks may what its role may; nobody has said more of the verb than that it is there, so it writes. */
+static void test_role(void **state)
+{
+    struct muster_test *t = begin();
+    struct muster_test_message msg = {
+        .size = sizeof msg, .subject = "rpc.ann.good.say", .asks = 1, .payload = {"{}", 2}, .role = MUSTER_ROLE_OBSERVER};
+    const struct muster_test_answer *answer = muster_test_answer(t, muster_test_send(t, &msg));
+
+    (void)state;
+    assert_string_equal(answer->error, "permission_denied");
+    assert_int_equal(answer->by_host, 1);
+    assert_non_null(strstr(answer->message, "role observer may not ask for good.say"));
+    msg.role = MUSTER_ROLE_USER;
+    assert_string_equal(muster_test_answer(t, muster_test_send(t, &msg))->error, "permission_denied");
+    msg.role = MUSTER_ROLE_ADMIN;
+    assert_null(muster_test_answer(t, muster_test_send(t, &msg))->error);
+    msg.role = 0;
+    assert_null(muster_test_answer(t, muster_test_send(t, &msg))->error);
+    end(t);
+}
+
 /* As a broker does: the plugin does not see what does not fit. */
 static void test_body_refused(void **state)
 {
@@ -500,6 +521,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_request),          cmocka_unit_test(test_msgpack),
         cmocka_unit_test(test_signal_put_back),
+        cmocka_unit_test(test_role),
         cmocka_unit_test(test_body_refused),     cmocka_unit_test(test_bound_rejects),
         cmocka_unit_test(test_thread_answers),   cmocka_unit_test(test_question_times_out),
         cmocka_unit_test(test_question_answered), cmocka_unit_test(test_event),

@@ -18,6 +18,7 @@
 
 struct fake_tenant {
     const char *name;
+    int64_t watches;
 };
 
 static struct fake {
@@ -37,7 +38,7 @@ static struct fake {
     char error[64];     /* the last code of reply_error() */
 } fake;
 
-static const struct fake_tenant acme = {"acme"}, zeta = {"zeta"};
+static const struct fake_tenant acme = {"acme", 3}, zeta = {"zeta", -1};
 
 static const struct muster_tenant *handle(const struct fake_tenant *t)
 {
@@ -373,6 +374,12 @@ static int fake_limits(const struct muster_host *host, const struct muster_tenan
     return 0;
 }
 
+static int64_t fake_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
+{
+    (void)host;
+    return strcmp(name, "watches") == 0 ? ((const struct fake_tenant *)(const void *)tenant)->watches : -1;
+}
+
 static int fake_each(const struct muster_host *host, muster_tenant_fn fn, void *arg)
 {
     (void)host;
@@ -400,7 +407,7 @@ static int fake_tables(const struct muster_host *host, muster_table_fn fn, void 
 }
 
 static const struct muster_tenants fake_tenants = {.size = sizeof fake_tenants, .name = fake_name, .limits = fake_limits, .each = fake_each,
-                                                   .refresh = fake_refresh, .tables = fake_tables};
+                                                   .refresh = fake_refresh, .tables = fake_tables, .limit = fake_limit};
 
 static int fake_every(const struct muster_host *host, int64_t period_ns, muster_timer_fn fn, uint64_t *ret_id)
 {

@@ -88,11 +88,12 @@ static void test_host_errors(void **state)
         {"nats: {tls: {cx: a}}\n", "m.yaml:1:14: nats.tls.cx: unknown key; did you mean ca?"},
         {"limits: {burst: 5}\n", "m.yaml:1:17: limits.burst: needs limits.requests_per_s beside it"},
         {"limits: {queued_bytes: 65535}\n", "m.yaml:1:24: limits.queued_bytes: 65535 is below 64KiB; 0 is no limit"},
+        {"limits: {bytes_per_s: 1023}\n", "m.yaml:1:23: limits.bytes_per_s: 1023 is below 1KiB; 0 is no limit"},
         {"limits: {requests_per_s: -1}\n", "m.yaml:1:26: limits.requests_per_s: -1 is below 0"},
         {"limits: {sub: 1}\n", "m.yaml:1:10: limits.sub: unknown key; did you mean subscriptions?"},
         {"limits: {x: 1}\n",
-         "m.yaml:1:10: limits.x: unknown key; the keys here are subscriptions, watches, requests_per_s, burst, "
-         "queued_messages, queued_bytes"},
+         "m.yaml:1:10: limits.x: unknown key; the keys here are requests_per_s, burst, bytes_per_s, in_flight, agent_request"
+         "s_per_s, agent_bytes_per_s, agent_in_flight, queued_messages, queued_bytes, connections, subscriptions, out_bytes, stream_bytes, stream_messages, watches"},
         {"broker: 5\n", "m.yaml:1:9: broker: expected a map of settings, got '5'"},
         {"broker: {log: [x]}\n", "m.yaml:1:15: broker.log: expected a map of settings, got a list"},
         {"broker: {log: {level: inf}}\n", "m.yaml:1:23: broker.log.level: expected one of error, warn, "
@@ -223,7 +224,8 @@ static void test_host_values(void **state)
         "broker: {id: b1, http: '[::1]:80', admin: 'h:0', root: r, log: {format: json, level: debug}}\n"
         "nats: {urls: [tls://a.b:1, 'nats://u:p@h'], user: u, password_file: /p, tls: {ca: /ca}}\n"
         "postgres: {dsn: host=/run dbname=x, pool: 9}\n"
-        "limits: {subscriptions: 7, watches: 8, requests_per_s: 200, burst: 400, queued_messages: 9, queued_bytes: 1MiB}\n"
+        "limits: {subscriptions: 7, watches: 8, requests_per_s: 200, burst: 400, queued_messages: 9, queued_bytes: 1MiB,\n"
+        "  in_flight: 11, out_bytes: 2GiB, agent_requests_per_s: 5}\n"
         "plugins:\n  - {name: cdc, lanes: 3, required: false}\n"
         "  - {path: /opt/audit.so, config: {a: 1}}\n"
         "  - {path: /opt/audit.so, instance: two, isolation: none}\n");
@@ -242,6 +244,9 @@ static void test_host_values(void **state)
     assert_int_equal(c->limits.burst, 400);
     assert_int_equal(c->limits.queued_messages, 9);
     assert_int_equal(c->limits.queued_bytes, 1 << 20);
+    assert_int_equal(c->limits.in_flight, 11);
+    assert_int_equal(c->limits.out_bytes, INT64_C(2) << 30);
+    assert_int_equal(c->limits.agent_requests_per_s, 5);
     assert_int_equal(c->n_plugins, 3);
     assert_string_equal(c->plugins[0].instance, "cdc");
     assert_int_equal(c->plugins[0].lanes, 3);

@@ -64,12 +64,28 @@ static void test_what_is_refused(void **state)
     assert_int_equal(dsn_needs("postgresql://u:p w@h/d=%", &n), MUSTER_EINVAL);
 }
 
+static void test_certificates_by_their_names(void **state)
+{
+    struct dsn_certificates c;
+
+    (void)state;
+    dsn_certificates("postgresql://u@h/d?sslrootcert=/etc/ca.pem&sslcert=/c.pem&sslkey=/c.key", &c);
+    assert_string_equal(c.ca, "/etc/ca.pem");
+    assert_string_equal(c.cert, "/c.pem");
+    assert_string_equal(c.key, "/c.key");
+    dsn_certificates("host=h sslrootcert=system", &c);
+    assert_string_equal(c.ca, "");
+    dsn_certificates("postgresql://u:p w@h/d=%", &c);
+    assert_string_equal(c.cert, "");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_strings_that_are_taken),
         cmocka_unit_test(test_files_are_read),
         cmocka_unit_test(test_what_is_refused),
+        cmocka_unit_test(test_certificates_by_their_names),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -394,7 +394,7 @@ static void test_admin_pages(void **state)
     assert_int_equal(health_watch(health, metrics), 0);
     assert_int_equal(health_add(health, HEALTH_LINK, "nats", true, &nats), 0);
     assert_int_equal(
-        admin_open(&(struct admin_options){"127.0.0.1:0", health, metrics}, &admin, why), 0);
+        admin_open(&(struct admin_options){"127.0.0.1:0", health, metrics, NULL}, &admin, why), 0);
     port = admin_port(admin);
 
     assert_answer(port, "GET /healthz", 200, "ok\n");

@@ -20,6 +20,7 @@
 enum { MAX_DELIVERED = 100000, MAX_REFUSED = 64, SMALL = 1000 };
 
 struct fixture {
+    int limit; /* what inbox_push() said last */
     struct tenants *tenants;
     struct muster_tenant *acme, *zeta;
     struct metrics *metrics;
@@ -79,11 +80,11 @@ static struct sub *sub_new(uint32_t overflow, uint32_t max_msgs, size_t max_byte
 static int setup(void **state)
 {
     const struct tenant_row rows[] = {
-        {.name = "acme", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}},
+        {.name = "acme", .name_len = 4, .encoding = MUSTER_JSON, .limits = {[TENANT_QUEUED_MESSAGES] = -1, [TENANT_QUEUED_BYTES] = -1}},
         {.name = "zeta",
          .name_len = 4,
          .encoding = MUSTER_JSON,
-         .limits = {-1, -1, 5, 3 * SMALL, -1}},
+         .limits = {[TENANT_QUEUED_MESSAGES] = 5, [TENANT_QUEUED_BYTES] = 3 * SMALL}},
     };
     struct fixture *f = calloc(1, sizeof *f);
     struct inbox_options options = {
@@ -136,7 +137,7 @@ static int push_to(struct fixture *f, struct sub *sub, const struct muster_tenan
                    size_t n_bytes, uint64_t request)
 {
     struct delivery *d = delivery_new(sub, tenant, n_bytes, request);
-    int err = inbox_push(f->inbox, d);
+    int err = inbox_push(f->inbox, d, &f->limit);
 
     if (err)
         delivery_unref(d);
@@ -184,7 +185,7 @@ static void test_large_messages_get_no_larger_share(void **state)
     struct fixture *f = *state;
     struct sub *sub = sub_new(MUSTER_OVERFLOW_REJECT, 1u << 20, 1u << 30);
     const struct tenant_row more = {
-        .name = "beta", .name_len = 4, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
+        .name = "beta", .name_len = 4, .encoding = MUSTER_JSON, .limits = {[TENANT_QUEUED_MESSAGES] = -1, [TENANT_QUEUED_BYTES] = -1}};
     const struct muster_tenant *beta;
     size_t bytes[2] = {0, 0};
 
@@ -247,7 +248,7 @@ static void test_the_bound_of_the_lane(void **state)
     for (int i = 0; i < 20; i++) {
         char name[] = "t0";
         struct tenant_row row = {
-            .name = name, .name_len = 2, .encoding = MUSTER_JSON, .limits = {-1, -1, -1, -1, -1}};
+            .name = name, .name_len = 2, .encoding = MUSTER_JSON, .limits = {[TENANT_QUEUED_MESSAGES] = -1, [TENANT_QUEUED_BYTES] = -1}};
 
         name[1] = (char)('a' + i);
         assert_int_equal(tenants_put(f->tenants, &row), 0);
@@ -345,7 +346,7 @@ static void test_given_back_for_too_long_ends(void **state)
     struct delivery *d = delivery_new(f->sub, f->acme, SMALL, 1);
 
     d->msg.recv_ns = clock_now_ns() - 31 * CLOCK_S;
-    assert_int_equal(inbox_push(f->inbox, d), 0);
+    assert_int_equal(inbox_push(f->inbox, d, &f->limit), 0);
     f->n_again = 1;
     run(f);
     assert_int_equal(f->n_delivered, 1); /* inbox_again() said no */
@@ -358,7 +359,7 @@ static void test_what_waited_for_the_end_of_a_pause_is_tried_as_long(void **stat
 
     d->msg.recv_ns = clock_now_ns() - 31 * CLOCK_S;
     inbox_pause(f->inbox, true);
-    assert_int_equal(inbox_push(f->inbox, d), 0);
+    assert_int_equal(inbox_push(f->inbox, d, &f->limit), 0);
     inbox_pause(f->inbox, false);
     f->n_again = 2;
     run_until_none_waits(f);

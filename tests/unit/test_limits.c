@@ -17,7 +17,7 @@ static void takes(const char *text, const char *key, int64_t value)
     char why[512];
 
     assert_true(limit_parse(text, &limit, why, sizeof why));
-    assert_string_equal(limit.key->name, key);
+    assert_string_equal(limit.name, key);
     assert_false(limit.none);
     assert_int_equal(limit.value, value);
 }
@@ -28,7 +28,7 @@ static void takes_away(const char *text, const char *key)
     char why[512];
 
     assert_true(limit_parse(text, &limit, why, sizeof why));
-    assert_string_equal(limit.key->name, key);
+    assert_string_equal(limit.name, key);
     assert_true(limit.none);
 }
 
@@ -53,6 +53,10 @@ static void test_values(void **state)
     takes("queued_bytes=64KiB", "queued_bytes", 65536);
     takes("queued_bytes=3mib", "queued_bytes", 3 << 20);
     takes("queued_bytes=1024GiB", "queued_bytes", INT64_C(1) << 40);
+    takes("task.open=10000", "task.open", 10000);
+    takes("a-b.c_d=0", "a-b.c_d", 0);
+    takes("task.open=9007199254740992", "task.open", INT64_C(1) << 53);
+    takes_away("task.open=none", "task.open");
     takes_away("burst=", "burst");
     takes_away("burst=none", "burst");
 }
@@ -62,7 +66,7 @@ static void test_bounds_of_every_key(void **state)
     char text[128];
 
     (void)state;
-    for (size_t i = 0; i < n_limit_keys; i++) {
+    for (size_t i = 0; i < TENANT_N_LIMITS; i++) {
         const struct limit_key *key = &limit_keys[i];
 
         snprintf(text, sizeof text, "%s=%" PRId64, key->name, key->min);
@@ -90,6 +94,13 @@ static void test_refused(void **state)
     refuses("burst=0x10", "burst");
     refuses("burst=+5", "burst");
     refuses("burst=1KiB", "burst");
+    refuses("task.open=9007199254740993", "task.open");
+    refuses("task.open=1KiB", "task.open");
+    refuses(".open=1", "KEY=VALUE");
+    refuses("task.=1", "KEY=VALUE");
+    refuses("task.open.now=1", "KEY=VALUE");
+    refuses("_task.open=1", "KEY=VALUE");
+    refuses("task.o*=1", "<service>.<name>");
     refuses("queued_bytes=KiB", "queued_bytes");
     refuses("queued_bytes=1KB", "queued_bytes");
     refuses("queued_bytes=9223372036854775808", "queued_bytes");

@@ -135,6 +135,27 @@ static void test_rate_limit(void **state)
     free(text);
 }
 
+/* Records are not held back, and do not use up what others of their area may say. */
+static void test_records_are_all_written(void **state)
+{
+    struct capture c = capture_begin();
+    uint64_t before = log_count(LOG_INFO);
+    char *text;
+
+    (void)state;
+    for (int i = 0; i < 100; i++)
+        log_record("audit", "record %d\n", i);
+    log_setup(false, LOG_WARN);
+    log_record("audit", "not at this level");
+    text = capture_end(&c);
+    assert_int_equal(count_of(text, "info  audit: record "), 100);
+    assert_int_equal(count_of(text, "\n"), 100);
+    assert_null(strstr(text, "held back"));
+    assert_null(strstr(text, "not at this level"));
+    assert_int_equal(log_count(LOG_INFO), before + 100);
+    free(text);
+}
+
 static void *write_lines(void *arg)
 {
     for (int i = 0; i < 20; i++)
@@ -202,6 +223,7 @@ int main(void)
         cmocka_unit_test_setup(test_json, setup),
         cmocka_unit_test_setup(test_levels, setup),
         cmocka_unit_test_setup(test_rate_limit, setup),
+        cmocka_unit_test_setup(test_records_are_all_written, setup),
         cmocka_unit_test_setup(test_threads_do_not_mix_lines, setup),
         cmocka_unit_test_setup(test_url, setup),
     };

@@ -101,7 +101,11 @@ static void test_token_of_other_ids(void **state)
     for (size_t i = 0; i < sizeof vectors / sizeof *vectors; i++) {
         assert_int_equal(name_token(vectors[i].id, vectors[i].len, out), 17);
         assert_string_equal(out, vectors[i].token);
+        assert_int_equal(name_hash_token(vectors[i].id, vectors[i].len, out), 17);
+        assert_string_equal(out, vectors[i].token);
     }
+    assert_int_equal(name_hash_token("acme", 4, out), 17); /* a legal name has one as well */
+    assert_string_equal(out, "~qivthlmhyfekbiqk");
 }
 
 int main(void)

@@ -12,7 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "cli/probe.h"
+#include "base/probe.h"
 
 static void test_addresses(void **state)
 {

@@ -71,6 +71,57 @@ static void test_agent_is_as_the_contract_says(void **state)
         assert_true(has(ROLE_AGENT, ROLE_SUB, sub[i]));
 }
 
+static void narrowed(int role, int list, const struct role_narrowing *narrowing, const char *expected)
+{
+    struct buf b = {0};
+
+    role_put_narrowed(&b, role, list, &names, narrowing);
+    assert_false(buf_failed(&b));
+    assert_string_equal(b.data, expected);
+    buf_done(&b);
+}
+
+/* A group may be called as a letter that stands for something in patterns. */
+static void test_narrowed_lists(void **state)
+{
+    const struct role_narrowing groups = {.groups = "red,A"}, tables = {.tables = "public.orders,audit.*"}, both = {"T", "a.b"};
+
+    (void)state;
+    narrowed(ROLE_AGENT, ROLE_PUB, &groups,
+             "{\"allow\":[\"mst.acme.rpc.a1.>\",\"mst.acme.all.a1.>\",\"mst.acme.to.*.a1.>\","
+             "\"mst.acme.grp.red.a1.>\",\"mst.acme.grp.A.a1.>\"]}");
+    narrowed(ROLE_OBSERVER, ROLE_SUB, &groups,
+             "{\"allow\":[\"mst.acme.box.a1.>\",\"mst.acme.all.>\",\"mst.acme.grp.red.>\",\"mst.acme.grp.A.>\",\"mst.acme.evt.>\","
+             "\"mst.acme.cdc.>\",\"mst.acme.log.all.>\",\"mst.acme.log.grp.red.>\",\"mst.acme.log.grp.A.>\",\"mst.acme.sub.a1.>\"]}");
+    narrowed(ROLE_OBSERVER, ROLE_SUB, &tables,
+             "{\"allow\":[\"mst.acme.box.a1.>\",\"mst.acme.all.>\",\"mst.acme.grp.>\",\"mst.acme.evt.>\","
+             "\"mst.acme.cdc.*.public.orders.>\",\"mst.acme.cdc.*.audit.*.>\",\"mst.acme.log.all.>\",\"mst.acme.log.grp.>\","
+             "\"mst.acme.sub.a1.>\"]}");
+    narrowed(ROLE_OPERATOR, ROLE_SUB, &both,
+             "{\"allow\":[\"mst.acme.box.a1.>\",\"mst.*.box._op_a1.>\",\"mst.*.all.>\",\"mst.*.to.>\",\"mst.*.grp.T.>\",\"mst.*.msg.*\","
+             "\"mst.*.evt.>\",\"mst.*.cdc.*.a.b.>\",\"mst.*.audit.>\",\"mst.*.log.all.>\",\"mst.*.log.to.>\",\"mst.*.log.grp.T.>\","
+             "\"mst.*.sub.>\"]}");
+}
+
+/* Nothing that names a group or the rows of a table is left as wide as it was, whatever the role. */
+static void test_no_role_escapes_a_narrowing(void **state)
+{
+    const struct role_narrowing narrowing = {"red", "a.b"};
+
+    (void)state;
+    for (int role = 0; role < ROLES_N; role++)
+        for (int list = ROLE_PUB; list <= ROLE_SUB; list++) {
+            struct buf b = {0};
+
+            role_put_narrowed(&b, role, list, &names, &narrowing);
+            assert_null(strstr(b.data, ".grp.>"));
+            assert_null(strstr(b.data, ".grp.*"));
+            assert_null(strstr(b.data, ".log.>"));
+            assert_null(strstr(b.data, ".cdc.>"));
+            buf_done(&b);
+        }
+}
+
 static void test_lists_are_never_empty(void **state)
 {
     (void)state;
@@ -181,6 +232,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_agent_is_as_the_contract_says),
+        cmocka_unit_test(test_narrowed_lists),
+        cmocka_unit_test(test_no_role_escapes_a_narrowing),
         cmocka_unit_test(test_lists_are_never_empty),
         cmocka_unit_test(test_nothing_leaves_the_tenant),
         cmocka_unit_test(test_nobody_can_send_as_another),

@@ -135,7 +135,7 @@ static void test_who_it_is(void **state)
         {"\"name\":\"acme.a1\"}}", "."},
         {"\"tags\":[\"tenant:acme\",\"role:agent\"]," JWT_OF_A1 "}}", "acme.a1"},
         {"\"tags\":[\"tenant:acme\",\"role:user\"]," JWT_OF_A1 ",\"user\":\"zeta.a2\"}}", "acme.a1"},
-        {"\"tags\":[\"tenant:acme\",\"role:operator\",\"as:_op_a1\"]," JWT_OF_A1 "}}", "."},
+        {"\"tags\":[\"tenant:acme\",\"role:operator\",\"as:_op_a1\"]," JWT_OF_A1 "}}", "operator acme.a1"},
         {"\"tags\":[\"tenant:acme\",\"tenant:zeta\"]," JWT_OF_A1 "}}", "."},
         {"\"tags\":[\"tenant:_x\"]," JWT_OF_A1 "}}", "."},
         {"\"tags\":[\"tenant:\"]," JWT_OF_A1 "}}", "."},
@@ -150,11 +150,11 @@ static void test_who_it_is(void **state)
 
     (void)state;
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char text[512], who[160];
+        char text[512], who[176];
 
         (void)snprintf(text, sizeof text, CONNECTED "%s", cases[i].client);
         assert_int_equal(read_text(text, &seen), 0);
-        (void)snprintf(who, sizeof who, "%s.%s", seen.last.tenant, seen.last.agent);
+        (void)snprintf(who, sizeof who, "%s%s.%s", seen.last.is_operator ? "operator " : "", seen.last.tenant, seen.last.agent);
         if (strcmp(who, cases[i].who) != 0)
             fail_msg("%s: %s came, %s was expected", text, who, cases[i].who);
     }

@@ -16,10 +16,33 @@
 
 static struct tenant_row row(const char *name, int64_t rate, int64_t burst)
 {
-    return (struct tenant_row){.name = name,
-                               .name_len = strlen(name),
-                               .encoding = MUSTER_JSON,
-                               .limits = {rate, burst, -1, -1, -1}};
+    struct tenant_row r = {.name = name, .name_len = strlen(name), .encoding = MUSTER_JSON};
+
+    for (int i = 0; i < TENANT_N_LIMITS + LIMITS_MAX_OBJECTS; i++)
+        r.limits[i] = -1;
+    r.limits[TENANT_REQUESTS_PER_S] = rate;
+    r.limits[TENANT_BURST] = burst;
+    return r;
+}
+
+static struct tenants *all; /* of the test that runs: charging needs it */
+
+/* One request of 100 bytes from an agent. */
+static int charge_as(struct muster_tenant *t, const char *agent, int64_t now, struct tenant_over *over)
+{
+    const struct tenant_asker who = {.agent = agent, .agent_len = strlen(agent), .n_bytes = 100, .now_ns = now};
+
+    return tenant_charge(all, t, &who, over);
+}
+
+static int charge(struct muster_tenant *t, int64_t now, uint32_t *ret_retry_ms)
+{
+    struct tenant_over over;
+    int verdict = charge_as(t, "a1", now, &over);
+
+    if (verdict != TENANT_OK)
+        *ret_retry_ms = over.retry_ms;
+    return verdict;
 }
 
 static struct tenants *registry(void)
@@ -27,6 +50,7 @@ static struct tenants *registry(void)
     struct tenants *t = NULL;
 
     assert_int_equal(tenants_new(&t), 0);
+    all = t;
     return t;
 }
 
@@ -46,7 +70,7 @@ static void no_limit_is_never_over(void **state)
 
     (void)state;
     for (int i = 0; i < 10000; i++)
-        assert_int_equal(tenant_charge(acme, 1, &retry), TENANT_OK);
+        assert_int_equal(charge(acme, 1, &retry), TENANT_OK);
     assert_int_equal(retry, 0);
     tenants_free(t);
 }
@@ -54,7 +78,8 @@ static void no_limit_is_never_over(void **state)
 /* What the configuration gives to tenants that have nothing of their own. */
 static void defaults_stand_in(void **state)
 {
-    static const int64_t defaults[TENANT_N_LIMITS] = {2, 7, 100, -1, 1000};
+    static const int64_t defaults[TENANT_N_LIMITS] = {
+        [TENANT_REQUESTS_PER_S] = 2, [TENANT_BURST] = 7, [TENANT_QUEUED_MESSAGES] = 100, [TENANT_QUEUED_BYTES] = -1, [TENANT_WATCHES] = 1000};
     struct tenants *t = registry();
     struct tenant_row rows[] = {row("acme", -1, -1), row("big", 50, -1), row("bursts", -1, 9), row("free", 0, -1)};
     const struct muster_tenant *acme, *big;
@@ -68,7 +93,7 @@ static void defaults_stand_in(void **state)
     for (int i = 0; i < TENANT_N_LIMITS; i++)
         assert_int_equal(tenants_limit(acme, i), defaults[i]);
     for (int i = 0; i < 8; i++)
-        assert_int_equal(tenant_charge(tenants_find(t, "acme", 4), 1, &retry), i < 7 ? TENANT_OK : TENANT_OVER_ANSWER);
+        assert_int_equal(charge(tenants_find(t, "acme", 4), 1, &retry), i < 7 ? TENANT_OK : TENANT_OVER_ANSWER);
     big = tenants_find(t, "big", 3);
     assert_int_equal(tenants_limit(big, TENANT_REQUESTS_PER_S), 50);
     assert_int_equal(tenants_limit(big, TENANT_BURST), -1); /* that of another rate would be no burst of this one */
@@ -87,19 +112,19 @@ static void burst_then_rate(void **state)
 
     (void)state;
     for (int i = 0; i < 5; i++)
-        assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+        assert_int_equal(charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     assert_int_equal(retry, 100);
     now += 99 * CLOCK_MS;
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     assert_int_equal(retry, 1);
     now += CLOCK_MS;
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     now += 3600 * CLOCK_S; /* a long rest gives the burst back, and no more */
     for (int i = 0; i < 5; i++)
-        assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+        assert_int_equal(charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     tenants_free(t);
 }
 
@@ -112,7 +137,7 @@ static void rate_alone_allows_a_second_of_it(void **state)
 
     (void)state;
     for (int ms = 0; ms < 10000; ms++)
-        passed += tenant_charge(acme, 50 * CLOCK_S + ms * CLOCK_MS, &retry) == TENANT_OK;
+        passed += charge(acme, 50 * CLOCK_S + ms * CLOCK_MS, &retry) == TENANT_OK;
     assert_in_range(passed, 7 + 69, 7 + 70);
     tenants_free(t);
 }
@@ -126,18 +151,18 @@ static void limits_change_at_once(void **state)
 
     (void)state;
     for (int i = 0; i < 1000; i++)
-        assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+        assert_int_equal(charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     assert_int_equal(retry, 1000);
     assert_ptr_equal(tenant_of(t, 100, 10), acme); /* a thousand seconds of debt must not outlive the limit */
     for (int i = 0; i < 10; i++)
-        assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OVER_ANSWER);
+        assert_int_equal(charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OVER_ANSWER);
     assert_int_equal(retry, 10);
     assert_ptr_equal(tenant_of(t, 1, INT64_MAX), acme); /* the depth must not overflow */
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OK);
     assert_ptr_equal(tenant_of(t, INT64_MAX, -1), acme);
-    assert_int_equal(tenant_charge(acme, now, &retry), TENANT_OK);
+    assert_int_equal(charge(acme, now, &retry), TENANT_OK);
     tenants_free(t);
 }
 
@@ -156,7 +181,7 @@ static void answers_are_bounded(void **state)
     for (int i = 0; i < N; i++) {
         int64_t now = 77 * CLOCK_S + i * (CLOCK_MS / 10);
 
-        if (tenant_charge(acme, now, &retry) == TENANT_OVER_ANSWER)
+        if (charge(acme, now, &retry) == TENANT_OVER_ANSWER)
             answers[n++] = now;
     }
     assert_in_range(n, 390, 410); /* four seconds */
@@ -301,7 +326,7 @@ static void *read_all(void *arg)
                 continue;
             if (strcmp(tenants_name(tenant), name) != 0)
                 abort();
-            (void)tenant_charge(tenant, clock_now_ns(), &retry);
+            (void)charge(tenant, clock_now_ns(), &retry);
             atomic_fetch_add(&race->found, 1);
         }
         tenants_each(race->tenants, count_live, race);
@@ -351,7 +376,7 @@ static void *charge_many(void *arg)
     uint32_t retry;
 
     for (int i = 0; i < 50000; i++) {
-        int verdict = tenant_charge(race->tenant, 9 * CLOCK_S, &retry);
+        int verdict = charge(race->tenant, 9 * CLOCK_S, &retry);
 
         atomic_fetch_add(verdict == TENANT_OK ? &race->passed : verdict == TENANT_OVER_ANSWER ? &race->answered : &race->silent, 1);
     }

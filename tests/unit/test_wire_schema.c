@@ -178,8 +178,10 @@ static void test_bad_definitions(void **state)
     static const struct {
         const char *rest, *error;
     } cases[] = {
-        {"\"x\":1", "\"x\" came, expected service doc types verbs events messages"},
+        {"\"x\":1", "\"x\" came, expected service doc types verbs events messages limits"},
         {"\"doc\":1", "doc: an integer came, expected a string"},
+        {"\"limits\":{\"a\":1}", "limits.a: an integer came, expected a string"},
+        {"\"limits\":{\"_a\":\"x\"}", "limits._a: the name begins with _, which is reserved"},
         {"\"types\":[]", "types: a list came, expected a map"},
         {"\"types\":{\"a\":1}", "types.a: an integer came, expected a map of doc fields"},
         {"\"types\":{\"a b\":\"int\"}",
@@ -215,6 +217,9 @@ static void test_bad_definitions(void **state)
          "it"},
         {"\"verbs\":{\"v\":{\"write\":true,\"request\":{\"request_id\":\"str\"}}}",
          "request_id?: \"request_id\" came, expected a field that is not there yet"},
+        {"\"verbs\":{\"v\":{\"object\":\"y\",\"request\":{\"x\":\"str\"},\"reply\":{\"z\":\"str\"}}}",
+         "verbs.v.object: \"y\" came, expected a field of the request or of the reply"},
+        {"\"verbs\":{\"v\":{\"object\":7}}", "verbs.v.object: an integer came, expected a string"},
         {"\"events\":{\"e\":{}}",
          "events.e: no key came, expected what the last token of the event's subject is"},
         {"\"messages\":{\"m\":{}}",
