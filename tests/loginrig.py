@@ -1,4 +1,4 @@
-"""A server that asks the brokers about logins (auth callout), for test_logins.py and test_tokens.py."""
+"""A server that asks the brokers about logins (auth callout), for test_logins.py and test_auth_tokens.py."""
 
 from __future__ import annotations
 
@@ -13,11 +13,14 @@ import nkeys
 import pytest
 
 from client import Client
-from harness import Musterd, Site, run_cli
+from harness import LONG, Musterd, Site, nats_versions, run_cli
 from pluginrig import plugin
 
 COMPLAINTS = ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "broken invariant")
 VIOLATION = "Authorization Violation"
+# Version of the server, and whether in the static form; each of them once, or all of both.
+FORMS = ([(version, static) for version in nats_versions() for static in (False, True)] if LONG
+         else [(nats_versions()[0], False), (nats_versions()[-1], True)])
 
 
 class Rig:

@@ -20,11 +20,10 @@ import pytest
 
 from client import Client
 from harness import LONG, ROOT_TOKEN, nats_program, nats_release, nats_versions, run_cli, wait_until
-from loginrig import COMPLAINTS, VIOLATION, Rig
+from loginrig import COMPLAINTS, FORMS, VIOLATION, Rig
 from pluginrig import plugin
 
 RELOADED = "Reloaded server configuration"
-FORMS = [(version, static) for version in nats_versions() for static in (False, True)]
 
 
 @pytest.fixture(scope="module", params=FORMS, ids=lambda form: f"{form[0]}-{'static' if form[1] else 'operator'}")

@@ -16,13 +16,12 @@ from typing import Any
 import pytest
 
 from client import Client
-from harness import ROOT_TOKEN, Musterd, binary, nats_program, nats_versions, run_cli, wait_until
+from harness import ROOT_TOKEN, Musterd, binary, nats_program, run_cli, wait_until
 from issuer import Key, Publisher, b64
-from loginrig import COMPLAINTS, Rig
+from loginrig import COMPLAINTS, FORMS, Rig
 from pluginrig import echo, reload
 
 ALGS = ("RS256", "ES256", "EdDSA")
-FORMS = [(nats_versions()[0], False), (nats_versions()[-1], True)]
 
 
 class Tokens(Rig):
