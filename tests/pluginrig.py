@@ -82,6 +82,15 @@ def own_broker(site: Site, *plugins: dict[str, Any], cdc: bool = False) -> Muste
     return broker
 
 
+def end_of(server: Musterd, failed: bool) -> None:
+    """Kill it; its log is shown where the test failed, and no sanitizer may have complained there."""
+    server.kill()
+    if failed:
+        print(server.log()[-8000:])
+    for complaint in ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "broken invariant"):
+        assert complaint not in server.log(), server.log()[-6000:]
+
+
 def reload(server: Musterd, change: Callable[[list[Any]], None] = lambda plugins: None, end: str = "done",
            deadline: float = 15) -> list[str]:
     """What the log says of a changed list of plugins, without time and area."""

@@ -12,6 +12,7 @@ from client import Client
 from harness import Site
 from load import CREATE, EXTERNAL, TABLE
 from oracle import Watcher
+from pluginrig import Agents
 
 COMPLAINTS = ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "broken invariant")
 
@@ -60,3 +61,10 @@ def connect(site: Site) -> Generator[Callable[..., Client], None, None]:
 def watch(connect: Callable[..., Client]) -> Callable[[str], Watcher]:
     """watch("acme") hears every change of the tenant from now on."""
     return lambda tenant: Watcher(connect(tenant, "watcher"), tenant)
+
+
+@pytest.fixture
+def agents(site: Site) -> Generator[Agents, None, None]:
+    agents = Agents(site)
+    yield agents
+    agents.close()

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from harness import LONG, Musterd, Site, wait_until
-from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, installation, isolated, own_broker, plugin
+from pluginrig import EINVAL, PLUGINS, SANITIZED, Agents, echo, end_of, installation, isolated, own_broker, plugin
 
 Start = Callable[..., Musterd]
 
@@ -39,18 +39,7 @@ def broker(request: pytest.FixtureRequest, site: Site) -> Generator[Start, None,
 
     yield make
     for server in made:
-        server.kill()
-        if request.node.report_call.failed:
-            print(server.log()[-6000:])
-        for complaint in ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "broken invariant"):
-            assert complaint not in server.log(), server.log()[-6000:]
-
-
-@pytest.fixture
-def agents(site: Site) -> Generator[Agents, None, None]:
-    agents = Agents(site)
-    yield agents
-    agents.close()
+        end_of(server, request.node.report_call.failed)
 
 
 def ended(server: Musterd, deadline: float = 30) -> int:

@@ -16,7 +16,7 @@ import pytest
 
 import processes
 from harness import Musterd, Site, wait_until
-from pluginrig import PLUGINS, Agents, echo, installation, isolated, own_broker, reload
+from pluginrig import PLUGINS, Agents, echo, end_of, installation, isolated, own_broker, reload
 
 Start = Callable[..., Musterd]
 BLAMED = re.compile(r"its callback .* ha[sd] not returned for")
@@ -39,18 +39,7 @@ def start(request: pytest.FixtureRequest, site: Site) -> Generator[Start, None, 
 
     yield begin
     for server in made:
-        server.kill()
-        if request.node.report_call.failed:
-            print(server.log()[-8000:])
-        for complaint in ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "broken invariant"):
-            assert complaint not in server.log(), server.log()[-6000:]
-
-
-@pytest.fixture
-def agents(site: Site) -> Generator[Agents, None, None]:
-    agents = Agents(site)
-    yield agents
-    agents.close()
+        end_of(server, request.node.report_call.failed)
 
 
 def bad(site: Site, config: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
