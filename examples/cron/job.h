@@ -37,7 +37,7 @@ struct job {
     int64_t last_s; /* the time that the last run was for; of a job that never ran, when it was first seen. 0: not known yet */
     int64_t due_s;  /* the time that the next or present one is for */
     int64_t tried_s; /* the run that a write of unknown outcome was for; 0: none */
-    int64_t not_before_ns; /* by the monotonic clock, after a record that could not be written */
+    int64_t not_before_ns; /* by the monotonic clock, after a record that could not be written or read */
     uint64_t revision; /* of the record of the last run */
     size_t next_tenant;
 };

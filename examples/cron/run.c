@@ -181,6 +181,12 @@ static void send_rest(struct cron *c, struct job *job)
 
 /* ---- the record ---- */
 
+/* However often other jobs have something to do meanwhile. */
+static void pause_job(struct cron *c, struct job *job)
+{
+    job->not_before_ns = c->timer->now(c->host) + CRON_RETRY_NS;
+}
+
 static void begin_sending(struct cron *c, struct job *job)
 {
     job->last_s = job->due_s;
@@ -203,6 +209,8 @@ static void on_recorded(void *arg, int code, struct muster_bytes value, uint64_t
         if (code == 0) {
             job->revision = revision;
             begin_sending(t->cron, job);
+        } else {
+            pause_job(t->cron, job);
         }
         cron_look(t->cron);
     }
@@ -225,7 +233,7 @@ static void record(struct cron *c, struct job *job)
     if (c->kv->put(c->host, &put) != 0) { /* no room, no link, or no lease any more */
         job->state = JOB_WAITING;
         job->tried_s = 0;
-        job->not_before_ns = c->timer->now(c->host) + CRON_RETRY_NS;
+        pause_job(c, job);
         free(t);
     }
 }
@@ -269,6 +277,8 @@ static void on_loaded(void *arg, int code, struct muster_bytes value, uint64_t r
             begin_sending(c, job); /* it was written after all, and by this broker */
         else
             plan(c, job);
+    } else {
+        pause_job(c, job);
     }
     cron_look(c);
     free(t);
@@ -284,17 +294,20 @@ void run_load(struct cron *c, struct job *job)
     job->state = JOB_LOADING;
     if (c->kv->get(c->host, NULL, key_of(c, job, key), on_loaded, t) != 0) {
         job->state = JOB_UNKNOWN;
+        pause_job(c, job);
         free(t);
     }
 }
 
 void run_step(struct cron *c, struct job *job)
 {
-    if (job->state == JOB_UNKNOWN)
-        run_load(c, job);
-    else if (job->state == JOB_SENDING)
+    if (job->state == JOB_SENDING)
         send_rest(c, job);
-    else if (job->state == JOB_WAITING && c->timer->wall_now(c->host) >= job_due_ns(job) && c->timer->now(c->host) >= job->not_before_ns) {
+    else if (c->timer->now(c->host) < job->not_before_ns)
+        return;
+    else if (job->state == JOB_UNKNOWN)
+        run_load(c, job);
+    else if (job->state == JOB_WAITING && c->timer->wall_now(c->host) >= job_due_ns(job)) {
         if (is_too_late(c, job))
             plan(c, job);
         else

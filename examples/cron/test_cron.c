@@ -210,6 +210,23 @@ static void test_a_write_that_nobody_knows_of(void)
     end(t);
 }
 
+/* A job whose record is refused, or cannot be read, does not set the pace of the others. */
+static void test_a_store_that_refuses(void)
+{
+    static const char two[] = "jobs: {a: {every: 1m, missed: once, tenants: [acme, nobody], request: a.b},"
+                              " b: {at: \"* * * * *\", tenants: [acme], request: a.c}}";
+    struct muster_test *t = begin_leading(two);
+
+    muster_test_advance(t, MUSTER_TEST_S);
+    muster_test_fault(t, "kv.put:callback", MUSTER_ESTALE, 2, 0); /* the jobs get out of step */
+    muster_test_advance(t, 10 * minute);
+    CHECK(muster_test_faults_given(t, "kv.put:callback") >= 2 && muster_test_faults_given(t, "kv.put:callback") <= 1300);
+    muster_test_fault(t, "kv.get:callback", MUSTER_ELINK, 1, 0);
+    muster_test_advance(t, 10 * minute);
+    CHECK(muster_test_faults_given(t, "kv.get:callback") >= 2 && muster_test_faults_given(t, "kv.get:callback") <= 1300);
+    end(t);
+}
+
 static void test_room_and_link(void)
 {
     struct muster_test *t = begin_leading(job_a);
@@ -325,6 +342,7 @@ int main(void)
     test_a_run_that_is_late_takes_place();
     test_each_run_is_once();
     test_a_write_that_nobody_knows_of();
+    test_a_store_that_refuses();
     test_room_and_link();
     test_failures_are_told();
     test_jitter_is_within_its_bound();
