@@ -1,12 +1,12 @@
 /*
- * The layout of ABI 0.3, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
+ * The layout of ABI 0.4, pinned: where each member of each struct stands. A member that moves breaks every plugin that was built before,
  * so a failure here is never mended here: append the member instead, or raise the number of the ABI and pin the new layout.
  *
  * For 64-bit machines, where pointers, size_t and uint64_t have 8 bytes. tests/abi/header.py checks that no member is missing below.
  */
 #include <muster/plugin.h>
 
-_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 3, "another ABI: pin its layout");
+_Static_assert(MUSTER_ABI_MAJOR == 0 && MUSTER_ABI_MINOR == 4, "another ABI: pin its layout");
 _Static_assert(sizeof(void *) == 8 && sizeof(size_t) == 8, "the numbers are those of 64-bit machines");
 
 #define SIZE(type, bytes) _Static_assert(sizeof(struct type) == (bytes), #type)
@@ -20,7 +20,7 @@ SIZE(muster_header, 16);
 AT(muster_header, name, 0);
 AT(muster_header, value, 8);
 
-SIZE(muster_msg, 112);
+SIZE(muster_msg, 120);
 AT(muster_msg, size, 0);
 AT(muster_msg, encoding, 4);
 AT(muster_msg, tenant, 8);
@@ -35,8 +35,9 @@ AT(muster_msg, payload, 72);
 AT(muster_msg, recv_ns, 88);
 AT(muster_msg, seq, 96);
 AT(muster_msg, role, 104);
+AT(muster_msg, stored_wall_ns, 112);
 
-SIZE(muster_host, 96);
+SIZE(muster_host, 104);
 AT(muster_host, size, 0);
 AT(muster_host, abi_major, 4);
 AT(muster_host, abi_minor, 6);
@@ -52,6 +53,7 @@ AT(muster_host, lane, 72);
 AT(muster_host, n_lanes, 76);
 AT(muster_host, broker_id, 80);
 AT(muster_host, postgres_dsn, 88);
+AT(muster_host, root, 96);
 
 SIZE(muster_subscription, 40);
 AT(muster_subscription, size, 0);
@@ -62,7 +64,7 @@ AT(muster_subscription, queue, 20);
 AT(muster_subscription, max_bytes, 24);
 AT(muster_subscription, fn, 32);
 
-SIZE(muster_publication, 64);
+SIZE(muster_publication, 72);
 AT(muster_publication, size, 0);
 AT(muster_publication, n_headers, 4);
 AT(muster_publication, tenant, 8);
@@ -71,6 +73,7 @@ AT(muster_publication, headers, 24);
 AT(muster_publication, payload, 32);
 AT(muster_publication, done, 48);
 AT(muster_publication, arg, 56);
+AT(muster_publication, reply, 64);
 
 SIZE(muster_bus, 80);
 AT(muster_bus, size, 0);
@@ -93,13 +96,16 @@ AT(muster_stream_info, n_msgs, 24);
 AT(muster_stream_info, n_bytes, 32);
 AT(muster_stream_info, created_wall_ns, 40);
 
-SIZE(muster_stream_options, 40);
+SIZE(muster_stream_options, 64);
 AT(muster_stream_options, size, 0);
 AT(muster_stream_options, replicas, 4);
 AT(muster_stream_options, name, 8);
 AT(muster_stream_options, subjects, 16);
 AT(muster_stream_options, max_age_ns, 24);
 AT(muster_stream_options, max_bytes, 32);
+AT(muster_stream_options, republish, 40);
+AT(muster_stream_options, max_msgs, 48);
+AT(muster_stream_options, max_msgs_per_subject, 56);
 
 SIZE(muster_append, 80);
 AT(muster_append, size, 0);
@@ -113,7 +119,7 @@ AT(muster_append, acked, 56);
 AT(muster_append, arg, 64);
 AT(muster_append, lease, 72);
 
-SIZE(muster_stream, 56);
+SIZE(muster_stream, 88);
 AT(muster_stream, size, 0);
 AT(muster_stream, open, 8);
 AT(muster_stream, close, 16);
@@ -121,6 +127,10 @@ AT(muster_stream, info, 24);
 AT(muster_stream, last, 32);
 AT(muster_stream, append, 40);
 AT(muster_stream, read, 48);
+AT(muster_stream, attach, 56);
+AT(muster_stream, follow, 64);
+AT(muster_stream, unfollow, 72);
+AT(muster_stream, hold_back, 80);
 
 SIZE(muster_kv_put, 80);
 AT(muster_kv_put, size, 0);
@@ -209,6 +219,55 @@ AT(muster_logins, serve, 8);
 AT(muster_logins, admit, 16);
 AT(muster_logins, refuse, 24);
 
+SIZE(muster_agent, 112);
+AT(muster_agent, size, 0);
+AT(muster_agent, status, 4);
+AT(muster_agent, flags, 8);
+AT(muster_agent, capacity, 12);
+AT(muster_agent, load, 16);
+AT(muster_agent, serial, 24);
+AT(muster_agent, agent, 32);
+AT(muster_agent, session, 40);
+AT(muster_agent, name, 48);
+AT(muster_agent, task, 56);
+AT(muster_agent, capabilities, 64);
+AT(muster_agent, labels, 72);
+AT(muster_agent, n_capabilities, 80);
+AT(muster_agent, n_labels, 84);
+AT(muster_agent, metadata, 88);
+AT(muster_agent, started_wall_ns, 104);
+
+SIZE(muster_roster_query, 48);
+AT(muster_roster_query, size, 0);
+AT(muster_roster_query, statuses, 4);
+AT(muster_roster_query, without_flags, 8);
+AT(muster_roster_query, n_capabilities, 12);
+AT(muster_roster_query, n_labels, 16);
+AT(muster_roster_query, limit, 20);
+AT(muster_roster_query, capabilities, 24);
+AT(muster_roster_query, labels, 32);
+AT(muster_roster_query, after, 40);
+
+SIZE(muster_roster_change, 40);
+AT(muster_roster_change, size, 0);
+AT(muster_roster_change, kind, 4);
+AT(muster_roster_change, tenant, 8);
+AT(muster_roster_change, agent, 16);
+AT(muster_roster_change, session, 24);
+AT(muster_roster_change, reason, 32);
+
+SIZE(muster_roster, 72);
+AT(muster_roster, size, 0);
+AT(muster_roster, reserved, 4);
+AT(muster_roster, get, 8);
+AT(muster_roster, find, 16);
+AT(muster_roster, count, 24);
+AT(muster_roster, watch, 32);
+AT(muster_roster, unwatch, 40);
+AT(muster_roster, put, 48);
+AT(muster_roster, remove, 56);
+AT(muster_roster, clear, 64);
+
 SIZE(muster_timer, 48);
 AT(muster_timer, size, 0);
 AT(muster_timer, reserved, 4);
@@ -240,7 +299,7 @@ AT(muster_table, tenant_column, 24);
 AT(muster_table, tenant, 32);
 AT(muster_table, owner_column, 40);
 
-SIZE(muster_tenants, 64);
+SIZE(muster_tenants, 72);
 AT(muster_tenants, size, 0);
 AT(muster_tenants, reserved, 4);
 AT(muster_tenants, name, 8);
@@ -250,6 +309,7 @@ AT(muster_tenants, each, 32);
 AT(muster_tenants, refresh, 40);
 AT(muster_tenants, tables, 48);
 AT(muster_tenants, limit, 56);
+AT(muster_tenants, may_hear, 64);
 
 SIZE(muster_config, 16);
 AT(muster_config, size, 0);
@@ -398,6 +458,20 @@ VALUE(MUSTER_OVERFLOW_DROP_OLD, 2);
 VALUE(MUSTER_SYS_CONNECT, 1);
 VALUE(MUSTER_SYS_DISCONNECT, 2);
 VALUE(MUSTER_SYS_GAP, 3);
+VALUE(MUSTER_SYS_SERVER_LOST, 4);
+VALUE(MUSTER_SYS_SERVER_BACK, 5);
+VALUE(MUSTER_AGENT_ONLINE, 1);
+VALUE(MUSTER_AGENT_BUSY, 2);
+VALUE(MUSTER_AGENT_AWAY, 3);
+VALUE(MUSTER_AGENT_SUSPECT, 1);
+VALUE(MUSTER_AGENT_PULLS, 2);
+VALUE(MUSTER_AGENT_ASKS, 4);
+VALUE(MUSTER_ROSTER_JOIN, 1);
+VALUE(MUSTER_ROSTER_LEAVE, 2);
+VALUE(MUSTER_ROSTER_STATUS, 3);
+VALUE(MUSTER_ROSTER_SUSPECT, 4);
+VALUE(MUSTER_ROSTER_REPLACED, 5);
+VALUE(MUSTER_ROSTER_RESET, 6);
 VALUE(MUSTER_READABLE, 1);
 VALUE(MUSTER_WRITABLE, 2);
 VALUE(MUSTER_COUNTER, 0);

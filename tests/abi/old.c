@@ -1,6 +1,6 @@
 /*
  * old - a plugin that is built against each released header in turn and must load for as long as ABI.md promises. It uses what the first
- * of them has: old.say {text} is answered with {text, ticks}.
+ * of them has: old.say {text} is answered with {text, ticks}, and with the role of who asks from 0.3 on.
  */
 #include <muster/plugin.h>
 
@@ -40,11 +40,15 @@ static int answer(const struct old *o, const struct muster_msg *msg, const struc
 
     if (err)
         return err;
-    o->codec->put_map(w, 2);
+    o->codec->put_map(w, MUSTER_ABI_MINOR >= 3 ? 3 : 2);
     o->codec->put_str(w, "text", 4);
     o->codec->put_value(w, text);
     o->codec->put_str(w, "ticks", 5);
     o->codec->put_int(w, o->ticks);
+#if MUSTER_ABI_MINOR >= 3
+    o->codec->put_str(w, "role", 4);
+    o->codec->put_int(w, MUSTER_HAS(msg, role) ? msg->role : -1);
+#endif
     err = o->codec->bytes(w, &body);
     if (!err)
         err = o->bus->reply(o->host, msg->request, body);
@@ -106,7 +110,7 @@ static int old_start(void *self)
 }
 
 static const char definition[] = "{\"service\": \"old\", \"verbs\": {\"say\": {\"request\": {\"text\": \"str\"},"
-                                 " \"reply\": {\"text\": \"str\", \"ticks\": \"int\"}}}}";
+                                 " \"reply\": {\"text\": \"str\", \"ticks\": \"int\", \"role?\": \"int\"}}}}";
 static const struct muster_service services[] = {{.size = sizeof(struct muster_service), .name = "old", .verbs = "say", .schema = definition}};
 
 MUSTER_PLUGIN(.name = "old", .version = "1.0.0", .options = options, .n_options = 1, .config_size = sizeof(struct old_config),

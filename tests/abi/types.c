@@ -10,6 +10,13 @@ MUSTER_EXPORT void muster_abi_types(const struct muster_plugin *, const struct m
                                     const struct muster_io *, const struct muster_tenants *, const struct muster_config *,
                                     const struct muster_metrics *, const struct muster_sql *, const struct muster_codec *,
                                     const struct muster_list *, const struct muster_map *);
+#ifdef MUSTER_LOGIN /* since 0.3 */
+MUSTER_EXPORT void muster_abi_types_of_logins(const struct muster_logins *);
+#endif
+#ifdef MUSTER_ROSTER /* since 0.4 */
+MUSTER_EXPORT void muster_abi_types_of_roster(const struct muster_roster *, const struct muster_agent *, const struct muster_roster_query *,
+                                              const struct muster_roster_change *);
+#endif
 
 void muster_abi_types(const struct muster_plugin *plugin, const struct muster_host *host, const struct muster_msg *msg,
                       const struct muster_bus *bus, const struct muster_stream *stream, const struct muster_kv *kv,
@@ -22,3 +29,20 @@ void muster_abi_types(const struct muster_plugin *plugin, const struct muster_ho
 
     (void)all; /* their types are what counts */
 }
+
+#ifdef MUSTER_LOGIN
+void muster_abi_types_of_logins(const struct muster_logins *logins)
+{
+    (void)logins;
+}
+#endif
+
+#ifdef MUSTER_ROSTER
+void muster_abi_types_of_roster(const struct muster_roster *roster, const struct muster_agent *agent, const struct muster_roster_query *query,
+                                const struct muster_roster_change *change)
+{
+    const void *all[] = {roster, agent, query, change};
+
+    (void)all;
+}
+#endif

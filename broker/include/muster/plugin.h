@@ -32,7 +32,7 @@ extern "C" {
 #endif
 
 #define MUSTER_ABI_MAJOR 0 /* raised when an old plugin can no longer be loaded */
-#define MUSTER_ABI_MINOR 3 /* raised when a member or a service is appended */
+#define MUSTER_ABI_MINOR 4 /* raised when a member or a service is appended */
 #define MUSTER_ABI_OLDEST 2 /* the oldest minor whose plugins a broker with this header loads */
 
 #define MUSTER_EXPORT __attribute__((visibility("default")))
@@ -103,6 +103,7 @@ struct muster_msg {
     uint64_t seq;                       /* in its stream; 0 when it was not read from one */
     uint32_t role;                      /* MUSTER_ROLE_*: of agent, when the message came; NONE where agent is NULL or a plugin, and of
                                          * what was stored ("log.…"). 0.3 */
+    int64_t stored_wall_ns;             /* when its stream stored it, by the server's clock; 0 when it was not read from one. 0.4 */
 };
 
 /* 0: done, or held. MUSTER_EAGAIN: deliver it again in a moment, before the others of its tenant, which wait too; for 30 s at most.
@@ -145,6 +146,7 @@ struct muster_host {
     uint32_t lane, n_lanes;        /* which of n_lanes this is, from 0; each has its own self and its share of the tenants */
     const char *broker_id;         /* which broker this is, for people */
     const char *postgres_dsn;      /* NULL unless the capability "postgres" is listed; never log it */
+    const char *root;              /* the R of all subjects. 0.4 */
 };
 
 #define MUSTER_BUS "muster.bus/1"
@@ -183,6 +185,8 @@ struct muster_publication {
     struct muster_bytes payload;
     muster_done_fn done; /* may be NULL */
     void *arg;
+    const char *reply; /* of a message to an agent, "to.B.<from>.<type>": where B's respond() goes, "rpc.B.<service>.<verb>.<ref>" with a service of
+                        * this plugin. It comes to the subscriptions on that verb, as B's, with any body and maybe twice. NULL: nowhere. 0.4 */
 };
 
 struct muster_bus {
@@ -241,11 +245,19 @@ struct muster_stream_options {
     const char *subjects; /* what follows R._in.*., e.g. "cdc.main.>"; what is stored is republished to R.T.<same> */
     int64_t max_age_ns;   /* 0: for ever */
     int64_t max_bytes;    /* 0: unlimited; when full the oldest go */
+    const char *republish; /* what follows R.T. in what agents hear, where it is not as in `subjects`: "evt.presence.>" for "pres.3.>"; what
+                            * the > stands for is kept. NULL: the same. 0.4 */
+    int64_t max_msgs, max_msgs_per_subject; /* 0: unlimited; when full the oldest go. 0.4 */
 };
 
 /* info and msg are NULL unless code is 0; borrowed. MUSTER_ENOTFOUND: there is no such stream, or no such message. [lane] */
 typedef void (*muster_stream_info_fn)(void *arg, int code, const struct muster_stream_info *info);
 typedef void (*muster_stream_msg_fn)(void *arg, int code, const struct muster_msg *msg);
+/* What follow() tells. code 0: a message, with its seq. MUSTER_EAGAIN, msg NULL: all that was stored is delivered; what comes now is new. It is
+ * told after the first messages, and each time that the flow was away. MUSTER_ELINK, msg NULL: the flow is away and goes on by itself after the last
+ * message that was told. MUSTER_ESTALE, msg NULL: messages from the one expected next up to the next one told are gone from the stream, by its bounds.
+ * MUSTER_ENOTFOUND, msg NULL: there is no such stream, it was made anew, or it ends before what is expected next; nothing more comes. [lane] */
+typedef void (*muster_stream_follow_fn)(void *arg, int code, const struct muster_msg *msg);
 /* code 0: stored under seq. MUSTER_ESTALE: refused by the fence, seq is what the stream has as its last. MUSTER_ENOTFOUND: the
  * stream is gone. MUSTER_ENOMEM: the server has no room. MUSTER_ETIME and MUSTER_ELINK: nobody knows. [lane] */
 typedef void (*muster_stream_ack_fn)(void *arg, int code, uint64_t seq);
@@ -285,9 +297,28 @@ struct muster_stream {
     int (*append)(const struct muster_host *host, uint64_t stream, const struct muster_append *append);
     /* Read up to max_msgs (1 … 1,000) stored messages from sequence from_seq on, oldest first: fn gets each, then MUSTER_ENOTFOUND where
      * fewer were there, or 0 with msg NULL after the last of max_msgs: call again from the next sequence. tenant and subject as with
-     * last(). Any other code ends it too. Each message is a round trip to NATS. [lane] */
+     * last(). Any other code ends it too. A few messages are a round trip to NATS each; more come by a consumer that lives as long as the
+     * read, of which an instance has 8 at a time on all its streams: 1,024 other reads wait for one, and of more there is MUSTER_EAGAIN, which
+     * on_writable follows. A read that was begun never ends with MUSTER_ENOTFOUND or 0 where a message was left out. [lane] */
     int (*read)(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
                 uint64_t from_seq, uint32_t max_msgs, muster_stream_msg_fn fn, void *arg);
+
+    /* The rest since 0.4. */
+    /* A stream that is kept by others, for info(), last(), read() and follow() alone: "EVT", "MAIL", "CDC_main", "PRES_3", whose messages' subjects
+     * are what follows R._in.T.; or "MSG" with a tenant (NULL otherwise): its messages between agents, whose subjects are what follows R.T.,
+     * "all.>", "to.>", "grp.>". fn gets MUSTER_ENOTFOUND where there is none; the handle is good until close() all the same, and the stream may
+     * come. MUSTER_EABI, of follow() too: the plugin runs in a process of its own. [lane] */
+    int (*attach)(const struct muster_host *host, const char *name, const struct muster_tenant *tenant, muster_stream_info_fn fn, void *arg,
+                  uint64_t *ret_stream);
+    /* Have fn called with each message from sequence from_seq on (0: what comes from now on), oldest first, until unfollow() or close(). tenant and
+     * subject as with last(). It is one consumer at the server, made anew when it is lost; no message comes twice or is left out in silence. Of
+     * some subjects alone MUSTER_ESTALE may be told where none of them was among what is gone. At most max_msgs (0: 500; up to 5,000) and 8 MiB of
+     * them wait for the lane; the server holds the rest. An instance follows 256 times at most. MUSTER_ELINK: NATS is away. [lane] */
+    int (*follow)(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject, uint64_t from_seq,
+                  uint32_t max_msgs, muster_stream_follow_fn fn, void *arg, uint64_t *ret_follow);
+    void (*unfollow)(const struct muster_host *host, uint64_t follow); /* calls nothing back. [lane] */
+    /* on 1: deliver no more of it until 0. [lane] */
+    void (*hold_back)(const struct muster_host *host, uint64_t follow, uint32_t on);
 };
 
 /* Small state of this plugin, shared by all brokers and instances: bucket muster_<plugin>, and muster__<plugin> for what belongs to
@@ -357,8 +388,11 @@ struct muster_lease_options {
 
 /* The epoch is a fence: it grows with each new holder, also after the bucket was lost, and what the holder writes should carry it, so
  * that who comes late is refused: a stream by expected_seq, SQL by `WHERE epoch <= $n`. Time is measured by each broker's monotonic
- * clock alone. It is renewed on the lane: a lane that hangs lets its leases go. No two hold at one time, unless the bucket
- * muster_leases itself is lost: then an older holder may go on until its next renewal. They are released after destroy(). */
+ * clock alone. It is renewed on the lane: a lane that hangs lets its leases go. No two hold at one time, with two exceptions. Where the
+ * bucket muster_leases itself is lost, an older holder may go on until its next renewal. And the lease of a broker whose NATS connections
+ * have all ended is taken 0.75 s later, so that who dies is replaced within 2 s; a holder that lives and was only cut off may count as
+ * holding meanwhile, but what it put, appended or said has gone nowhere, and until it has renewed, put() under the lease gives
+ * MUSTER_ELINK. They are released after destroy(). */
 struct muster_lease {
     uint32_t size;
     uint32_t reserved;
@@ -376,11 +410,15 @@ enum {
     MUSTER_SYS_CONNECT = 1,
     MUSTER_SYS_DISCONNECT = 2,
     MUSTER_SYS_GAP = 3, /* events may have been missed, and come again from now on: list() tells how it is. Also the first call */
+    /* Since 0.4, to plugins compiled against it: tenant and agent are NULL, server is the one meant. */
+    MUSTER_SYS_SERVER_LOST = 4, /* it is stopped, or has not answered for 4 to 6 s: its connections are gone, or are out of sight; no disconnects of
+                                 * them are told */
+    MUSTER_SYS_SERVER_BACK = 5, /* one that was lost answers again: list() tells who is connected there */
 };
 struct muster_connection {
     uint32_t size;
     uint32_t kind;                      /* MUSTER_SYS_* */
-    const struct muster_tenant *tenant; /* NULL only with MUSTER_SYS_GAP */
+    const struct muster_tenant *tenant; /* NULL only with MUSTER_SYS_GAP and the two of servers */
     const char *agent;                  /* as the credentials prove it */
     const char *server;                 /* the server's id; with client it names the connection, and no other ever */
     uint64_t client;
@@ -451,6 +489,93 @@ struct muster_logins {
     int (*refuse)(const struct muster_host *host, uint64_t id, const char *code, const char *why);
 };
 
+#define MUSTER_ROSTER "muster.roster/1" /* who is present; one copy in each broker, which the plugin presence keeps. Since 0.4 */
+
+enum { /* what an agent says of itself */
+    MUSTER_AGENT_ONLINE = 1,
+    MUSTER_AGENT_BUSY = 2,
+    MUSTER_AGENT_AWAY = 3,
+};
+enum { /* flags of an agent */
+    MUSTER_AGENT_SUSPECT = 1u << 0, /* it may be gone: its NATS server is lost, or its beats are missing; it holds what it holds */
+    MUSTER_AGENT_PULLS = 1u << 1,   /* delivery: pull */
+    MUSTER_AGENT_ASKS = 1u << 2,    /* auto_accept: false */
+};
+
+/* One agent that is present. Borrowed. */
+struct muster_agent {
+    uint32_t size;
+    uint32_t status; /* MUSTER_AGENT_ONLINE … */
+    uint32_t flags;
+    uint32_t capacity; /* tasks at once */
+    double load;       /* as it said; NaN: it said none */
+    uint64_t serial;   /* set by the roster: its place in the order of list(), of this broker's copy */
+    const char *agent, *session;
+    const char *name, *task; /* NULL: none */
+    const char *const *capabilities;
+    const struct muster_header *labels;
+    uint32_t n_capabilities, n_labels;
+    struct muster_bytes metadata; /* a JSON object, or empty */
+    int64_t started_wall_ns;      /* of the session */
+};
+
+struct muster_roster_query { /* all that is said must hold */
+    uint32_t size;
+    uint32_t statuses;      /* bits 1 << MUSTER_AGENT_*; 0: any */
+    uint32_t without_flags; /* none of these */
+    uint32_t n_capabilities, n_labels;
+    uint32_t limit; /* 0: all */
+    const char *const *capabilities;
+    const struct muster_header *labels;
+    uint64_t after; /* the serial of the last one seen; 0: from the first */
+};
+/* Not 0: no more of them. It runs inside the call, under the roster's lock: it copies what it needs and calls nothing of the host but
+ * codec and log. [any] */
+typedef int (*muster_agent_fn)(void *arg, const struct muster_agent *agent);
+
+enum {
+    MUSTER_ROSTER_JOIN = 1,
+    MUSTER_ROSTER_LEAVE = 2,
+    MUSTER_ROSTER_STATUS = 3,  /* status, task, load or metadata changed, or it is suspect no longer */
+    MUSTER_ROSTER_SUSPECT = 4,
+    MUSTER_ROSTER_REPLACED = 5, /* another session of the same agent is in its place: what the old one held is free */
+    MUSTER_ROSTER_RESET = 6,    /* agent NULL; tenant NULL: of all. Changes may have been missed: find() tells how it is */
+};
+struct muster_roster_change {
+    uint32_t size;
+    uint32_t kind;
+    const struct muster_tenant *tenant;
+    const char *agent, *session; /* session: with REPLACED and LEAVE the one that is over */
+    const char *reason;          /* "disconnected", "timeout" …, cut to 31 bytes; NULL: none */
+};
+typedef void (*muster_roster_fn)(void *arg, const struct muster_roster_change *change); /* borrowed. [lane] */
+
+struct muster_roster {
+    uint32_t size;
+    uint32_t reserved;
+    /* The agent as fn's argument, inside this call. MUSTER_ENOTFOUND: it is not present here. [any] */
+    int (*get)(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, muster_agent_fn fn, void *arg);
+    /* Those that match, in the order of their serials; returns how many, or MUSTER_E*. fn NULL: only counted. Costs as much as the rarest
+     * capability asked for has agents. Among very many, one that comes or goes meanwhile may show or not. [any] */
+    int64_t (*find)(const struct muster_host *host, const struct muster_tenant *tenant, const struct muster_roster_query *query, muster_agent_fn fn,
+                    void *arg);
+    /* How many are present; by_status gets those of each status, [0] those that are suspect, whatever their status, and may be NULL. [any] */
+    int64_t (*count)(const struct muster_host *host, const struct muster_tenant *tenant, int64_t by_status[4]);
+    /* Have fn called for each change, on the lane, with lanes > 1 those of the lane's tenants; 4,096 may wait, and a RESET stands for what found no
+     * room. The first call is a RESET. [lane] */
+    int (*watch)(const struct muster_host *host, muster_roster_fn fn, void *arg, uint64_t *ret_id);
+    void (*unwatch)(const struct muster_host *host, uint64_t id); /* [lane] */
+
+    /* The rest needs the capability "presence", of which one plugin in a broker may make use: MUSTER_EEXIST from host->service() for a second.
+     * kind is a MUSTER_ROSTER_* for those who watch; 0: nobody is told. An agent has at most 64 capabilities and 64 labels, and 16 KiB of text;
+     * its name is a name, its session has at most 64 bytes. serial is not looked at. */
+    int (*put)(const struct muster_host *host, const struct muster_tenant *tenant, uint32_t kind, const char *reason,
+               const struct muster_agent *agent); /* new, or in place of what is there. [any] */
+    int (*remove)(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, const char *reason); /* [any] */
+    /* And tells a RESET; tenant NULL: of all. So does the end of the instance. [any] */
+    int (*clear)(const struct muster_host *host, const struct muster_tenant *tenant);
+};
+
 #define MUSTER_TIMER "muster.timer/1"
 struct muster_timer {
     uint32_t size;
@@ -510,6 +635,10 @@ struct muster_tenants {
     /* A limit of the tenant by its name: "watches" and the others of `muster tenant limits`, or "<service>.<name>" of a count that a
      * service of this broker declares in its definition (`limits`). -1: none, or no such name. Since 0.3. [any] */
     int64_t (*limit)(const struct muster_host *host, const struct muster_tenant *tenant, const char *name);
+    /* Whether the subscriptions that an agent's role and narrowing give it cover a subject (what follows R.T.; wildcards cover what they match):
+     * 0, MUSTER_EACCES, or MUSTER_ENOTFOUND for a name that this broker does not hold: one that has just asked is held. A plugin that asks
+     * ("_p_<name>") may hear all. Since 0.4. [any] */
+    int (*may_hear)(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, const char *subject);
 };
 
 #define MUSTER_CONFIG "muster.config/1"
@@ -664,7 +793,7 @@ struct muster_plugin {
     uint16_t abi_major, abi_minor; /* what the plugin was compiled against */
     const char *name, *version;
     const char *source_id;    /* a commit or build id, for crash reports; may be NULL */
-    const char *capabilities; /* of "cross_tenant stream sql postgres system login", separated by blanks; NULL: none */
+    const char *capabilities; /* of "cross_tenant stream sql postgres system login presence", separated by blanks; NULL: none */
     const struct muster_option *options;
     uint32_t n_options, option_size; /* option_size: the stride of options */
     size_t config_size;

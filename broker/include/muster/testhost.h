@@ -166,6 +166,7 @@ struct muster_test_sent {
     struct muster_bytes payload; /* ends in a NUL that is not counted */
     int64_t at_ns, timeout_ns;   /* timeout of ASKED */
     uint64_t seq;                /* of APPENDED */
+    const char *reply;           /* of PUBLISHED: where respond() goes, what follows R.T.; NULL: nowhere. 0.4 */
 };
 /* In the order of the calls; NULL: there is none. */
 MUSTER_TEST_API size_t muster_test_n_sent(struct muster_test *t);
@@ -210,6 +211,10 @@ MUSTER_TEST_API const struct muster_tenant *muster_test_tenant(struct muster_tes
 MUSTER_TEST_API void muster_test_tenant_limits(struct muster_test *t, const char *name, const struct muster_tenant_limits *limits);
 /* What tenants->limit() gives for a name; -1: none. */
 MUSTER_TEST_API void muster_test_tenant_limit(struct muster_test *t, const char *name, const char *limit, int64_t value);
+/* What tenants->may_hear() knows of a name: its role, and the groups and tables that it is narrowed to, with commas between (NULL: all). role
+ * MUSTER_ROLE_NONE: the name is not held. One that was never told has MUSTER_ROLE_AGENT. Tell it before the plugin's own threads ask. 0.4 */
+MUSTER_TEST_API void muster_test_agent(struct muster_test *t, const char *tenant, const char *agent, uint32_t role, const char *groups,
+                                       const char *tables);
 /* Add a row of muster.tables; tell with muster_test_tables_changed(). */
 MUSTER_TEST_API void muster_test_table(struct muster_test *t, const struct muster_table *table);
 
@@ -231,6 +236,10 @@ MUSTER_TEST_API const struct muster_test_sent *muster_test_stored(struct muster_
 /* As another broker would: append one, making the stream where it is missing. Returns its sequence. */
 MUSTER_TEST_API uint64_t muster_test_store(struct muster_test *t, const char *name, const char *tenant, const char *subject,
                                            struct muster_bytes payload);
+/* Drop what is stored up to a sequence, as the stream's bounds do; or the whole stream, as an operator does. MUSTER_ENOTFOUND: nobody made
+ * it. 0.4 */
+MUSTER_TEST_API int muster_test_drop(struct muster_test *t, const char *name, uint64_t up_to);
+MUSTER_TEST_API int muster_test_remove_stream(struct muster_test *t, const char *name);
 
 /* A lease that the plugin contends for is held by nobody until it is given (name NULL: all), and lost when it is taken: code
  * MUSTER_ESTALE or MUSTER_ETIME. Each giving raises the epoch. MUSTER_ENOTFOUND: nobody contends, or it is so already. */
@@ -261,6 +270,20 @@ MUSTER_TEST_API void muster_test_sql_error(struct muster_test_rows *rows, const 
 MUSTER_TEST_API void muster_test_connect(struct muster_test *t, const char *tenant, const char *agent, const char *server, uint64_t client);
 MUSTER_TEST_API void muster_test_disconnect(struct muster_test *t, const char *server, uint64_t client, const char *reason);
 MUSTER_TEST_API void muster_test_gap(struct muster_test *t);
+/* A NATS server is lost (up 0), with its connections, whose ends and begins nobody hears and which list() does not show until it is back. 0.4 */
+MUSTER_TEST_API void muster_test_server(struct muster_test *t, const char *server, int up);
+
+/* ---- who is present (muster.roster/1) --------------------------------------------------------------------------------------------- 0.4 */
+
+/* As the plugin presence would: an agent is there, or has changed; kind is what those who watch are told (0: nothing). */
+MUSTER_TEST_API void muster_test_present(struct muster_test *t, const char *tenant, uint32_t kind, const char *reason,
+                                         const struct muster_agent *agent);
+MUSTER_TEST_API void muster_test_absent(struct muster_test *t, const char *tenant, const char *agent, const char *reason);
+/* What the roster has, as roster->find() gives it: also of a plugin that keeps it. query NULL: all. */
+MUSTER_TEST_API int64_t muster_test_roster(struct muster_test *t, const char *tenant, const struct muster_roster_query *query, muster_agent_fn fn,
+                                           void *arg);
+/* Tell those who watch that changes may have been missed. */
+MUSTER_TEST_API void muster_test_roster_reset(struct muster_test *t);
 
 /* ---- what the plugin says of itself ------------------------------------------------------------------------------------------- */
 
