@@ -167,6 +167,7 @@ ALTER DEFAULT PRIVILEGES FOR ROLE muster_owner REVOKE EXECUTE ON FUNCTIONS FROM 
 GRANT USAGE ON SCHEMA muster TO muster_engine, muster_broker;
 GRANT SELECT ON muster.migrations, muster.tables, muster.channel TO muster_broker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON muster.tenants, muster.credentials, muster.requests TO muster_broker;
+GRANT SELECT, INSERT, UPDATE, DELETE ON muster.inboxes, muster.groups, muster.watches TO muster_broker;
 GRANT SELECT, DELETE ON muster.tenant_roles TO muster_broker;
 GRANT SELECT ON muster.tenants, muster.tenant_roles TO muster_engine;
 GRANT SELECT, UPDATE, DELETE ON muster.requests TO muster_engine;
@@ -182,7 +183,21 @@ GRANT EXECUTE ON FUNCTION
     muster.narrowing_is_legal(text[], text),
     muster.limit(text, text),
     muster.listen(),
-    muster.forget(text)
+    muster.forget(text),
+    muster.message_ack(text, text, jsonb),
+    muster.message_receivers(text, text, text),
+    muster.message_claim(text, text, jsonb),
+    muster.message_begin(text, text, text, text, bytea, jsonb),
+    muster.message_done(text, text, text, text, jsonb),
+    muster.group_join(text, text, jsonb),
+    muster.group_leave(text, text, jsonb),
+    muster.watch_table(text, text, text),
+    muster.watch_may_read(text, text, text, text),
+    muster.watch_open(text, text, jsonb),
+    muster.watch_close(text, text, jsonb),
+    muster.record_sessions(jsonb), muster.session_shown(public.agent_sessions),
+    muster.session_register(text, text, jsonb), muster.session_status(text, text, jsonb),
+    muster.session_active(text, text, jsonb), muster.sessions_present(text, integer)
     TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.limit(text, text), muster.error(text, text, text, integer) TO muster_engine;
 
@@ -191,9 +206,16 @@ GRANT EXECUTE ON FUNCTION muster.limit(text, text), muster.error(text, text, tex
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events
     TO muster_broker, muster_app, muster_engine;
-GRANT SELECT, INSERT
-    ON public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events
-    TO muster_tenants;
+DO $$
+BEGIN
+    IF has_table_privilege('muster_tenants', 'public.agent_sessions', 'INSERT') THEN -- as 0.4 granted it
+        REVOKE INSERT ON public.agent_sessions FROM muster_tenants;
+    END IF;
+END
+$$;
+GRANT SELECT, INSERT ON public.agent_runs, public.agent_memories, public.agent_tasks, public.agent_events TO muster_tenants;
+GRANT SELECT, INSERT (tenant_id, id, session_id, agent_id, status, started_at, ended_at, metadata, created_at, updated_at)
+    ON public.agent_sessions TO muster_tenants; -- the rest is for brokers: who is in the roster
 GRANT UPDATE (task_id, user_id, agent_name, agent_id, status, current_step, progress_percent, result, error, metadata,
               verification_attempts, verification_evidence, started_at, completed_at)
     ON public.agent_runs TO muster_tenants;
@@ -251,6 +273,9 @@ BEGIN
             UNION ALL VALUES
                 ('engine', 'muster.requests', 'ALL', 'muster_engine', 'true'),
                 ('setting', 'muster.requests', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.inboxes', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.groups', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('broker', 'muster.watches', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
                 ('engine', 'muster.tenants', 'ALL', 'muster_engine', 'true'),
                 ('broker', 'muster.tenants', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'name')),
                 ('broker', 'muster.credentials', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
