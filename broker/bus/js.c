@@ -1,7 +1,6 @@
 /* JetStream by its JSON API; see js.h. */
 #include "bus/js.h"
 
-#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +9,9 @@
 #include "base/assert.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "bus/js_api.h"
 
-enum { ERR_WRONG_LAST_SEQUENCE = 10071, ERR_WRONG_LAST_MSG = 10164, MAX_STREAMS = 16384 };
+enum { ERR_WRONG_LAST_SEQUENCE = 10071, ERR_WRONG_LAST_MSG = 10164, ERR_DUPLICATE_IN_PROCESS = 10158, MAX_STREAMS = 16384 };
 
 enum kind { OP_INFO, OP_ENSURE, OP_MSG, OP_ACK, OP_LIST, OP_PURGE };
 
@@ -67,14 +67,14 @@ static int ask(struct op *op, const char *api, const char *body, bus_reply_fn fn
 
 /* ---- answers ------------------------------------------------------------------------------------------------------- */
 
-static uint64_t number(const cJSON *parent, const char *key)
+uint64_t js_api_number(const cJSON *parent, const char *key)
 {
     const cJSON *v = cJSON_GetObjectItemCaseSensitive(parent, key);
 
     return cJSON_IsNumber(v) && v->valuedouble > 0 ? (uint64_t)v->valuedouble : 0;
 }
 
-static const char *text_of(const cJSON *parent, const char *key)
+const char *js_api_text(const cJSON *parent, const char *key)
 {
     const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(parent, key));
 
@@ -83,9 +83,9 @@ static const char *text_of(const cJSON *parent, const char *key)
 
 static int error_code(const cJSON *error, uint64_t *ret_seq)
 {
-    unsigned int code = (unsigned int)number(error, "code");
-    unsigned int err_code = (unsigned int)number(error, "err_code");
-    const char *colon = strrchr(text_of(error, "description"), ':');
+    unsigned int code = (unsigned int)js_api_number(error, "code");
+    unsigned int err_code = (unsigned int)js_api_number(error, "err_code");
+    const char *colon = strrchr(js_api_text(error, "description"), ':');
 
     if (err_code == ERR_WRONG_LAST_SEQUENCE || err_code == ERR_WRONG_LAST_MSG) {
         *ret_seq = colon ? strtoull(colon + 1, NULL, 10) : 0;
@@ -95,11 +95,10 @@ static int error_code(const cJSON *error, uint64_t *ret_seq)
         return MUSTER_ENOTFOUND;
     if (err_code == 10023 || err_code == 10047 || err_code == 10028 || err_code == 10077)
         return MUSTER_ENOMEM; /* insufficient resources, storage exceeded, memory exceeded, stream limits */
-    return code == 503 ? MUSTER_ELINK : MUSTER_EINVAL;
+    return code == 503 || err_code == ERR_DUPLICATE_IN_PROCESS ? MUSTER_ELINK : MUSTER_EINVAL;
 }
 
-/* Parse an API answer. *ret_root is owned by the caller also when it holds an error. */
-static int parse(int code, const struct bus_msg *msg, cJSON **ret_root, const char **ret_text)
+int js_api_parse(int code, const struct bus_msg *msg, cJSON **ret_root, const char **ret_text)
 {
     struct muster_bytes data;
     const cJSON *error;
@@ -117,7 +116,7 @@ static int parse(int code, const struct bus_msg *msg, cJSON **ret_root, const ch
     if (!*ret_root)
         return MUSTER_EINVAL;
     error = cJSON_GetObjectItemCaseSensitive(*ret_root, "error");
-    *ret_text = error ? text_of(error, "description") : "";
+    *ret_text = error ? js_api_text(error, "description") : "";
     return error ? error_code(error, &seq) : 0;
 }
 
@@ -126,11 +125,11 @@ static void read_info(const cJSON *root, struct js_info *out)
     const cJSON *state = cJSON_GetObjectItemCaseSensitive(root, "state");
 
     out->state = (struct muster_stream_info){.size = sizeof out->state,
-                                             .first_seq = number(state, "first_seq"),
-                                             .last_seq = number(state, "last_seq"),
-                                             .n_msgs = number(state, "messages"),
-                                             .n_bytes = number(state, "bytes"),
-                                             .created_wall_ns = clock_parse_rfc3339(text_of(root, "created"))};
+                                             .first_seq = js_api_number(state, "first_seq"),
+                                             .last_seq = js_api_number(state, "last_seq"),
+                                             .n_msgs = js_api_number(state, "messages"),
+                                             .n_bytes = js_api_number(state, "bytes"),
+                                             .created_wall_ns = clock_parse_rfc3339(js_api_text(root, "created"))};
 }
 
 static void finish_info(struct op *op, int code, const cJSON *root, const char *text)
@@ -148,7 +147,7 @@ static void on_info(void *arg, int code, const struct bus_msg *msg)
     const char *text;
     cJSON *root;
 
-    code = parse(code, msg, &root, &text);
+    code = js_api_parse(code, msg, &root, &text);
     finish_info(arg, code, root, text);
     cJSON_Delete(root);
 }
@@ -235,7 +234,7 @@ static bool differs(const cJSON *have, const cJSON *want)
         if (!same(have, want, keys[i]))
             return true;
     /* More copies than asked for are the operator's wish. */
-    return number(have, "num_replicas") < number(want, "num_replicas");
+    return js_api_number(have, "num_replicas") < js_api_number(want, "num_replicas");
 }
 
 static void on_ensure(void *arg, int code, const struct bus_msg *msg);
@@ -277,7 +276,7 @@ static void on_ensure(void *arg, int code, const struct bus_msg *msg)
     const char *text;
     cJSON *root;
 
-    code = parse(code, msg, &root, &text);
+    code = js_api_parse(code, msg, &root, &text);
     if (op->asked_all || (code && code != MUSTER_ENOTFOUND))
         finish_info(op, code, root, text);
     else if (code == MUSTER_ENOTFOUND)
@@ -362,10 +361,10 @@ static void give_msg(struct op *op, cJSON *root)
     char *hdrs = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "hdrs"));
     char *data = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(m, "data"));
     struct muster_header headers[MAX_HEADERS];
-    struct js_msg msg = {.subject = text_of(m, "subject"),
-                         .seq = number(m, "seq"),
+    struct js_msg msg = {.subject = js_api_text(m, "subject"),
+                         .seq = js_api_number(m, "seq"),
                          .headers = headers,
-                         .stored_wall_ns = clock_parse_rfc3339(text_of(m, "time"))};
+                         .stored_wall_ns = clock_parse_rfc3339(js_api_text(m, "time"))};
 
     if (hdrs && base64_decode(hdrs))
         msg.n_headers = split_headers(hdrs, headers);
@@ -388,7 +387,7 @@ static void on_msg(void *arg, int code, const struct bus_msg *msg)
     const char *text;
     cJSON *root;
 
-    code = parse(code, msg, &root, &text);
+    code = js_api_parse(code, msg, &root, &text);
     if (code)
         op->fn.msg(op->arg, code, NULL);
     else
@@ -446,7 +445,7 @@ static void on_purged(void *arg, int code, const struct bus_msg *msg)
     const char *text;
     cJSON *root;
 
-    code = parse(code, msg, &root, &text);
+    code = js_api_parse(code, msg, &root, &text);
     cJSON_Delete(root);
     if (op->fn.done)
         op->fn.done(op->arg, code);
@@ -488,6 +487,8 @@ int js_parse_ack(struct muster_bytes data, uint64_t *ret_seq)
         for (const char *p = seq + 6, *end = (const char *)data.data + data.len; p < end && *p >= '0' && *p <= '9'; p++)
             v = v * 10 + (uint64_t)(*p - '0');
         *ret_seq = v;
+        if (!v && memmem(data.data, data.len, "\"duplicate\"", 11))
+            return MUSTER_ELINK; /* the first one with its Nats-Msg-Id is being stored, and may fail yet */
         return v ? 0 : MUSTER_EINVAL;
     }
     root = cJSON_ParseWithLength(data.data, data.len);
@@ -542,7 +543,7 @@ static void read_listed(const cJSON *stream, struct js_listed *out)
     const cJSON *subjects = cJSON_GetObjectItemCaseSensitive(config, "subjects"), *s;
     const char **list = calloc((size_t)cJSON_GetArraySize(subjects) + 1, sizeof(char *));
 
-    *out = (struct js_listed){.name = text_of(config, "name"),
+    *out = (struct js_listed){.name = js_api_text(config, "name"),
                               .no_ack = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "no_ack")),
                               .subjects = list};
     if (list)
@@ -580,7 +581,7 @@ static bool gather(struct op *op, cJSON *root)
     while ((s = cJSON_DetachItemFromArray(streams, 0)) != NULL)
         cJSON_AddItemToArray(op->pages, s);
     return cJSON_GetArraySize(op->pages) > before && cJSON_GetArraySize(op->pages) < MAX_STREAMS &&
-           (uint64_t)cJSON_GetArraySize(op->pages) < number(root, "total");
+           (uint64_t)cJSON_GetArraySize(op->pages) < js_api_number(root, "total");
 }
 
 static void on_list(void *arg, int code, const struct bus_msg *msg)
@@ -590,7 +591,7 @@ static void on_list(void *arg, int code, const struct bus_msg *msg)
     cJSON *root;
     bool more;
 
-    code = parse(code, msg, &root, &text);
+    code = js_api_parse(code, msg, &root, &text);
     more = !code && gather(op, root);
     cJSON_Delete(root);
     if (more)

@@ -76,7 +76,8 @@ typedef void (*js_list_fn)(void *arg, int code, const struct js_listed *streams,
 /* Every stream of the account, in one completion. */
 int js_list(const struct js_target *t, js_list_fn fn, void *arg);
 
-/* Read a PubAck: 0 and the sequence, or the error and, for MUSTER_ESTALE, the sequence that the fence named. */
+/* Read a PubAck: 0 and the sequence, or the error and, for MUSTER_ESTALE, the sequence that the fence named. MUSTER_ELINK also where the first
+ * message with this Nats-Msg-Id is still being stored: try again. */
 int js_parse_ack(struct muster_bytes data, uint64_t *ret_seq);
 
 #endif

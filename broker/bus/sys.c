@@ -198,6 +198,22 @@ static int read_server(const cJSON *root, struct sys_server *out)
     return 0;
 }
 
+int sys_read_stopped(const char *subject, char ret_server[SYS_SERVER_SIZE])
+{
+    static const char before[] = "$SYS.SERVER.", after[] = ".SHUTDOWN";
+    const char *id = subject + sizeof before - 1;
+    size_t len;
+
+    if (strncmp(subject, before, sizeof before - 1) != 0)
+        return MUSTER_EINVAL;
+    len = strcspn(id, ".");
+    if (len == 0 || len >= SYS_SERVER_SIZE || strcmp(id + len, after) != 0)
+        return MUSTER_EINVAL;
+    memcpy(ret_server, id, len);
+    ret_server[len] = '\0';
+    return 0;
+}
+
 int sys_read_server(struct muster_bytes data, struct sys_server *ret_server)
 {
     cJSON *root = cJSON_ParseWithLength(data.data, data.len);

@@ -37,6 +37,10 @@ typedef void (*sys_client_fn)(void *arg, const struct sys_client *client);
 /* Read $SYS.ACCOUNT.*.CONNECT or DISCONNECT: *ret_kind is MUSTER_SYS_CONNECT or _DISCONNECT. fn is called when this gives 0. */
 int sys_read_event(struct muster_bytes data, int *ret_kind, sys_client_fn fn, void *arg);
 
+#define SYS_STOPPED "$SYS.SERVER.*.SHUTDOWN" /* a server that is stopped says so */
+/* Whose it is, of such a subject. */
+int sys_read_stopped(const char *subject, char ret_server[SYS_SERVER_SIZE]);
+
 struct sys_server {
     char id[SYS_SERVER_SIZE];
     bool can_kick;   /* 2.10 or newer */
