@@ -7,8 +7,8 @@
 
 #include "base/clock.h"
 
-enum { RENEWALS = 5, DRIFT = 100, RETRIES = 20 }; /* parts of a ttl */
-static const int64_t soon_ns = 100 * CLOCK_MS, retry_max_ns = CLOCK_S;
+enum { RENEWALS = 5, LOOKS = 4, DRIFT = 100, RETRIES = 20 }; /* parts of a ttl */
+static const int64_t soon_ns = 100 * CLOCK_MS, stored_ns = 50 * CLOCK_MS, retry_max_ns = CLOCK_S;
 
 static int64_t min64(int64_t a, int64_t b)
 {
@@ -18,6 +18,19 @@ static int64_t min64(int64_t a, int64_t b)
 static bool is_mine(const struct lease *l)
 {
     return strcmp(l->record.holder, l->me) == 0;
+}
+
+static bool is_at(const struct lease_at *a, const struct lease_at *b)
+{
+    return a->client && a->client == b->client && strcmp(a->server, b->server) == 0;
+}
+
+static bool is_elsewhere(const struct lease_record *record, const struct lease_at at[LEASE_N_AT])
+{
+    for (int i = 0; i < LEASE_N_AT; i++)
+        if (at[i].client && !is_at(&record->at[i], &at[i]))
+            return true;
+    return false;
 }
 
 static int64_t retry_ns(const struct lease *l)
@@ -84,6 +97,7 @@ static struct lease_step write_now(struct lease *l, int64_t now_ns, uint64_t epo
 {
     l->sent = (struct lease_record){.revision = l->record.revision, .epoch = epoch, .ttl_ns = l->ttl_ns, .held = held};
     (void)snprintf(l->sent.holder, sizeof l->sent.holder, "%s", l->me);
+    memcpy(l->sent.at, l->at, sizeof l->at);
     l->sent_ns = now_ns;
     l->busy = true;
     l->heard = false;
@@ -113,9 +127,11 @@ static uint64_t next_epoch(const struct lease *l, int64_t wall_ns)
 /* When the record may be taken: at once where nobody holds it, or we ourselves do from a tenure that has ended. */
 static int64_t free_at(const struct lease *l)
 {
+    int64_t over_ns = l->seen_ns + l->record.ttl_ns + l->record.ttl_ns / DRIFT;
+
     if (!l->record.held || is_mine(l))
         return INT64_MIN;
-    return l->seen_ns + l->record.ttl_ns + l->record.ttl_ns / DRIFT;
+    return l->gone_ns ? min64(l->gone_ns, over_ns) : over_ns;
 }
 
 static struct lease_step contend(struct lease *l, int64_t now_ns, int64_t wall_ns)
@@ -150,8 +166,10 @@ static bool same(const struct lease_record *a, const struct lease_record *b)
 
 static void saw(struct lease *l, int64_t now_ns, const struct lease_record *record)
 {
-    if (l->gone || !same(&l->record, record) || !l->seen_ns)
+    if (l->gone || !same(&l->record, record) || !l->seen_ns) {
         l->seen_ns = now_ns;
+        l->gone_ns = 0;
+    }
     l->record = *record;
     l->gone = false;
     if (record->epoch > l->highest)
@@ -163,6 +181,7 @@ static void saw_none(struct lease *l, int64_t now_ns, uint64_t revision)
 {
     if (!l->gone || l->record.revision != revision)
         l->seen_ns = now_ns;
+    l->gone_ns = 0;
     l->record.revision = revision;
     l->gone = true;
 }
@@ -171,7 +190,7 @@ static void look_again(struct lease *l, int64_t now_ns)
 {
     if (l->eager > 0)
         l->eager--;
-    l->due_ns = now_ns + (l->eager ? min64(soon_ns, l->ttl_ns / RENEWALS) : l->ttl_ns / RENEWALS);
+    l->due_ns = now_ns + (l->eager ? min64(soon_ns, l->ttl_ns / LOOKS) : l->ttl_ns / LOOKS);
 }
 
 void lease_on_read(struct lease *l, int64_t now_ns, int code, const struct lease_record *record)
@@ -197,6 +216,8 @@ void lease_on_read(struct lease *l, int64_t now_ns, int code, const struct lease
 void lease_on_written(struct lease *l, int64_t now_ns, int code, uint64_t revision)
 {
     l->busy = false;
+    if (l->epoch && now_ns >= l->until_ns)
+        lose(l, MUSTER_ETIME); /* who asked for the epoch meanwhile was told that there is none */
     if (code) {
         doubt(l, code == MUSTER_ESTALE ? now_ns : now_ns + retry_ns(l));
         return;
@@ -221,6 +242,44 @@ void lease_hint(struct lease *l, int64_t now_ns)
     l->heard = true;
     l->eager = 2; /* the put may be heard before it can be read */
     l->due_ns = now_ns;
+}
+
+void lease_hint_renewed(struct lease *l, int64_t now_ns)
+{
+    if (!l->epoch && l->busy)
+        l->eager = 2; /* what is being read may be older */
+    else
+        lease_look(l, now_ns + stored_ns);
+}
+
+void lease_look(struct lease *l, int64_t due_ns)
+{
+    if (!l->epoch && !l->releasing)
+        l->due_ns = min64(l->due_ns, due_ns);
+}
+
+void lease_connected(struct lease *l, int64_t now_ns, const struct lease_at at[LEASE_N_AT])
+{
+    memcpy(l->at, at, sizeof l->at);
+    if (l->epoch && !l->busy && !l->releasing && is_elsewhere(&l->record, at))
+        l->due_ns = now_ns;
+}
+
+void lease_holder_gone(struct lease *l, int64_t free_ns)
+{
+    l->gone_ns = free_ns;
+}
+
+bool lease_is_doubtful(const struct lease *l, const struct lease_at at[LEASE_N_AT])
+{
+    bool named = false;
+
+    for (int i = 0; i < LEASE_N_AT; i++) {
+        if (is_at(&l->record.at[i], &at[i]))
+            return false;
+        named = named || l->record.at[i].client;
+    }
+    return l->epoch && named;
 }
 
 void lease_release(struct lease *l, int64_t now_ns)

@@ -9,6 +9,9 @@
  * Unknown  A write whose outcome nobody knows is followed by a read. A write that comes late finds another revision.
  * Epochs   Each tenure's is larger than all that this contender ever saw, and in a bucket without the record at least the wall clock's
  *          milliseconds.
+ * Gone     The record names the holder's connections. Where all of them are heard to have ended, the record is free a moment later: nothing
+ *          that the holder sent can come any more, and what it sends on others is held back until its next renewal has succeeded
+ *          (lease_is_doubtful()). So the tenures may overlap then, but not what is written in them.
  * Lost     A record that vanished is waited for as if it were held, by whoever had seen it. A contender that comes to a bucket without
  *          one takes it at once: when a bucket is lost while somebody holds, two may hold until the older one's next renewal,
  *          and the epochs tell them apart.
@@ -20,7 +23,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { LEASE_HOLDER_SIZE = 40 };
+enum { LEASE_HOLDER_SIZE = 40, LEASE_SERVER_SIZE = 64, LEASE_N_AT = 2 };
+
+/* A connection of the holder's, as the NATS server names it. */
+struct lease_at {
+    char server[LEASE_SERVER_SIZE];
+    uint64_t client; /* 0: none */
+};
 
 /* What stands in the bucket. */
 struct lease_record {
@@ -29,6 +38,7 @@ struct lease_record {
     int64_t ttl_ns; /* the holder's */
     bool held;      /* false: released */
     char holder[LEASE_HOLDER_SIZE];
+    struct lease_at at[LEASE_N_AT];
 };
 
 struct lease {
@@ -39,7 +49,9 @@ struct lease {
     bool known;                 /* record is what stood there when it was last heard of; otherwise it is read first */
     bool gone;                  /* record has vanished, its revision is what stands in its place */
     int64_t seen_ns;            /* when record was first seen */
+    int64_t gone_ns;            /* from when on it is free, because its holder has gone; 0: nothing is known of that */
     uint64_t highest;           /* of all epochs seen */
+    struct lease_at at[LEASE_N_AT]; /* the connections that there are now */
 
     uint64_t epoch; /* 0: not held */
     int64_t until_ns;
@@ -84,6 +96,16 @@ void lease_on_read(struct lease *l, int64_t now_ns, int code, const struct lease
 void lease_on_written(struct lease *l, int64_t now_ns, int code, uint64_t revision);
 /* Somebody else has written: read soon. */
 void lease_hint(struct lease *l, int64_t now_ns);
+/* What was written is most likely the holder's renewal: one look, so that its time is measured from now. */
+void lease_hint_renewed(struct lease *l, int64_t now_ns);
+/* Who waits looks at due_ns at the latest. */
+void lease_look(struct lease *l, int64_t due_ns);
+/* The connections that there are now; when the record names others, it is renewed at once. */
+void lease_connected(struct lease *l, int64_t now_ns, const struct lease_at at[LEASE_N_AT]);
+/* The holder that the record names has gone: it may be taken from free_ns on, unless it changes before. */
+void lease_holder_gone(struct lease *l, int64_t free_ns);
+/* It is held, but of the connections that the record names none is among `at`: another may have taken it meanwhile. */
+bool lease_is_doubtful(const struct lease *l, const struct lease_at at[LEASE_N_AT]);
 /* Hold no more, from now on; steps go on until LEASE_DONE, at most for a ttl. */
 void lease_release(struct lease *l, int64_t now_ns);
 /* 0: not held at now_ns. */

@@ -14,13 +14,32 @@ void lease_record_write(const struct lease_record *record, const char *broker, s
     buf_put_json(out, broker, strlen(broker));
     buf_puts(out, ",\"holder\":");
     buf_put_json(out, record->holder, strlen(record->holder));
-    buf_putc(out, '}');
+    buf_puts(out, ",\"at\":[");
+    for (int i = 0; i < LEASE_N_AT; i++) {
+        buf_puts(out, i ? ",{\"server\":" : "{\"server\":");
+        buf_put_json(out, record->at[i].server, strlen(record->at[i].server));
+        buf_printf(out, ",\"client\":%llu}", (unsigned long long)record->at[i].client);
+    }
+    buf_puts(out, "]}");
+}
+
+/* Brokers before 0.5 do not say it, and their leases just take longer. */
+static void take_at(const struct muster_value *doc, struct lease_at *out)
+{
+    const struct muster_value *server = doc ? value_get(doc, "server") : NULL, *client = doc ? value_get(doc, "client") : NULL;
+    const char *name = server ? value_str(server, NULL) : NULL;
+
+    *out = (struct lease_at){0};
+    if (!name || !*name || strlen(name) >= LEASE_SERVER_SIZE || !client || value_int(client) <= 0)
+        return;
+    (void)snprintf(out->server, sizeof out->server, "%s", name);
+    out->client = (uint64_t)value_int(client);
 }
 
 static int take(const struct muster_value *doc, struct lease_record *record)
 {
     const struct muster_value *epoch = value_get(doc, "epoch"), *held = value_get(doc, "held"), *ttl = value_get(doc, "ttl_ms"),
-                              *name = value_get(doc, "holder");
+                              *name = value_get(doc, "holder"), *at = value_get(doc, "at");
     const char *holder = name ? value_str(name, NULL) : NULL;
     int64_t ttl_ms = ttl ? value_int(ttl) : 0;
 
@@ -31,6 +50,8 @@ static int take(const struct muster_value *doc, struct lease_record *record)
     record->held = value_int(held) != 0;
     record->ttl_ns = ttl_ms * CLOCK_MS;
     (void)snprintf(record->holder, sizeof record->holder, "%s", holder);
+    for (uint32_t i = 0; i < LEASE_N_AT; i++)
+        take_at(at ? value_at(at, i) : NULL, &record->at[i]);
     return 0;
 }
 

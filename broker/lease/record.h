@@ -11,7 +11,7 @@
 
 #define LEASE_RECORD_HELD "\"held\":true" /* what the record of every lease that is held has in it */
 
-/* {"epoch":12,"held":true,"ttl_ms":15000,"broker":"b1","holder":"…"}; broker says who it is, for people only. */
+/* {"epoch":12,"held":true,"ttl_ms":15000,"broker":"b1","holder":"…","at":[{"server":"N…","client":12},…]}; broker says who it is, for people only. */
 void lease_record_write(const struct lease_record *record, const char *broker, struct buf *out);
 /* Read what stands in the bucket; revision is left alone. MUSTER_EINVAL: it is no record. */
 int lease_record_read(struct muster_bytes data, struct lease_record *record);
