@@ -1,8 +1,11 @@
 /* The table of roles; see roles.h for the rules it obeys. */
 #include "auth/roles.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+
+#include "wire/subject.h"
 
 /* Tokens: R root, T tenant, A the client's own name, O an operator's name in other tenants; the
  * rest stands as it is. */
@@ -102,30 +105,35 @@ static const char *behind_tenant(const char *pattern)
     return strchr(strchr(pattern, '.') + 1, '.') + 1;
 }
 
-/* A list being written. */
-struct allow {
-    struct buf *out;
+/* Who goes through a list: fn gets each subject, written out; true ends it. */
+struct tour {
     const struct role_names *names;
-    size_t n;
+    bool (*fn)(void *arg, const char *subject);
+    void *arg;
+    bool ended;
 };
 
 /* head and tail are patterns, word is not: a group may be called A. */
-static void put_subject(struct allow *a, const char *head, struct word word, const char *tail)
+static void show_subject(struct tour *t, const char *head, struct word word, const char *tail)
 {
-    buf_puts(a->out, a->n++ ? ",\"" : "\"");
-    role_expand(a->out, head, a->names);
-    buf_put(a->out, word.s, word.len);
-    role_expand(a->out, tail, a->names);
-    buf_putc(a->out, '"');
+    struct buf subject = {0};
+
+    if (t->ended)
+        return;
+    role_expand(&subject, head, t->names);
+    buf_put(&subject, word.s, word.len);
+    role_expand(&subject, tail, t->names);
+    t->ended = t->fn(t->arg, buf_failed(&subject) ? NULL : subject.data);
+    buf_done(&subject);
 }
 
-static void put_pattern(struct allow *a, const char *pattern)
+static void show_pattern(struct tour *t, const char *pattern)
 {
-    put_subject(a, pattern, (struct word){"", 0}, "");
+    show_subject(t, pattern, (struct word){"", 0}, "");
 }
 
 /* One subject for each word of a list. `behind`: what stands behind the tenant's token and before the word. */
-static void put_words(struct allow *a, const char *pattern, const char *behind, const char *words, const char *tail)
+static void show_words(struct tour *t, const char *pattern, const char *behind, const char *words, const char *tail)
 {
     char head[32];
     int tenant = (int)(behind_tenant(pattern) - pattern);
@@ -134,44 +142,84 @@ static void put_words(struct allow *a, const char *pattern, const char *behind, 
     for (const char *at = words; *at;) {
         size_t len = strcspn(at, ",");
 
-        put_subject(a, head, (struct word){at, len}, tail);
+        show_subject(t, head, (struct word){at, len}, tail);
         at += len + (at[len] == ',');
     }
 }
 
-static void put_narrowed(struct allow *a, const char *pattern, const struct role_narrowing *n)
+static void show_narrowed(struct tour *t, const char *pattern, const struct role_narrowing *n)
 {
     const char *rest = behind_tenant(pattern);
 
     if (n->groups && strcmp(rest, "grp.*.A.>") == 0) {
-        put_words(a, pattern, "grp.", n->groups, ".A.>");
+        show_words(t, pattern, "grp.", n->groups, ".A.>");
     } else if (n->groups && strcmp(rest, "grp.>") == 0) {
-        put_words(a, pattern, "grp.", n->groups, ".>");
+        show_words(t, pattern, "grp.", n->groups, ".>");
     } else if (n->groups && strcmp(rest, "log.grp.>") == 0) {
-        put_words(a, pattern, "log.grp.", n->groups, ".>");
+        show_words(t, pattern, "log.grp.", n->groups, ".>");
     } else if (n->groups && strcmp(rest, "log.>") == 0) {
-        put_words(a, pattern, "log.", "all,to", ".>");
-        put_words(a, pattern, "log.grp.", n->groups, ".>");
+        show_words(t, pattern, "log.", "all,to", ".>");
+        show_words(t, pattern, "log.grp.", n->groups, ".>");
     } else if (n->tables && strcmp(rest, "cdc.>") == 0) {
-        put_words(a, pattern, "cdc.*.", n->tables, ".>");
+        show_words(t, pattern, "cdc.*.", n->tables, ".>");
     } else {
-        put_pattern(a, pattern);
+        show_pattern(t, pattern);
     }
+}
+
+static void show_list(struct tour *t, int role, int list, const struct role_narrowing *narrowing)
+{
+    const char *const *patterns = role_patterns(role, list);
+    const struct role_narrowing all = {0};
+
+    for (size_t i = 0; patterns[i]; i++)
+        show_narrowed(t, patterns[i], narrowing ? narrowing : &all);
+}
+
+/* A list being written. */
+struct allow {
+    struct buf *out;
+    size_t n;
+};
+
+static bool put_subject(void *arg, const char *subject)
+{
+    struct allow *a = arg;
+
+    if (!subject) {
+        a->out->failed = true;
+        return true;
+    }
+    buf_puts(a->out, a->n++ ? ",\"" : "\"");
+    buf_puts(a->out, subject);
+    buf_putc(a->out, '"');
+    return false;
 }
 
 void role_put_narrowed(struct buf *out, int role, int list, const struct role_names *names, const struct role_narrowing *narrowing)
 {
-    const char *const *patterns = role_patterns(role, list);
-    const struct role_narrowing all = {0};
-    struct allow a = {.out = out, .names = names};
+    struct allow a = {.out = out};
+    struct tour t = {.names = names, .fn = put_subject, .arg = &a};
 
     buf_put_lit(out, "{\"allow\":[");
-    for (size_t i = 0; patterns[i]; i++)
-        put_narrowed(&a, patterns[i], narrowing ? narrowing : &all);
+    show_list(&t, role, list, narrowing);
     buf_put_lit(out, "]}");
 }
 
 void role_put_allow(struct buf *out, int role, int list, const struct role_names *names)
 {
     role_put_narrowed(out, role, list, names, NULL);
+}
+
+static bool is_covered(void *arg, const char *subject)
+{
+    return subject && subject_covers(subject, arg);
+}
+
+bool role_covers(int role, int list, const struct role_names *names, const struct role_narrowing *narrowing, const char *subject)
+{
+    struct tour t = {.names = names, .fn = is_covered, .arg = (void *)(uintptr_t)subject};
+
+    show_list(&t, role, list, narrowing);
+    return t.ended;
 }

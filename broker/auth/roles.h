@@ -23,6 +23,7 @@
 #ifndef MUSTER_AUTH_ROLES_H
 #define MUSTER_AUTH_ROLES_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "base/buf.h"
@@ -66,5 +67,8 @@ void role_expand(struct buf *out, const char *pattern, const struct role_names *
 void role_put_allow(struct buf *out, int role, int list, const struct role_names *names);
 /* The same for a narrowed one; narrowing may be NULL. Only written-out permissions can be narrowed, not those of a scoped key. */
 void role_put_narrowed(struct buf *out, int role, int list, const struct role_names *names, const struct role_narrowing *narrowing);
+
+/* Whether the list has one subject that covers all of this one, which is written out and may have wildcards. */
+bool role_covers(int role, int list, const struct role_names *names, const struct role_narrowing *narrowing, const char *subject);
 
 #endif

@@ -9,6 +9,13 @@
 static char gone; /* its address marks a deleted slot */
 #define MAP_GONE (&gone)
 
+enum { KEEP_CAP = 64 }; /* an empty table of so many slots is kept */
+
+static uint32_t hash_of(const void *key, size_t len)
+{
+    return (uint32_t)hash_bytes(key, len);
+}
+
 static bool is_live(const struct map_slot *s)
 {
     return s->key && s->key != MAP_GONE;
@@ -25,7 +32,7 @@ void map_done(struct map *m)
 
 /* Linear probing: a deleted slot keeps a chain together, an empty one ends it, and grow() sees to it that there is an
  * empty one. */
-static struct map_slot *find(const struct map *m, const void *key, size_t len, uint64_t hash)
+static struct map_slot *find(const struct map *m, const void *key, size_t len, uint32_t hash)
 {
     if (!m->cap)
         return NULL;
@@ -39,7 +46,7 @@ static struct map_slot *find(const struct map *m, const void *key, size_t len, u
     }
 }
 
-static struct map_slot *free_slot(struct map_slot *slots, size_t cap, uint64_t hash)
+static struct map_slot *free_slot(struct map_slot *slots, size_t cap, uint32_t hash)
 {
     size_t i = hash & (cap - 1);
 
@@ -72,14 +79,14 @@ static bool grow(struct map *m)
 
 void *map_get(const struct map *m, const void *key, size_t len)
 {
-    struct map_slot *s = find(m, key, len, hash_bytes(key, len));
+    struct map_slot *s = find(m, key, len, hash_of(key, len));
 
     return s ? s->value : NULL;
 }
 
 bool map_put(struct map *m, const void *key, size_t len, void *value)
 {
-    uint64_t hash = hash_bytes(key, len);
+    uint32_t hash = hash_of(key, len);
     struct map_slot *s = find(m, key, len, hash);
     char *copy;
 
@@ -90,12 +97,12 @@ bool map_put(struct map *m, const void *key, size_t len, void *value)
     /* Deleted slots count: they make chains as long as live ones do. */
     if ((m->n_used + 1) * 4 > m->cap * 3 && !grow(m))
         return false;
-    copy = malloc(len + 1);
+    copy = len <= UINT32_MAX ? malloc(len + 1) : NULL;
     if (!copy)
         return false;
     memcpy(copy, key, len);
     copy[len] = '\0';
-    *free_slot(m->slots, m->cap, hash) = (struct map_slot){.key = copy, .len = len, .hash = hash, .value = value};
+    *free_slot(m->slots, m->cap, hash) = (struct map_slot){.key = copy, .value = value, .len = (uint32_t)len, .hash = hash};
     m->n++;
     m->n_used++;
     return true;
@@ -103,14 +110,16 @@ bool map_put(struct map *m, const void *key, size_t len, void *value)
 
 void *map_take(struct map *m, const void *key, size_t len)
 {
-    struct map_slot *s = find(m, key, len, hash_bytes(key, len));
+    struct map_slot *s = find(m, key, len, hash_of(key, len));
+    void *value = s ? s->value : NULL;
 
     if (!s)
         return NULL;
     free(s->key);
     s->key = MAP_GONE;
-    m->n--;
-    return s->value;
+    if (--m->n == 0 && m->cap > KEEP_CAP)
+        map_done(m);
+    return value;
 }
 
 /* In the order of slots, which means nothing. map_take() while walking is fine, map_put() may move everything. */

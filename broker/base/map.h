@@ -2,7 +2,7 @@
  * base/map.h - a hash table from byte strings to pointers.
  *
  * Shape    Open addressing, linear probing, power-of-two capacity. Zero-initialised is empty.
- * Memory   Keys are copied; values are borrowed. map_done() frees the keys only.
+ * Memory   Keys are copied; values are borrowed. map_done() frees the keys only. A large table that has become empty is given back.
  * Threads  None: one owner.
  */
 #ifndef MUSTER_BASE_MAP_H
@@ -14,9 +14,8 @@
 
 struct map_slot {
     char *key; /* NULL: free; MAP_GONE: deleted */
-    size_t len;
-    uint64_t hash;
     void *value;
+    uint32_t len, hash; /* hash: the lower half */
 };
 
 struct map {
@@ -26,7 +25,7 @@ struct map {
 
 void map_done(struct map *m);
 void *map_get(const struct map *m, const void *key, size_t len);
-/* Insert or replace. False when there is no memory; the table is unchanged then. value may not be NULL. */
+/* Insert or replace. False when there is no memory (or the key has 4 GiB); the table is unchanged then. value may not be NULL. */
 bool map_put(struct map *m, const void *key, size_t len, void *value);
 /* Remove and return the value, NULL when there is none. */
 void *map_take(struct map *m, const void *key, size_t len);

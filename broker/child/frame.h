@@ -39,7 +39,7 @@ enum frame_type {
     FRAME_SANDBOX = 1, /* P: u32 FRAME_VERSION, str file, then the walls (child/sandbox.h), which the child builds before it loads the file */
     FRAME_HELLO,      /* C: u32 FRAME_VERSION, u32 what the kernel lacks (SANDBOX_* bits), then the descriptor (child/describe.h) */
     FRAME_REFUSED,    /* C: i32 code, str why: the file does not load; the child ends */
-    FRAME_SETTINGS,   /* P: str instance, u32 lane, u32 n_lanes, str broker_id, str postgres_dsn, list of granted capabilities (str), list of
+    FRAME_SETTINGS,   /* P: str instance, u32 lane, u32 n_lanes, str broker_id, str root, str postgres_dsn, list of granted capabilities (str), list of
                        * subscribe patterns, list of publish patterns, list of {str key, str position}, settings; to check() and create() */
     FRAME_CHECK,      /* P: nothing. Run check() */
     FRAME_CHECKED,    /* C: i32 code, str reason */
@@ -88,13 +88,14 @@ enum frame_type {
     FRAME_DROP,        /* C: id: message */
     FRAME_REPLY,       /* C: id: message; bytes payload. Once; later ones are ignored */
     FRAME_REPLY_ERROR, /* C: id: message; str code, str field, str message */
-    FRAME_PUBLISH,     /* C: id: call, 0: nobody waits; out. Answer, unless 0: SENT */
+    FRAME_PUBLISH,     /* C: id: call, 0: nobody waits; out, str reply. Answer, unless 0: SENT */
     FRAME_SENT,        /* P: id: call; i32 code */
     FRAME_REQUEST,     /* C: id: call; i64 timeout_ns, out. Answer: ANSWER */
     FRAME_ANSWER,      /* P: id: call; i32 code, then where it is 0: msg */
 
     /* ---- streams; id: call, but for OPEN and CLOSE, which name the stream ---- */
-    FRAME_STREAM_OPEN,  /* C: id: stream; u64 call, str name, str subjects, u32 replicas, i64 max_age_ns, i64 max_bytes. Answer: INFO */
+    FRAME_STREAM_OPEN,  /* C: id: stream; u64 call, str name, str subjects, u32 replicas, i64 max_age_ns, i64 max_bytes, i64 max_msgs,
+                         * i64 max_msgs_per_subject. Answer: INFO */
     FRAME_STREAM_CLOSE, /* C: id: stream */
     FRAME_STREAM_INFO,  /* C: u64 stream. Answer: INFO */
     FRAME_STREAM_LAST,  /* C: u64 stream, u64 tenant, str subject. Answer: STORED, once */

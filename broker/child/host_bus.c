@@ -112,6 +112,11 @@ static bool is_event(const char *subject)
     return strncmp(subject, "evt.", 4) == 0 && strncmp(subject, "evt._.", 6) != 0;
 }
 
+static const char *reply_of(const struct muster_publication *pub)
+{
+    return MUSTER_HAS(pub, reply) ? pub->reply : NULL;
+}
+
 static int check_publication(struct child *c, const struct muster_publication *pub)
 {
     const struct muster_host *host = &c->in.host;
@@ -124,6 +129,8 @@ static int check_publication(struct child *c, const struct muster_publication *p
     if (strlen(pub->subject) + strlen(child_tenants.name(pub->tenant)) > CHILD_MAX_SUBJECT - ROOT_ROOM)
         return host->fail(host, MUSTER_EINVAL, "subject \"%.60s…\": longer than %d bytes", pub->subject, CHILD_MAX_SUBJECT);
     err = policy_publish(&c->policy, pub->subject, why);
+    if (!err && reply_of(pub))
+        err = policy_respond(&c->policy, pub->subject, pub->reply, why);
     if (err)
         return host->fail(host, err, "%s", why);
     err = child_check_headers(c, pub->headers, pub->n_headers);
@@ -157,6 +164,7 @@ static int publish_and_tell(struct child *c, const struct muster_publication *pu
     call_note(call, pub->subject);
     f = pipe_begin(c->pipe, FRAME_PUBLISH, call->id);
     put_publication(&f, pub);
+    frame_put_str(&f, reply_of(pub));
     return call_send(c, call, &f);
 }
 
@@ -174,6 +182,7 @@ static int child_publish(const struct muster_host *host, const struct muster_pub
         return publish_and_tell(c, pub);
     f = pipe_begin(c->pipe, FRAME_PUBLISH, 0);
     put_publication(&f, pub);
+    frame_put_str(&f, reply_of(pub));
     return child_send(c, &f);
 }
 
@@ -207,6 +216,8 @@ static int child_request(const struct muster_host *host, const struct muster_pub
         err = MUSTER_EINVAL;
     if (!err)
         err = check_publication(c, pub);
+    if (!err && reply_of(pub))
+        err = host->fail(host, MUSTER_EINVAL, "reply \"%s\": a request has its own; expected NULL", pub->reply);
     if (err)
         return err;
     call = call_new(c, FRAME_ANSWER, end_reply, arg);

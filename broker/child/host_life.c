@@ -111,11 +111,12 @@ void life_settings(struct child *c, struct frame_reader *r)
     host->lane = frame_get_u32(r);
     host->n_lanes = frame_get_u32(r);
     host->broker_id = arena_strdup(&c->memory, frame_get_str(r));
+    host->root = arena_strdup(&c->memory, frame_get_str(r));
     dsn = arena_strdup(&c->memory, frame_get_str(r));
     take_capabilities(c, r);
     take_policy(c, r);
     host->plugin = c->plugin.name;
-    if (!host->instance || !host->broker_id)
+    if (!host->instance || !host->broker_id || !host->root)
         child_confused("settings without the names of instance and broker");
     if (instance_has_capability(&c->in, "postgres"))
         host->postgres_dsn = dsn;
@@ -130,7 +131,7 @@ static const char do_not_fit[] = "its settings do not fit its option table: was 
 static int check_settings(struct child *c, const struct child_settings *s, char reason[SETTINGS_REASON_SIZE])
 {
     const struct muster_host *host = &c->in.host;
-    const struct settings_host as = {host->instance, host->broker_id, c->dsn, host->n_lanes};
+    const struct settings_host as = {host->instance, host->broker_id, c->dsn, host->root, host->n_lanes};
     int code = s->code;
 
     (void)snprintf(reason, SETTINGS_REASON_SIZE, "%s", do_not_fit);

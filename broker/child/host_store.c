@@ -32,6 +32,9 @@ static int check_options(struct child *c, const struct muster_stream_options *o)
     if (!is_well_formed(o))
         return host->fail(host, MUSTER_EINVAL, "stream \"%s\": expected size, a name of 1 to 64 letters, digits, _ or -, and a pattern",
                           MUSTER_HAS(o, name) && o->name ? o->name : "");
+    if (MUSTER_HAS(o, republish) && o->republish) /* agents would hear it as somebody else's */
+        return host->fail(host, MUSTER_EACCES, "stream \"%s\": republish is \"%.100s\": a plugin in a process of its own has none", o->name,
+                          o->republish);
     err = policy_stream(&c->policy, o->name, o->subjects, why);
     return err ? host->fail(host, err, "%s", why) : 0;
 }
@@ -46,6 +49,8 @@ static int send_open(struct child *c, struct child_call *call, uint64_t stream, 
     frame_put_u32(&f, o->replicas);
     frame_put_i64(&f, o->max_age_ns);
     frame_put_i64(&f, o->max_bytes);
+    frame_put_i64(&f, MUSTER_HAS(o, max_msgs) ? o->max_msgs : 0);
+    frame_put_i64(&f, MUSTER_HAS(o, max_msgs_per_subject) ? o->max_msgs_per_subject : 0);
     return call_send(c, call, &f);
 }
 
@@ -138,6 +143,37 @@ void store_info(struct child *c, struct frame_reader *r)
     call->fn.info(call->arg, code, code ? NULL : &info);
     instance_leave(&c->in);
     free(call);
+}
+
+/* ---- streams of others: for plugins inside the broker ------------------------------------------------------------------------------ */
+
+static int refuse_others(const struct muster_host *host, const char *call)
+{
+    return host->fail(host, MUSTER_EABI, "%s(): not in a plugin that runs in a process of its own", call);
+}
+
+static int stream_attach(const struct muster_host *host, const char *name, const struct muster_tenant *tenant, muster_stream_info_fn fn,
+                         void *arg, uint64_t *ret_stream)
+{
+    (void)name, (void)tenant, (void)fn, (void)arg, (void)ret_stream;
+    return refuse_others(host, "attach");
+}
+
+static int stream_follow(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
+                         uint64_t from_seq, uint32_t max_msgs, muster_stream_follow_fn fn, void *arg, uint64_t *ret_follow)
+{
+    (void)stream, (void)tenant, (void)subject, (void)from_seq, (void)max_msgs, (void)fn, (void)arg, (void)ret_follow;
+    return refuse_others(host, "follow");
+}
+
+static void stream_unfollow(const struct muster_host *host, uint64_t follow)
+{
+    (void)host, (void)follow; /* there is none */
+}
+
+static void stream_hold_back(const struct muster_host *host, uint64_t follow, uint32_t on)
+{
+    (void)host, (void)follow, (void)on; /* there is none */
 }
 
 /* ---- reading ---------------------------------------------------------------------------------------------------------------------- */
@@ -305,4 +341,8 @@ const struct muster_stream child_stream = {.size = sizeof child_stream,
                                            .info = stream_info,
                                            .last = stream_last,
                                            .append = stream_append,
-                                           .read = stream_read};
+                                           .read = stream_read,
+                                           .attach = stream_attach,
+                                           .follow = stream_follow,
+                                           .unfollow = stream_unfollow,
+                                           .hold_back = stream_hold_back};

@@ -215,6 +215,15 @@ static int64_t tenant_limit(const struct muster_host *host, const struct muster_
     return i < 0 ? -1 : atomic_load(&of_handle(tenant)->named[i]);
 }
 
+/* The names that are known are the parent's. */
+static int tenant_may_hear(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, const char *subject)
+{
+    (void)tenant;
+    (void)agent;
+    (void)subject;
+    return host->fail(host, MUSTER_EABI, "may_hear() is not there in a process of its own");
+}
+
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
 {
     struct child *c = child_of(host);
@@ -328,4 +337,5 @@ const struct muster_tenants child_tenants = {.size = sizeof child_tenants,
                                              .each = tenant_each,
                                              .refresh = tenant_refresh,
                                              .tables = tenant_tables,
-                                             .limit = tenant_limit};
+                                             .limit = tenant_limit,
+                                             .may_hear = tenant_may_hear};

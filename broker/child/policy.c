@@ -164,6 +164,18 @@ int policy_publish(const struct policy *p, const char *subject, char why[POLICY_
                subject);
 }
 
+int policy_respond(const struct policy *p, const char *subject, const char *reply, char why[POLICY_WHY_SIZE])
+{
+    struct text service;
+
+    if (!subject_responds(subject, reply, &service))
+        return say(why, MUSTER_EINVAL, "reply \"%.100s\" of \"%.100s\": expected rpc.B.<service>.<verb>.<ref> of a message to.B.<from>.<type>", reply,
+                   subject);
+    if (is_own_service(p, service))
+        return 0;
+    return say(why, MUSTER_EACCES, "reply \"%.100s\": %.*s is no service of plugin %s", reply, (int)service.len, service.s, p->plugin);
+}
+
 /* ---- streams -------------------------------------------------------------------------------------------------------------------- */
 
 /* The plugin's name, or the name, '_' and more. */

@@ -30,6 +30,8 @@ struct policy {
 
 int policy_subscribe(const struct policy *p, const char *pattern, char why[POLICY_WHY_SIZE]);
 int policy_publish(const struct policy *p, const char *subject, char why[POLICY_WHY_SIZE]);
+/* Where the respond() of what it publishes may go: to a service of its own, as the one who is addressed. */
+int policy_respond(const struct policy *p, const char *subject, const char *reply, char why[POLICY_WHY_SIZE]);
 /* A stream by its name and subjects: both are the plugin's own. */
 int policy_stream(const struct policy *p, const char *name, const char *subjects, char why[POLICY_WHY_SIZE]);
 /* What is appended to a stream of its. */

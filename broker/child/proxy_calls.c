@@ -152,13 +152,16 @@ enum taken take_publish(struct ward *c, struct frame_reader *r)
     struct out out;
     char why[POLICY_WHY_SIZE];
     uint64_t tenant = out_get(r, &out);
+    const char *reply = frame_get_str(r);
     enum taken is = out_check(c, r, tenant, &out);
     struct muster_publication pub = publication(&out);
 
     if (is != TAKEN)
         return is;
-    if (policy_publish(&c->proxy->how.policy, out.subject, why) != 0)
+    if (policy_publish(&c->proxy->how.policy, out.subject, why) != 0 ||
+        (reply && policy_respond(&c->proxy->how.policy, out.subject, reply, why) != 0))
         return ward_breach(c, "%s", why);
+    pub.reply = reply;
     if (c->state < WARD_STARTING) { /* create() publishes before there is a link */
         answer_sent(c, r->id, MUSTER_ELINK);
         return TAKEN;

@@ -105,6 +105,8 @@ enum taken take_stream_open(struct ward *c, struct frame_reader *r)
     options.replicas = frame_get_u32(r);
     options.max_age_ns = frame_get_i64(r);
     options.max_bytes = frame_get_i64(r);
+    options.max_msgs = frame_get_i64(r);
+    options.max_msgs_per_subject = frame_get_i64(r);
     if (!frame_is_read(r) || !r->id || id_get(&c->streams, r->id))
         return ward_malformed(c, r);
     is = need_streams(c);

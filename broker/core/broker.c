@@ -17,8 +17,10 @@
 #include "core/certificates.h"
 #include "core/check.h"
 #include "core/connections.h"
+#include "core/departures.h"
 #include "core/dispatch.h"
 #include "core/health.h"
+#include "core/host_roster.h"
 #include "core/instances.h"
 #include "core/links.h"
 #include "core/logins.h"
@@ -48,9 +50,11 @@ struct broker {
     struct dispatch *dispatch;
     struct services *services;
     struct advisories *advisories;
+    struct departures *departures;
     struct connections *connections; /* NULL: there is no login in the system account */
     struct revocation *revocation;   /* likewise */
     struct logins *logins;           /* NULL: no plugin wants them */
+    struct host_roster *roster;
     struct peers *peers;
     struct quotas *quotas;
     struct watch *watch;
@@ -141,6 +145,16 @@ struct services *broker_services(const struct broker *b)
 struct advisories *broker_advisories(const struct broker *b)
 {
     return b->advisories;
+}
+
+struct departures *broker_departures(const struct broker *b)
+{
+    return b->departures;
+}
+
+struct host_roster *broker_roster(const struct broker *b)
+{
+    return b->roster;
 }
 
 struct connections *broker_connections(const struct broker *b)
@@ -315,6 +329,9 @@ static int add_health(struct broker *b)
 {
     int err = links_new(b, &b->links);
 
+    b->departures = departures_new();
+    if (!err && !b->departures)
+        err = MUSTER_ENOMEM;
     if (!err)
         err = registry_new(b, on_danger, b, &b->registry);
     if (!err)
@@ -337,6 +354,8 @@ static void on_gone(void *arg, const struct sys_client *client)
     struct broker *b = arg;
 
     quotas_gone(b->quotas, client);
+    if (!*client->tenant || client->is_operator)
+        departures_note(b->departures, client->server, client->id);
 }
 
 static void on_credential(void *arg, const char *tenant, const char *agent, int state)
@@ -400,6 +419,8 @@ static int make_parts(struct broker *b)
         err = dispatch_new(b, &b->dispatch);
     if (!err)
         err = services_new(b, &b->services);
+    if (!err)
+        err = host_roster_new(b, &b->roster);
     if (!err)
         err = instances_load(b->instances);
     if (!err)
@@ -526,10 +547,12 @@ void broker_free(struct broker *b)
     quotas_free(b->quotas);
     peers_free(b->peers);
     connections_free(b->connections);
+    departures_free(b->departures);
     logins_free(b->logins);
     advisories_free(b->advisories);
     registry_free(b->registry);
     instances_free(b->instances);
+    host_roster_free(b->roster);
     tenants_free(b->tenants);
     certificates_free(b->certificates);
     health_free(b->health);

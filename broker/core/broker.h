@@ -23,8 +23,10 @@ struct revocation;
 struct credentials;
 struct logins;
 struct links;
+struct host_roster;
 struct registry;
 struct advisories;
+struct departures;
 
 /* Build everything that does not need the outside world; what fails has been logged by name. */
 int broker_new(const struct config *config, struct broker **ret_broker);
@@ -57,10 +59,12 @@ struct services *broker_services(const struct broker *broker);
 struct revocation *broker_revocation(const struct broker *broker); /* NULL as broker_connections() */
 struct audit *broker_audit(const struct broker *broker);
 struct advisories *broker_advisories(const struct broker *broker);
+struct departures *broker_departures(const struct broker *broker);
 struct connections *broker_connections(const struct broker *broker); /* NULL: there is no login in the system account */
 /* A plugin that is being made wants muster.sys/1: there will be a link to the system account. why tells what the configuration
  * lacks for it; of BUS_WHY_SIZE bytes. */
 int broker_want_system(struct broker *broker, char *why);
+struct host_roster *broker_roster(const struct broker *broker);
 struct logins *broker_logins(const struct broker *broker); /* NULL: no plugin wants them */
 /* The same for muster.login/1 and the link to the account that servers ask. */
 int broker_want_logins(struct broker *broker, char *why);

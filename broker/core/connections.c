@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/map.h"
 #include "core/broker.h"
+#include "core/departures.h"
 #include "core/health.h"
 #include "core/instance.h"
 #include "core/servers.h"
@@ -26,7 +27,7 @@ struct connections {
     struct broker *broker;
     struct health_component *health;
     struct metric *events, *skipped;
-    struct watchers *watchers;
+    struct feed *watchers;
     struct servers *servers;
     sys_client_fn on_connect, on_gone; /* may be NULL */
     void *connect_arg, *gone_arg;
@@ -71,7 +72,7 @@ const struct muster_tenant *connections_tenant(struct connections *c, const stru
 {
     const struct muster_tenant *tenant = find_tenant(c, client);
 
-    return tenant && watchers_is_of(in, tenant) ? tenant : NULL;
+    return tenant && feed_is_of(in, tenant) ? tenant : NULL;
 }
 
 /* True when one of them is a tenant now, or may be. */
@@ -103,7 +104,7 @@ void connections_tenants_changed(struct connections *c)
     met = met_stranger(c);
     pthread_mutex_unlock(&c->lock);
     if (met)
-        watchers_gap(c->watchers);
+        feed_gap(c->watchers);
 }
 
 /* ---- events ----------------------------------------------------------------------------------------------------------------- */
@@ -153,10 +154,13 @@ static void run_arrival(struct lane_item *item)
     struct arrival *a = (struct arrival *)item;
     struct connections *c = a->c;
     struct reading r = {.c = c};
+    char server[SYS_SERVER_SIZE];
 
     if (atomic_exchange(&c->missed, false))
-        watchers_gap(c->watchers);
-    if (sys_read_event(bus_msg_data(a->msg), &r.kind, on_client, &r) != 0)
+        feed_gap(c->watchers);
+    if (sys_read_stopped(bus_msg_subject(a->msg), server) == 0)
+        servers_stopped(c->servers, server);
+    else if (sys_read_event(bus_msg_data(a->msg), &r.kind, on_client, &r) != 0)
         metric_add(c->skipped, "malformed", 1);
     drop_arrival(item);
 }
@@ -182,13 +186,24 @@ static void on_event(void *arg, struct bus_msg *msg)
 
 /* ---- the account ------------------------------------------------------------------------------------------------------------ */
 
-static int subscribe(struct connections *c, const char *what)
+static int subscribe(struct connections *c, const char *subject)
 {
-    char subject[CONNECTIONS_ACCOUNT_SIZE + 32];
     uint64_t id;
 
-    (void)snprintf(subject, sizeof subject, "$SYS.ACCOUNT.%s.%s", c->account, what);
     return bus_subscribe(broker_bus(c->broker), &(struct bus_sub){.subject = subject, .system = true, .fn = on_event, .arg = c}, &id);
+}
+
+static int subscribe_all(struct connections *c)
+{
+    char subject[CONNECTIONS_ACCOUNT_SIZE + 32];
+    int err;
+
+    (void)snprintf(subject, sizeof subject, "$SYS.ACCOUNT.%s.CONNECT", c->account);
+    err = subscribe(c, subject);
+    (void)snprintf(subject, sizeof subject, "$SYS.ACCOUNT.%s.DISCONNECT", c->account);
+    if (!err)
+        err = subscribe(c, subject);
+    return err ? err : subscribe(c, SYS_STOPPED);
 }
 
 static void set_hearing(struct connections *c, bool hearing)
@@ -196,13 +211,13 @@ static void set_hearing(struct connections *c, bool hearing)
     pthread_mutex_lock(&c->lock);
     c->hearing = hearing;
     pthread_mutex_unlock(&c->lock);
-    watchers_hear(c->watchers, hearing);
+    feed_hear(c->watchers, hearing);
 }
 
 static void hear(struct connections *c)
 {
     health_set(c->health, MUSTER_HEALTH_OK, "ok", "connects and disconnects of account %s are seen", c->account);
-    servers_forget(c->servers);
+    servers_begin(c->servers);
     set_hearing(c, true);
 }
 
@@ -232,7 +247,7 @@ static void on_account(void *arg, int code, const struct bus_msg *msg)
                    "the system account of the same servers, as `muster nats-config` sets it up");
     if (code || !*c->account || !c->open)
         return; /* the next look asks again */
-    if (subscribe(c, "CONNECT") == 0 && subscribe(c, "DISCONNECT") == 0)
+    if (subscribe_all(c) == 0)
         hear(c);
     else
         c->account[0] = '\0'; /* no memory */
@@ -270,7 +285,7 @@ static void look(struct connections *c)
     else if (!c->hearing || counters.connects != c->n_connects)
         hear(c);
     if (counters.slow != c->n_slow || atomic_exchange(&c->missed, false))
-        watchers_gap(c->watchers);
+        feed_gap(c->watchers);
     c->n_slow = counters.slow;
     c->n_connects = counters.connects;
     if (c->hearing)
@@ -344,7 +359,7 @@ static int make_metrics(struct connections *c)
         struct metric **metric;
         struct metric_spec spec;
     } all[] = {
-        {&c->events, {MUSTER_COUNTER, "muster_sys_events_total", "Connects and disconnects of agents.", "kind", {{0}}}},
+        {&c->events, {MUSTER_COUNTER, "muster_sys_events_total", "Connects and disconnects of agents, and NATS servers lost and back.", "kind", {{0}}}},
         {&c->skipped, {MUSTER_COUNTER, "muster_sys_skipped_total", "Events of the servers that were not shown.", "reason", {{0}}}},
         {&gaps, {MUSTER_COUNTER, "muster_sys_gaps_total", "Times that a watching plugin was told of a gap.", NULL, {{0}}}},
     };
@@ -355,12 +370,25 @@ static int make_metrics(struct connections *c)
     return err ? err : watchers_new(gaps, &c->watchers);
 }
 
-/* What ended with a server nobody tells. */
-static void on_servers_changed(void *arg)
+/* Whatever it has for clients nobody has told. */
+static void on_new_server(void *arg)
 {
     struct connections *c = arg;
 
-    watchers_gap(c->watchers);
+    feed_gap(c->watchers);
+}
+
+/* What ended with a server nobody tells. */
+static void on_server(void *arg, int kind, const char *id)
+{
+    struct connections *c = arg;
+
+    metric_add(c->events, kind == MUSTER_SYS_SERVER_LOST ? "server_lost" : "server_back", 1);
+    if (kind == MUSTER_SYS_SERVER_LOST)
+        departures_note(broker_departures(c->broker), id, 0);
+    else
+        departures_back(broker_departures(c->broker), id);
+    watchers_server(c->watchers, kind, id);
 }
 
 int connections_new(struct broker *broker, struct connections **ret_connections)
@@ -376,7 +404,7 @@ int connections_new(struct broker *broker, struct connections **ret_connections)
     if (!err)
         err = make_metrics(c);
     if (!err)
-        err = servers_new(broker, on_servers_changed, c, &c->servers);
+        err = servers_new(broker, &(struct servers_hooks){on_new_server, on_server, c}, &c->servers);
     if (err) {
         connections_free(c);
         return err;
@@ -390,7 +418,7 @@ void connections_free(struct connections *c)
     if (!c)
         return;
     servers_free(c->servers);
-    watchers_free(c->watchers);
+    feed_free(c->watchers);
     map_done(&c->strangers);
     (void)pthread_mutex_destroy(&c->lock);
     free(c);
@@ -439,7 +467,7 @@ void connections_on_gone(struct connections *c, sys_client_fn fn, void *arg)
     c->gone_arg = arg;
 }
 
-struct watchers *connections_watchers(struct connections *c)
+struct feed *connections_watchers(struct connections *c)
 {
     return c->watchers;
 }

@@ -40,7 +40,7 @@ void connections_on_link(struct connections *c, int link, bool up, const char *r
 void connections_on_connect(struct connections *c, sys_client_fn fn, void *arg);
 /* The same for each that has gone. */
 void connections_on_gone(struct connections *c, sys_client_fn fn, void *arg);
-struct watchers *connections_watchers(struct connections *c);
+struct feed *connections_watchers(struct connections *c);
 /* Copy the agents' account. MUSTER_ELINK: it is not known now, because a link is away. [any] */
 int connections_account(struct connections *c, char out[CONNECTIONS_ACCOUNT_SIZE]);
 /* The tenant of a connection that may be shown to this instance, or NULL. [any] */

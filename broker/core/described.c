@@ -11,6 +11,7 @@
 #include "core/isolated.h"
 #include "core/told.h"
 #include "core/walls.h"
+#include "roster/roster.h"
 
 struct known {
     struct known *next;
@@ -56,9 +57,9 @@ static int check_ask(const struct config_plugin *how, const struct muster_plugin
                        "%s: plugin %s %s asks for the capability %.*s, which needs a role of its own: plugins.%s.postgres.dsn or dsn_file (muster "
                        "plugin role makes one)",
                        path, p->name, p->version, (int)len, word, how->instance);
-    if (is_word(word, len, "login"))
-        return why_not(why, MUSTER_EACCES, "%s: plugin %s %s asks for the capability login, which a plugin in the broker alone may have (isolation: none)",
-                       path, p->name, p->version);
+    if (is_word(word, len, "login") || is_word(word, len, ROSTER_KEEPER))
+        return why_not(why, MUSTER_EACCES, "%s: plugin %s %s asks for the capability %.*s, which a plugin in the broker alone may have (isolation: none)",
+                       path, p->name, p->version, (int)len, word);
     if ((is_word(word, len, "cross_tenant") || is_word(word, len, "stream") || is_word(word, len, "system")) && !is_allowed(how, word, len))
         return why_not(why, MUSTER_EACCES, "%s: plugin %s %s asks for the capability %.*s, which plugins.%s.allow.capabilities does not list", path,
                        p->name, p->version, (int)len, word, how->instance);

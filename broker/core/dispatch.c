@@ -107,6 +107,17 @@ static struct sub *find_sub(struct dispatch *d, const struct intake *in, bool *r
     return sub;
 }
 
+/* Its service says which verbs it has, and this is none. An answer, with its ref, is the business of who asked for it. */
+static bool is_no_verb(struct dispatch *d, const struct intake *in)
+{
+    return !in->endpoint && !in->subject.ref.len && services_has(broker_services(d->broker), in->subject.service);
+}
+
+static void refuse_unknown(struct dispatch *d, struct intake *in)
+{
+    answers_error(d->answers, in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
+}
+
 /* A request may be taken: it has a legal reply subject, and its tenant may still ask. */
 static bool admit(struct dispatch *d, struct intake *in)
 {
@@ -135,7 +146,10 @@ static void refuse_plain(struct dispatch *d, struct intake *in)
     in->endpoint = services_find(broker_services(d->broker), in->subject.service, in->subject.verb);
     if (!intake_reply_is_own(in, broker_root(d->broker)))
         in->reply = NULL; /* counted where it is charged */
-    (void)may_ask(d, in, true);
+    if (is_no_verb(d, in))
+        refuse_unknown(d, in);
+    else
+        (void)may_ask(d, in, true);
 }
 
 /* Find whose the request is and hand it on. True: it was taken. */
@@ -152,8 +166,8 @@ static bool route(struct dispatch *d, struct intake *in)
         ;
     else if (atomic_load(&d->stopped))
         answers_error(d->answers, in, &(struct error_answer){.code = ERROR_UNAVAILABLE, .message = "this broker stops; try again"});
-    else if (!sub)
-        answers_error(d->answers, in, &(struct error_answer){.code = ERROR_NOT_FOUND, .message = "there is no such service or verb"});
+    else if (!sub || is_no_verb(d, in))
+        refuse_unknown(d, in);
     else
         taken = may_ask(d, in, true);
     if (taken)
@@ -178,7 +192,7 @@ static void take_direct(struct sub *sub, struct intake *in)
     pthread_rwlock_rdlock(&d->lock);
     ok = !sub->dead && is_mine(sub, in->tenant->hash);
     if (ok && in->subject.kind == SUBJECT_RPC)
-        ok = !atomic_load(&d->stopped) && admit(d, in) && may_ask(d, in, false); /* other brokers answer */
+        ok = !atomic_load(&d->stopped) && admit(d, in) && !is_no_verb(d, in) && may_ask(d, in, false); /* other brokers answer */
     if (ok)
         hand_on(d, in, sub);
     else

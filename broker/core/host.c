@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "core/health.h"
 #include "core/host.h"
+#include "core/host_roster.h"
 #include "core/instance.h"
 #include "wire/codec.h"
 
@@ -87,14 +88,20 @@ static const struct host_service services[] = {
     {MUSTER_LEASE, &host_lease, NULL},
     {MUSTER_SYS, &host_sys, "system"},
     {MUSTER_LOGIN, &host_logins, "login"},
+    {MUSTER_ROSTER, &host_roster, NULL},
 };
 
 /* What a service needs of the broker beside itself. */
 static int want(struct instance *in, const void *table, char why[BUS_WHY_SIZE])
 {
+    char keeper[NAME_TOKEN_SIZE];
     uint64_t stmt;
     int err;
 
+    if (table == &host_roster && instance_has_capability(in, ROSTER_KEEPER) && !host_roster_keep(broker_roster(in->broker), in->plugin->name, keeper)) {
+        (void)snprintf(why, BUS_WHY_SIZE, "the roster is kept by plugin %.64s: one plugin in a broker may have the capability \"presence\"", keeper);
+        return MUSTER_EEXIST;
+    }
     if (table == &host_sys)
         return broker_want_system(in->broker, why);
     if (table != &host_logins)
@@ -171,5 +178,6 @@ void host_init(struct instance *in, uint32_t lane, uint32_t n_lanes)
         .n_lanes = n_lanes,
         .broker_id = broker_id(in->broker),
         .postgres_dsn = instance_has_capability(in, "postgres") ? config->postgres.dsn : NULL,
+        .root = broker_root(in->broker),
     };
 }

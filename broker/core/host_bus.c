@@ -50,6 +50,35 @@ static int full_subject(const struct instance *in, const struct muster_publicati
     return n > 0 && n < MAX_SUBJECT ? check_sender(in, pub->subject) : MUSTER_EINVAL;
 }
 
+static bool has_service(const struct muster_plugin *plugin, struct text service)
+{
+    const char *at = (const char *)plugin->services;
+
+    for (uint32_t i = 0; i < plugin->n_services; i++, at += plugin->service_size)
+        if (text_is(service, ((const struct muster_service *)(const void *)at)->name))
+            return true;
+    return false;
+}
+
+/* Where respond() goes, in full; out "" where nobody is to. */
+static int full_reply(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
+{
+    struct text service;
+    int n;
+
+    *out = '\0';
+    if (!MUSTER_HAS(pub, reply) || !pub->reply)
+        return 0;
+    if (!subject_responds(pub->subject, pub->reply, &service))
+        return in->host.fail(&in->host, MUSTER_EINVAL,
+                             "reply \"%s\" of \"%s\": expected rpc.B.<service>.<verb>.<ref> of a message to.B.<from>.<type>", pub->reply, pub->subject);
+    if (!has_service(in->plugin, service))
+        return in->host.fail(&in->host, MUSTER_EACCES, "reply \"%s\": %.*s is no service of plugin %s", pub->reply, (int)service.len, service.s,
+                             in->plugin->name);
+    n = snprintf(out, MAX_SUBJECT, "%s.%s.%s", broker_root(in->broker), tenants_name(pub->tenant), pub->reply);
+    return n > 0 && n < MAX_SUBJECT ? 0 : MUSTER_EINVAL;
+}
+
 static int host_subscribe(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub)
 {
     struct instance *in = instance_of(host);
@@ -173,10 +202,12 @@ static bool is_event(const char *subject)
 static int host_publish(const struct muster_host *host, const struct muster_publication *pub)
 {
     struct instance *in = instance_of(host);
-    char subject[MAX_SUBJECT];
+    char subject[MAX_SUBJECT], reply[MAX_SUBJECT];
     struct bus_out out;
     int err = full_subject(in, pub, subject);
 
+    if (!err)
+        err = full_reply(in, pub, reply);
     if (err)
         return err;
     if (is_event(pub->subject)) {
@@ -186,8 +217,12 @@ static int host_publish(const struct muster_host *host, const struct muster_publ
                              pub->n_headers, pub->subject);
         return err ? err : emit(in, pub, subject);
     }
-    out = (struct bus_out){
-        .subject = subject, .headers = pub->headers, .n_headers = pub->n_headers, .payload = pub->payload, .fence = -1};
+    out = (struct bus_out){.subject = subject,
+                           .reply = *reply ? reply : NULL,
+                           .headers = pub->headers,
+                           .n_headers = pub->n_headers,
+                           .payload = pub->payload,
+                           .fence = -1};
     err = pub->done ? send_and_tell(in, pub, &out) : bus_send(broker_bus(in->broker), BUS_LIVE, &out);
     return instance_sent(in, BUS_LIVE, err);
 }
@@ -272,6 +307,8 @@ static int host_request(const struct muster_host *host, const struct muster_publ
         err = full_subject(in, pub, subject);
     if (!err && is_event(pub->subject))
         err = host->fail(host, MUSTER_EINVAL, "subject \"%s\": an event is published; nobody can answer it", pub->subject);
+    if (!err && MUSTER_HAS(pub, reply) && pub->reply)
+        err = host->fail(host, MUSTER_EINVAL, "reply \"%s\": a request has its own; expected NULL", pub->reply);
     if (err)
         return err;
     q = malloc(sizeof *q);

@@ -19,5 +19,8 @@ static inline struct js_target host_js(struct instance *in, const void *owner)
 uint32_t host_stream_replicas(const struct instance *in);
 /* True when the lease of this instance is held now. */
 bool host_lease_is_held(struct instance *in, uint64_t lease);
+/* True when it is held by the clock, but its broker's connections are others than those under which it was renewed last: another may have
+ * taken it meanwhile. The renewal is on its way. */
+bool host_lease_is_doubtful(struct instance *in, uint64_t lease);
 
 #endif

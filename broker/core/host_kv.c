@@ -205,6 +205,8 @@ static int send_write(struct op *op)
 
     if (op->lease && !host_lease_is_held(op->in, op->lease))
         return MUSTER_ESTALE;
+    if (op->lease && host_lease_is_doubtful(op->in, op->lease))
+        return MUSTER_ELINK;
     (void)snprintf(fence, sizeof fence, "%llu", (unsigned long long)op->expected);
     (void)snprintf(expires, sizeof expires, "%lld", (long long)expires_ns);
     if (op->expected != MUSTER_UNFENCED)

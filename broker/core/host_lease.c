@@ -5,6 +5,7 @@
  *          renews nothing.
  * Hints    Puts are heard by a plain subscription as well, so that what was released is taken at once. They prove nothing: the record is
  *          read again, and polling would find it too.
+ * Gone     Records name the broker's connections; host_lease_at.c finds out whether those of a holder have ended.
  * End      While the instance ends nothing is renewed or told. After destroy() its leases are released; what cannot be released within
  *          a second runs out.
  */
@@ -13,39 +14,25 @@
 #include <string.h>
 
 #include "base/assert.h"
-#include "base/clock.h"
 #include "base/name.h"
+#include "core/departures.h"
 #include "core/hearer.h"
 #include "core/host_js.h"
-#include "lease/lease.h"
+#include "core/host_lease.h"
 #include "lease/record.h"
 #include "metrics/metrics.h"
 
 #define STREAM "KV_muster_leases"
 #define ALL "$KV.muster_leases.>"
-enum { MAX_SUBJECT = 320, MAX_LEASES = 1024 };
+enum { MAX_SUBJECT = HOST_LEASE_SUBJECT, MAX_LEASES = 1024 };
 static const int64_t default_ttl_ns = 15 * CLOCK_S, ttl_min_ns = 3 * CLOCK_S, ttl_max_ns = 3600 * CLOCK_S, call_max_ns = 5 * CLOCK_S;
 
 struct lease_metrics {
     struct metric *held, *taken, *lost;
 };
 
-struct host_lease {
-    struct host_lease *next;
-    uint64_t id;
-    struct instance *in;
-    struct lease lease;
-    uv_timer_t timer;
-    struct hearer *hearer;
-    bool pumping;
-    muster_lease_got_fn on_got;
-    muster_lease_lost_fn on_lost;
-    void *arg;
-    char subject[MAX_SUBJECT];
-    const char *name; /* within subject */
-};
-
 static void pump(struct host_lease *h);
+static void pump_soon(struct host_lease *h);
 
 /* ---- what others put ----------------------------------------------------------------------------------------------------- */
 
@@ -53,9 +40,10 @@ static void on_heard(void *arg, bool freed)
 {
     struct host_lease *h = arg;
 
-    if (!freed && !h->lease.epoch) /* who waits need not look at each renewal */
-        return;
-    lease_hint(&h->lease, clock_boot_ns());
+    if (!freed && !h->lease.epoch)
+        lease_hint_renewed(&h->lease, clock_boot_ns());
+    else
+        lease_hint(&h->lease, clock_boot_ns());
     pump(h);
 }
 
@@ -70,6 +58,24 @@ static int hear(struct host_lease *h)
                                  .arg = h};
 
     return hearer_new(&how, &h->hearer);
+}
+
+/* ---- connections ---------------------------------------------------------------------------------------------------------- */
+
+static void on_departure(void *arg)
+{
+    const struct instance *in = arg;
+
+    for (struct host_lease *h = in->leases; h; h = h->next) {
+        lease_at_judge(h);
+        pump_soon(h);
+    }
+}
+
+void host_lease_on_link(struct instance *in)
+{
+    for (struct host_lease *h = in->leases; h; h = h->next)
+        pump_soon(h);
 }
 
 /* ---- the end of one ------------------------------------------------------------------------------------------------------- */
@@ -104,6 +110,7 @@ static struct js_target target(struct host_lease *h)
 static void heard_of(struct host_lease *h, int code, const struct lease_record *record)
 {
     lease_on_read(&h->lease, clock_boot_ns(), code, record);
+    lease_at_judge(h);
     pump(h);
 }
 
@@ -255,14 +262,24 @@ static void sleep_until(struct host_lease *h, int64_t due_ns)
     ASSERT(uv_timer_start(&h->timer, on_timer, ns > 0 ? (uint64_t)(ns / CLOCK_MS) + 1 : 0, 0) == 0);
 }
 
+/* For whoever goes through all of them: what one is told may end another. */
+static void pump_soon(struct host_lease *h)
+{
+    if (!h->pumping)
+        sleep_until(h, clock_boot_ns());
+}
+
 static void pump(struct host_lease *h)
 {
+    struct lease_at at[LEASE_N_AT];
     struct lease_event e;
     struct lease_step step;
 
     if (h->pumping || h->in->leases_over || (h->in->ending && !h->lease.releasing))
         return;
     h->pumping = true; /* what is told may call release() */
+    lease_at_learn(h->in, at);
+    lease_connected(&h->lease, clock_boot_ns(), at);
     do {
         while ((e = lease_event(&h->lease, clock_boot_ns())).what != LEASE_NOTHING)
             tell(h, &e);
@@ -371,6 +388,10 @@ static int lease_acquire(const struct muster_host *host, const struct muster_lea
         err = check(host, options);
     if (!err)
         err = make_metrics(in);
+    if (!err && !in->departures)
+        in->departures = departures_hear(broker_departures(in->broker), in->lane, on_departure, in);
+    if (!err && !in->departures)
+        err = MUSTER_ENOMEM;
     if (err)
         return err;
     h = lease_new(in, options);
@@ -426,6 +447,17 @@ bool host_lease_is_held(struct instance *in, uint64_t lease)
     return lease_epoch_of(&in->host, lease) > 0;
 }
 
+bool host_lease_is_doubtful(struct instance *in, uint64_t lease)
+{
+    const struct host_lease *h = ON_LANE(in) ? find(in, lease) : NULL;
+    struct lease_at at[LEASE_N_AT];
+
+    if (!h)
+        return false;
+    lease_at_learn(in, at);
+    return lease_is_doubtful(&h->lease, at);
+}
+
 const struct muster_lease host_lease = {
     .size = sizeof host_lease, .acquire = lease_acquire, .release = lease_let_go, .epoch = lease_epoch_of};
 
@@ -444,6 +476,8 @@ void host_lease_done(struct instance *in)
 {
     while (in->leases)
         forget(in->leases);
+    departures_ear_free(in->departures);
+    in->departures = NULL;
     free(in->lease_metrics);
     in->lease_metrics = NULL;
 }

@@ -1,5 +1,5 @@
 /*
- * muster.stream/1: the plugin's fenced streams, over bus/js.h. Lane only.
+ * muster.stream/1: the plugin's fenced streams, and those of others that it reads, over bus/js.h. Lane only.
  *
  * A plugin names subjects relative to a tenant; the prefixes are put here, so it cannot reach another's. Streams are fenced by
  * who appends (expected_seq); this file keeps no position.
@@ -10,34 +10,21 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/name.h"
-#include "core/host_js.h"
+#include "core/host_stream.h"
 #include "tenant/tenant.h"
 #include "wire/subject.h"
 
-enum { MAX_SUBJECT = 512, MAX_READ = 1000 };
-
-struct host_stream {
-    struct host_stream *next;
-    uint64_t id;
-    uint32_t replicas;
-    char name[NAME_MAX_LEN + 1];
-    char all[MAX_SUBJECT]; /* the subject that matches every message of it */
-};
+enum { MAX_SUBJECT = HOST_STREAM_MAX_SUBJECT };
+#define HISTORY HOST_STREAM_HISTORY
 
 /* One call under way: the plugin's function and what it was about. */
 struct op {
     struct instance *in;
     union {
         muster_stream_info_fn info;
-        muster_stream_msg_fn msg;
         muster_stream_ack_fn ack;
     } fn;
     void *arg;
-    uint64_t stream; /* of read(): it may be closed between two messages */
-    uint64_t next_seq;
-    uint32_t left;
-    char subject[];
 };
 
 static struct op *op_new(struct instance *in, void *arg)
@@ -58,7 +45,7 @@ static int started(struct op *op, int link, int err)
     return err;
 }
 
-static struct host_stream *find(struct instance *in, uint64_t id)
+struct host_stream *host_stream_find(struct instance *in, uint64_t id)
 {
     struct host_stream *s = in->streams;
 
@@ -80,6 +67,45 @@ static void on_info(void *arg, int code, const struct js_info *info)
     free(op);
 }
 
+/* ---- making ----------------------------------------------------------------------------------------------------------- */
+
+/* What is beyond an older plugin's struct is not set. */
+static struct muster_stream_options options_of(const struct muster_stream_options *o)
+{
+    struct muster_stream_options out = {.size = sizeof out};
+
+    memcpy(&out, o, o->size < sizeof out ? o->size : sizeof out);
+    return out;
+}
+
+static const char *republish_of(const struct muster_stream_options *o)
+{
+    return o->republish ? o->republish : o->subjects;
+}
+
+static size_t count_of(const char *s, char c)
+{
+    size_t n = 0;
+
+    for (; *s; s++)
+        n += *s == c;
+    return n;
+}
+
+/* The server asks for each wildcard of the source by its number; the first stands for the tenant. */
+static void write_dest(const char *root, const char *pattern, char out[MAX_SUBJECT])
+{
+    size_t at = (size_t)snprintf(out, MAX_SUBJECT, "%s.{{wildcard(1)}}.", root);
+    int star = 1;
+
+    for (const char *c = pattern; *c && at < MAX_SUBJECT - 1; c++)
+        if (*c == '*')
+            at += (size_t)snprintf(out + at, MAX_SUBJECT - at, "{{wildcard(%d)}}", ++star);
+        else
+            out[at++] = *c;
+    out[at < MAX_SUBJECT ? at : MAX_SUBJECT - 1] = '\0';
+}
+
 static int ensure(struct host_stream *s, const struct muster_stream_options *o, struct op *op)
 {
     struct instance *in = op->in;
@@ -93,33 +119,65 @@ static int ensure(struct host_stream *s, const struct muster_stream_options *o, 
                                .republish_dest = dest,
                                .max_age_ns = o->max_age_ns,
                                .max_bytes = o->max_bytes,
+                               .max_msgs = o->max_msgs,
+                               .max_msgs_per_subject = o->max_msgs_per_subject,
                                .replicas = o->replicas};
     struct js_target t = host_js(in, s);
 
     (void)snprintf(src, sizeof src, "%s._in.*.%s", root, o->subjects);
-    (void)snprintf(dest, sizeof dest, "%s.{{wildcard(1)}}.%s", root, o->subjects);
+    write_dest(root, republish_of(o), dest);
     return js_ensure(&t, &config, on_info, op);
 }
 
-static bool is_well_formed(const struct muster_stream_options *o)
+enum { MAX_STARS = 8 }; /* each takes some room in what the server is asked for */
+
+static bool is_subjects(const char *pattern)
 {
-    return MUSTER_HAS(o, max_bytes) && o->name && name_is_legal(o->name, strlen(o->name)) && o->subjects &&
-           strlen(o->subjects) < MAX_SUBJECT / 2 && subject_is_pattern(o->subjects, strlen(o->subjects));
+    return pattern && strlen(pattern) < MAX_SUBJECT / 2 && subject_is_pattern(pattern, strlen(pattern)) && count_of(pattern, '*') <= MAX_STARS;
+}
+
+static int check_options(struct instance *in, const struct muster_stream_options *o)
+{
+    const struct muster_host *host = &in->host;
+
+    if (!o->name || !name_is_legal(o->name, strlen(o->name)) || !is_subjects(o->subjects))
+        return host->fail(host, MUSTER_EINVAL, "stream \"%s\": expected size, a name of 1 to 64 letters, digits, _ or -, and a pattern",
+                          o->name ? o->name : "");
+    if (!is_subjects(republish_of(o)) || count_of(republish_of(o), '*') != count_of(o->subjects, '*') ||
+        count_of(republish_of(o), '>') != count_of(o->subjects, '>'))
+        return host->fail(host, MUSTER_EINVAL, "stream %s: republish is \"%.100s\": expected a pattern with the wildcards of %s", o->name,
+                          o->republish, o->subjects);
+    if (o->max_msgs < 0 || o->max_msgs_per_subject < 0)
+        return host->fail(host, MUSTER_EINVAL, "stream %s: max_msgs is %lld, max_msgs_per_subject %lld: expected 0 or more", o->name,
+                          (long long)o->max_msgs, (long long)o->max_msgs_per_subject);
+    return 0;
+}
+
+static void keep(struct instance *in, struct host_stream *s, uint64_t *ret_stream)
+{
+    s->id = ++in->next_id;
+    s->next = in->streams;
+    in->streams = s;
+    *ret_stream = s->id;
 }
 
 static int stream_open(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
                        void *arg, uint64_t *ret_stream)
 {
     struct instance *in = instance_of(host);
+    struct muster_stream_options o;
     struct host_stream *s;
     struct op *op;
     int err = MAY_BEGIN(in);
 
     if (err)
         return err;
-    if (!fn || !is_well_formed(options))
-        return host->fail(host, MUSTER_EINVAL, "stream \"%s\": expected size, a name of 1 to 64 letters, digits, _ or -, and a pattern",
-                          MUSTER_HAS(options, name) && options->name ? options->name : "");
+    if (!fn || !MUSTER_HAS(options, max_bytes))
+        return host->fail(host, MUSTER_EINVAL, "open(): expected size, and a function");
+    o = options_of(options);
+    err = check_options(in, &o);
+    if (err)
+        return err;
     s = calloc(1, sizeof *s);
     op = op_new(in, arg);
     if (!s || !op) {
@@ -128,18 +186,64 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
         return MUSTER_ENOMEM;
     }
     op->fn.info = fn;
-    err = started(op, BUS_LIVE, ensure(s, options, op));
+    err = started(op, BUS_LIVE, ensure(s, &o, op));
     if (err) {
         free(s);
         return err;
     }
-    s->id = ++in->next_id;
-    s->replicas = options->replicas;
-    (void)snprintf(s->name, sizeof s->name, "%s", options->name);
-    (void)snprintf(s->all, sizeof s->all, "%s._in.*.%s", broker_root(in->broker), options->subjects);
-    s->next = in->streams;
-    in->streams = s;
-    *ret_stream = s->id;
+    s->replicas = o.replicas;
+    (void)snprintf(s->name, sizeof s->name, "%s", o.name);
+    (void)snprintf(s->all, sizeof s->all, "%s._in.*.%s", broker_root(in->broker), o.subjects);
+    keep(in, s, ret_stream);
+    return 0;
+}
+
+/* A tenant's history has its subjects as agents publish them. */
+static void name_attached(const struct instance *in, struct host_stream *s, const char *name)
+{
+    const char *root = broker_root(in->broker);
+
+    if (s->tenant) {
+        (void)snprintf(s->name, sizeof s->name, HISTORY "_%s", tenants_name(s->tenant));
+        (void)snprintf(s->all, sizeof s->all, "%s.%s.>", root, tenants_name(s->tenant));
+    } else {
+        (void)snprintf(s->name, sizeof s->name, "%s", name);
+        (void)snprintf(s->all, sizeof s->all, "%s._in.>", root);
+    }
+}
+
+static int stream_attach(const struct muster_host *host, const char *name, const struct muster_tenant *tenant, muster_stream_info_fn fn,
+                         void *arg, uint64_t *ret_stream)
+{
+    struct instance *in = instance_of(host);
+    struct js_target t;
+    struct host_stream *s;
+    struct op *op;
+    int err = MAY_BEGIN(in);
+
+    if (err)
+        return err;
+    if (!fn || !name || !name_is_legal(name, strlen(name)) || (strcmp(name, HISTORY) == 0) != (tenant != NULL))
+        return host->fail(host, MUSTER_EINVAL, "attach(): stream \"%.100s\": expected a function, a name of 1 to 64 letters, digits, _ or -, "
+                          "and a tenant with \"" HISTORY "\" alone", name ? name : "");
+    s = calloc(1, sizeof *s);
+    op = op_new(in, arg);
+    if (!s || !op) {
+        free(s);
+        free(op);
+        return MUSTER_ENOMEM;
+    }
+    s->attached = true;
+    s->tenant = tenant;
+    name_attached(in, s, name);
+    t = host_js(in, s);
+    op->fn.info = fn;
+    err = started(op, BUS_LIVE, js_get_info(&t, s->name, on_info, op));
+    if (err) {
+        free(s);
+        return err;
+    }
+    keep(in, s, ret_stream);
     return 0;
 }
 
@@ -157,6 +261,8 @@ static void stream_close(const struct muster_host *host, uint64_t stream)
         return;
     *at = s->next;
     bus_cancel(broker_bus(in->broker), s);
+    host_read_close(in, s->id);
+    host_follow_close(in, s->id);
     free(s);
 }
 
@@ -170,7 +276,7 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
 
     if (err)
         return err;
-    s = find(in, stream);
+    s = host_stream_find(in, stream);
     if (!s || !fn)
         return MUSTER_EINVAL;
     t = host_js(in, s);
@@ -181,10 +287,11 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
     return started(op, BUS_LIVE, js_get_info(&t, s->name, on_info, op));
 }
 
-/* Write "mst._in.acme.<subject>". False when it is too long. */
-static bool stored_subject(const struct instance *in, const struct muster_tenant *tenant, const char *subject, char out[MAX_SUBJECT])
+/* Write "mst._in.acme.<subject>", or "mst.acme.<subject>" for a history. False when it is too long. */
+static bool stored_subject(const struct instance *in, const struct host_stream *s, const struct muster_tenant *tenant, const char *subject,
+                           char out[MAX_SUBJECT])
 {
-    const char *const parts[] = {broker_root(in->broker), "._in.", tenants_name(tenant), ".", subject};
+    const char *const parts[] = {broker_root(in->broker), s->tenant ? "." : "._in.", tenants_name(tenant), ".", subject};
     size_t n = 0;
 
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
@@ -198,13 +305,31 @@ static bool stored_subject(const struct instance *in, const struct muster_tenant
     return true;
 }
 
-/* "mst._in.acme.cdc.main…" is acme's "cdc.main…". */
-static void fill_msg(struct instance *in, const struct js_msg *from, struct muster_msg *to)
+int host_stream_wanted(struct instance *in, const struct host_stream *s, const struct muster_tenant *tenant, const char *subject,
+                       char out[MAX_SUBJECT])
 {
-    const char *rest = from->subject + strlen(broker_root(in->broker)) + strlen("._in.");
-    const char *dot = strchr(rest, '.');
+    const struct muster_host *host = &in->host;
+
+    if (!tenant)
+        out[0] = '\0';
+    else if (!subject || !subject_is_pattern(subject, strlen(subject)))
+        return host->fail(host, MUSTER_EINVAL, "stream %s: subject \"%.100s\": expected a pattern", s->name, subject ? subject : "");
+    else if (s->tenant && s->tenant != tenant)
+        return host->fail(host, MUSTER_EACCES, "stream %s: it is not of tenant %s", s->name, tenants_name(tenant));
+    else if (!stored_subject(in, s, tenant, subject, out))
+        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
+    return 0;
+}
+
+/* "mst._in.acme.cdc.main…" is acme's "cdc.main…"; "mst.acme.all.a1.hi", of a history, its "all.a1.hi". No tenant is called "_in". */
+void host_stream_show(struct instance *in, const struct js_msg *from, struct muster_msg *to)
+{
+    const char *rest = from->subject + strlen(broker_root(in->broker)) + 1, *dot;
     const unsigned char *data = from->data.data;
 
+    if (strncmp(rest, "_in.", 4) == 0)
+        rest += 4;
+    dot = strchr(rest, '.');
     *to = (struct muster_msg){.size = sizeof *to,
                               .encoding = from->data.len && data[0] != '{' ? MUSTER_MSGPACK : MUSTER_JSON,
                               .tenant = dot ? tenants_find(broker_tenants(in->broker), rest, (size_t)(dot - rest)) : NULL,
@@ -212,118 +337,8 @@ static void fill_msg(struct instance *in, const struct js_msg *from, struct must
                               .headers = from->headers,
                               .n_headers = from->n_headers,
                               .payload = from->data,
-                              .seq = from->seq};
-}
-
-static void on_last(void *arg, int code, const struct js_msg *from)
-{
-    struct op *op = arg;
-    struct instance *in = op->in;
-    struct muster_msg msg;
-
-    if (!code)
-        fill_msg(in, from, &msg);
-    instance_enter(in, "stream message", code ? NULL : msg.subject);
-    op->fn.msg(op->arg, code, code ? NULL : &msg);
-    instance_leave(in);
-    free(op);
-}
-
-static int stream_last(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
-                       muster_stream_msg_fn fn, void *arg)
-{
-    struct instance *in = instance_of(host);
-    const struct host_stream *s;
-    struct js_target t;
-    char full[MAX_SUBJECT];
-    struct op *op;
-    int err = MAY_BEGIN(in);
-
-    if (err)
-        return err;
-    s = find(in, stream);
-    if (!s || !fn || (tenant && (!subject || !subject_is_pattern(subject, strlen(subject)))))
-        return host->fail(host, MUSTER_EINVAL, "last(): expected an open stream, a function, and a pattern of subjects");
-    if (tenant && !stored_subject(in, tenant, subject, full))
-        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
-    t = host_js(in, s);
-    op = op_new(in, arg);
-    if (!op)
-        return MUSTER_ENOMEM;
-    op->fn.msg = fn;
-    /* Not ">": for that the server looks at its last sequence alone, and finds nothing when that message was deleted. */
-    return started(op, BUS_LIVE, js_last(&t, s->name, tenant ? full : s->all, on_last, op));
-}
-
-/* ---- reading -------------------------------------------------------------------------------------------------------- */
-
-static void finish_read(struct op *op, int code)
-{
-    struct instance *in = op->in;
-
-    instance_enter(in, "stream read", NULL);
-    op->fn.msg(op->arg, code, NULL);
-    instance_leave(in);
-    free(op);
-}
-
-static void on_next(void *arg, int code, const struct js_msg *from);
-
-static int read_on(struct op *op)
-{
-    const struct host_stream *s = op->in->ending ? NULL : find(op->in, op->stream);
-    struct js_target t = host_js(op->in, s);
-
-    if (!s)
-        return MUSTER_ELINK;
-    return js_next(&t, s->name, op->subject[0] ? op->subject : s->all, op->next_seq, on_next, op);
-}
-
-/* One message at a time: what a plugin is slow with waits in the stream, and nowhere else. */
-static void on_next(void *arg, int code, const struct js_msg *from)
-{
-    struct op *op = arg;
-    struct instance *in = op->in;
-    struct muster_msg msg;
-
-    if (code) {
-        finish_read(op, code);
-        return;
-    }
-    fill_msg(in, from, &msg);
-    op->next_seq = msg.seq + 1;
-    op->left--;
-    instance_enter(in, "stream read", msg.subject);
-    op->fn.msg(op->arg, 0, &msg);
-    instance_leave(in);
-    code = op->left ? instance_sent(in, BUS_LIVE, read_on(op)) : 0;
-    if (!op->left || code)
-        finish_read(op, code);
-}
-
-static int stream_read(const struct muster_host *host, uint64_t stream, const struct muster_tenant *tenant, const char *subject,
-                       uint64_t from_seq, uint32_t max_msgs, muster_stream_msg_fn fn, void *arg)
-{
-    struct instance *in = instance_of(host);
-    struct op *op;
-    int err = MAY_BEGIN(in);
-
-    if (err)
-        return err;
-    if (!find(in, stream) || !fn || (tenant && (!subject || !subject_is_pattern(subject, strlen(subject)))) || max_msgs == 0 ||
-        max_msgs > MAX_READ)
-        return host->fail(host, MUSTER_EINVAL, "read(): expected an open stream, a function, a pattern of subjects, and 1 to %d messages",
-                          MAX_READ);
-    op = calloc(1, sizeof *op + MAX_SUBJECT);
-    if (!op)
-        return MUSTER_ENOMEM;
-    *op = (struct op){
-        .in = in, .fn.msg = fn, .arg = arg, .stream = stream, .next_seq = from_seq ? from_seq : 1, .left = max_msgs};
-    if (tenant && !stored_subject(in, tenant, subject, op->subject)) {
-        free(op);
-        return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", subject, MAX_SUBJECT);
-    }
-    return started(op, BUS_LIVE, read_on(op));
+                              .seq = from->seq,
+                              .stored_wall_ns = from->stored_wall_ns};
 }
 
 /* ---- appending ------------------------------------------------------------------------------------------------------ */
@@ -360,16 +375,18 @@ static int stream_append(const struct muster_host *host, uint64_t stream, const 
 
     if (err)
         return err;
-    s = find(in, stream);
+    s = host_stream_find(in, stream);
     if (!s || !MUSTER_HAS(a, arg) || !a->tenant || !a->subject || !subject_is_literal(a->subject, strlen(a->subject)))
         return host->fail(host, MUSTER_EINVAL, "append(): expected an open stream, size, a tenant, and a subject without wildcards");
+    if (s->attached)
+        return host->fail(host, MUSTER_EACCES, "append(): stream %s is kept by others", s->name);
     out.headers = a->headers;
     out.n_headers = a->n_headers;
     out.payload = a->payload;
     out.more = !a->acked; /* who wants to know soon asks */
     if (a->expected_seq != MUSTER_UNFENCED)
         out.fence = (int64_t)a->expected_seq;
-    if (!stored_subject(in, a->tenant, a->subject, subject))
+    if (!stored_subject(in, s, a->tenant, a->subject, subject))
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
     if (MUSTER_HAS(a, lease) && a->lease && !host_lease_is_held(in, a->lease))
         return host->fail(host, MUSTER_ESTALE, "append(): its lease is not held now");
@@ -382,9 +399,13 @@ const struct muster_stream host_stream = {.size = sizeof host_stream,
                                           .open = stream_open,
                                           .close = stream_close,
                                           .info = stream_info,
-                                          .last = stream_last,
+                                          .last = host_stream_last,
                                           .append = stream_append,
-                                          .read = stream_read};
+                                          .read = host_stream_read,
+                                          .attach = stream_attach,
+                                          .follow = host_stream_follow,
+                                          .unfollow = host_stream_unfollow,
+                                          .hold_back = host_stream_hold_back};
 
 uint32_t host_stream_replicas(const struct instance *in)
 {
@@ -398,6 +419,8 @@ uint32_t host_stream_replicas(const struct instance *in)
 
 void host_stream_done(struct instance *in)
 {
+    host_follow_close(in, 0);
+    host_read_done(in);
     while (in->streams)
         stream_close(&in->host, in->streams->id);
 }

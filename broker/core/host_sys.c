@@ -1,4 +1,4 @@
-/* muster.sys/1: watch() is watchers.c's; here list(), on top of core/listing.h, and kick(). */
+/* muster.sys/1: watch() is watchers.c's, on a feed; here list(), on top of core/listing.h, and kick(). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -237,7 +237,7 @@ static int sys_watch(const struct muster_host *host, muster_connection_fn fn, vo
 
     if (!err && !fn)
         err = MUSTER_EINVAL;
-    return err ? err : watchers_add(connections_watchers(broker_connections(in->broker)), in, fn, arg, ret_id);
+    return err ? err : feed_add(connections_watchers(broker_connections(in->broker)), in, (union feed_fn){.connection = fn}, arg, ret_id);
 }
 
 static void sys_unwatch(const struct muster_host *host, uint64_t id)
@@ -245,7 +245,7 @@ static void sys_unwatch(const struct muster_host *host, uint64_t id)
     struct instance *in = instance_of(host);
 
     if (ON_LANE(in))
-        watchers_remove(connections_watchers(broker_connections(in->broker)), in, id);
+        feed_remove(connections_watchers(broker_connections(in->broker)), in, id);
 }
 
 const struct muster_sys host_sys = {
@@ -255,7 +255,7 @@ const struct muster_sys host_sys = {
 void host_sys_done(struct instance *in)
 {
     if (broker_connections(in->broker))
-        watchers_forget(connections_watchers(broker_connections(in->broker)), in);
+        feed_forget(connections_watchers(broker_connections(in->broker)), in);
     for (struct sys_listing *l = in->listings; l; l = l->next)
         listing_cancel(l->listing);
 }

@@ -3,13 +3,18 @@
  *
  * The registry follows the database on the core lane: a refresh goes there and its answer comes back to the plugin's lane.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/clock.h"
 #include "core/broker.h"
+#include "core/dispatch.h"
 #include "core/instance.h"
+#include "tenant/credentials.h"
 #include "tenant/tenant.h"
+#include "wire/subject.h"
 
 /* A handle that came with a message can be used without it. */
 static bool may(const struct muster_host *host)
@@ -41,6 +46,38 @@ static int tenant_limits(const struct muster_host *host, const struct muster_ten
 static int64_t tenant_limit(const struct muster_host *host, const struct muster_tenant *tenant, const char *name)
 {
     return tenants_limit_named(registry(host), tenant, name);
+}
+
+static int may_hear(struct credentials *c, const struct credential *credential, const struct instance *in, const struct muster_tenant *tenant,
+                    const char *subject)
+{
+    const char *root = broker_root(in->broker), *name = tenants_name(tenant);
+    char full[SUBJECT_MAX + 1];
+    int n = snprintf(full, sizeof full, "%s.%s.%s", root, name, subject);
+
+    if (n < 0 || n > SUBJECT_MAX)
+        return MUSTER_EINVAL;
+    if (credential_state(credential, clock_wall_ns()) != CREDENTIAL_LIVE)
+        return MUSTER_EACCES;
+    return credential_may_hear(c, credential, root, name, full) ? 0 : MUSTER_EACCES;
+}
+
+static int tenant_may_hear(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, const char *subject)
+{
+    struct credentials *c = dispatch_credentials(broker_dispatch(instance_of(host)->broker));
+    struct text name = text_of(agent ? agent : "");
+    struct credential *credential;
+    int err;
+
+    if (!tenant || !agent || !subject || !subject_is_pattern(subject, strlen(subject)))
+        return host->fail(host, MUSTER_EINVAL, "may_hear(\"%s\", \"%s\"): expected a tenant, a name, and what follows R.T.", agent ? agent : "",
+                          subject ? subject : "");
+    if (subject_is_plugin(name))
+        return 0; /* of this process, or let through to ask by what it declares */
+    credential = credentials_find(c, subject_is_operator(name) ? NULL : tenant, name.s, name.len);
+    err = credential ? may_hear(c, credential, instance_of(host), tenant, subject) : MUSTER_ENOTFOUND;
+    credential_unref(credential);
+    return err;
 }
 
 static const struct muster_tenant *tenant_find(const struct muster_host *host, const char *name, size_t len)
@@ -145,4 +182,5 @@ const struct muster_tenants host_tenants = {.size = sizeof host_tenants,
                                             .each = tenant_each,
                                             .refresh = tenant_refresh,
                                             .tables = tenant_tables,
-                                            .limit = tenant_limit};
+                                            .limit = tenant_limit,
+                                            .may_hear = tenant_may_hear};

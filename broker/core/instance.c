@@ -200,6 +200,7 @@ static int call_cancel(void *arg)
     host_login_done(in);
     host_stream_done(in);
     host_sys_done(in);
+    host_roster_done(in);
     bus_cancel(broker_bus(in->broker), in);
     return 0;
 }
@@ -271,6 +272,7 @@ static int call_destroy(void *arg)
     }
     in->self = NULL;
     in->ended = true;
+    host_roster_leave(in);
     host_time_done(in);
     host_kv_done(in);
     host_lease_end(in); /* last: what the plugin did under them has ended */
@@ -412,6 +414,8 @@ static void run_tell(struct lane_item *item)
 {
     struct tell *t = (struct tell *)item;
 
+    if (t->what == TELL_UP || t->what == TELL_DOWN)
+        host_lease_on_link(t->in);
     if (t->in->started && !t->in->ended)
         tell_plugin(t->in, t->what);
     free(t);

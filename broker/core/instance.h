@@ -18,10 +18,13 @@
 #include "core/settings.h"
 
 struct delivery;    /* inbox.h */
-struct host_stream; /* host_stream.c */
+struct host_stream; /* host_stream.h */
+struct host_read;   /* host_read.c */
+struct host_follow; /* host_follow.c */
 struct host_event;  /* host_time.c: a timer or a watched descriptor */
 struct metric;
 struct host_lease;  /* host_lease.c */
+struct departures_ear;
 struct kv_sweeper;  /* host_kv_sweep.c */
 struct lease_metrics;
 struct sys_listing;     /* host_sys.c */
@@ -59,7 +62,11 @@ struct instance {
     uint64_t next_id;
     struct host_event *events;
     struct host_stream *streams;
+    struct host_read *reads;
+    bool reads_starved; /* one found no room among those that wait */
+    struct host_follow *follows;
     struct host_lease *leases;
+    struct departures_ear *departures;   /* NULL until the first lease */
     struct lease_metrics *lease_metrics; /* NULL until the first lease */
     bool leases_over;                    /* nothing is read or written for them any more */
     struct kv_sweeper *sweeper;          /* NULL until something is to be swept */
@@ -146,6 +153,7 @@ extern const struct muster_kv host_kv;
 extern const struct muster_lease host_lease;
 extern const struct muster_sys host_sys;
 extern const struct muster_logins host_logins;
+extern const struct muster_roster host_roster;
 extern const struct muster_timer host_timer;
 extern const struct muster_io host_io;
 extern const struct muster_tenants host_tenants;
@@ -160,6 +168,7 @@ void host_time_done(struct instance *in);   /* on the lane */
 void host_stream_done(struct instance *in); /* on the lane */
 void host_kv_done(struct instance *in);     /* on the lane */
 /* Until when it is held, by clock_boot_ns(); 0: it is not. On the lane. */
+void host_lease_on_link(struct instance *in); /* a link came or went; [lane] */
 int64_t host_lease_until(struct instance *in, uint64_t lease);
 /* Release every lease; n_leases says when that is through. Then forget those that could not be. On the lane. */
 void host_lease_end(struct instance *in);
@@ -167,6 +176,9 @@ void host_lease_done(struct instance *in);
 void host_sql_done(struct instance *in);    /* on the lane */
 void host_bus_done(struct instance *in);    /* on the lane */
 void host_sys_done(struct instance *in);    /* on the lane */
+void host_roster_done(struct instance *in); /* on the lane */
+/* Who kept the roster is gone: what it said last holds no longer. On the lane, after destroy(). */
+void host_roster_leave(struct instance *in);
 void host_login_done(struct instance *in);  /* on the lane, after host_sql_done() */
 /* Register the statement that logins need; also before serve(). On the lane. */
 int host_login_prepare(struct instance *in, uint64_t *ret_stmt);

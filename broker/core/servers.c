@@ -1,6 +1,7 @@
 /* Which NATS servers there are; see servers.h. */
 #include "core/servers.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,47 +16,85 @@ static const int64_t round_ns = 1800 * CLOCK_MS; /* over before two seconds are 
 struct known {
     char id[SYS_SERVER_SIZE];
     uint32_t n_silent; /* rounds since it answered */
-    bool answered;
+    bool answered, lost;
 };
 
 struct servers {
     struct broker *broker;
-    void (*on_change)(void *arg);
-    void *arg;
+    struct servers_hooks tell;
     struct known all[SERVERS_MAX];
     uint32_t n;
-    bool asking, changed;
+    bool asking, is_new;
     bool settled; /* a round has ended: who is new now was not there before */
 };
 
-static void note(struct servers *s, const char *id)
+static struct known *find(struct servers *s, const char *id)
+{
+    for (uint32_t i = 0; i < s->n; i++)
+        if (strcmp(s->all[i].id, id) == 0)
+            return &s->all[i];
+    return NULL;
+}
+
+/* Room for one more, if need be that of one which is lost. NULL: there are too many. */
+static struct known *add(struct servers *s, const char *id)
 {
     uint32_t i = 0;
 
-    while (i < s->n && strcmp(s->all[i].id, id) != 0)
-        i++;
+    if (s->n < SERVERS_MAX)
+        i = s->n++;
+    else
+        while (i < SERVERS_MAX && !s->all[i].lost)
+            i++;
     if (i == SERVERS_MAX)
-        return;
-    if (i == s->n) {
-        s->all[s->n++] = (struct known){.n_silent = 0};
-        memcpy(s->all[i].id, id, strlen(id) + 1);
-        s->changed = s->settled;
+        return NULL;
+    s->all[i] = (struct known){.n_silent = 0};
+    (void)snprintf(s->all[i].id, sizeof s->all[i].id, "%s", id);
+    return &s->all[i];
+}
+
+static void note(struct servers *s, const char *id)
+{
+    struct known *server = find(s, id);
+
+    if (!server) {
+        server = add(s, id);
+        s->is_new |= server && s->settled;
+    } else if (server->lost) {
+        server->lost = false;
+        log_info("bus", "NATS server %s answers again", id);
+        s->tell.on_server(s->tell.arg, MUSTER_SYS_SERVER_BACK, id);
     }
-    s->all[i].answered = true;
+    if (server)
+        server->answered = true;
+}
+
+static void lose(struct servers *s, struct known *server, const char *why)
+{
+    server->lost = true;
+    log_warn("bus", "NATS server %s %s", server->id, why);
+    s->tell.on_server(s->tell.arg, MUSTER_SYS_SERVER_LOST, server->id);
+}
+
+void servers_stopped(struct servers *s, const char *id)
+{
+    struct known *server = find(s, id);
+
+    if (!server)
+        server = add(s, id);
+    if (server && !server->lost)
+        lose(s, server, "has been stopped");
 }
 
 static void judge(struct servers *s)
 {
-    for (uint32_t i = s->n; i-- > 0;) {
+    for (uint32_t i = 0; i < s->n; i++) {
         struct known *server = &s->all[i];
 
         server->n_silent = server->answered ? 0 : server->n_silent + 1;
         server->answered = false;
-        if (server->n_silent < MAX_SILENT)
-            continue;
-        log_warn("bus", "NATS server %s does not answer any more", server->id);
-        *server = s->all[--s->n];
-        s->changed = true;
+        if (server->n_silent >= MAX_SILENT && !server->lost)
+            lose(s, server, "does not answer any more");
     }
     s->settled = true;
 }
@@ -72,9 +111,9 @@ static void on_answer(void *arg, int code, const struct bus_msg *msg)
     s->asking = false;
     if (code == MUSTER_ETIME) /* else the link went, and nothing is known */
         judge(s);
-    if (s->changed)
-        s->on_change(s->arg);
-    s->changed = false;
+    if (s->is_new)
+        s->tell.on_new(s->tell.arg);
+    s->is_new = false;
 }
 
 void servers_ask(struct servers *s)
@@ -87,9 +126,11 @@ void servers_ask(struct servers *s)
         s->asking = bus_request(broker_bus(s->broker), BUS_SYSTEM, &out, &call) == 0;
 }
 
-void servers_forget(struct servers *s)
+/* Who does not answer now has gone meanwhile, and who is new was told with the link. */
+void servers_begin(struct servers *s)
 {
-    s->n = 0;
+    for (uint32_t i = 0; i < s->n; i++)
+        s->all[i].n_silent = 0;
     s->settled = false;
 }
 
@@ -98,15 +139,14 @@ void servers_close(struct servers *s)
     bus_cancel(broker_bus(s->broker), s);
 }
 
-int servers_new(struct broker *broker, void (*on_change)(void *arg), void *arg, struct servers **ret_servers)
+int servers_new(struct broker *broker, const struct servers_hooks *tell, struct servers **ret_servers)
 {
     struct servers *s = calloc(1, sizeof *s);
 
     if (!s)
         return MUSTER_ENOMEM;
     s->broker = broker;
-    s->on_change = on_change;
-    s->arg = arg;
+    s->tell = *tell;
     *ret_servers = s;
     return 0;
 }

@@ -95,6 +95,18 @@ struct endpoint *services_find(struct services *s, struct text service, struct t
     return e;
 }
 
+bool services_has(struct services *s, struct text service)
+{
+    const struct endpoint *e;
+
+    pthread_rwlock_rdlock(&s->lock);
+    for (e = s->first; e; e = e->next)
+        if (text_is(service, e->service))
+            break;
+    pthread_rwlock_unlock(&s->lock);
+    return e;
+}
+
 static void endpoint_free(struct endpoint *e)
 {
     (void)pthread_mutex_destroy(&e->lock);

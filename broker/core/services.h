@@ -44,6 +44,8 @@ int endpoint_access(const struct endpoint *e);
 bool endpoint_user(const struct endpoint *e);
 /* NULL: no plugin declares it. */
 struct endpoint *services_find(struct services *s, struct text service, struct text verb);
+/* A plugin declares verbs of this service. */
+bool services_has(struct services *s, struct text service);
 const char *endpoint_service(const struct endpoint *e);
 const char *endpoint_verb(const struct endpoint *e);
 /* What a request to it, or the answer, is about: the member that its definition names as object, else <service>_id or id, where it is a text;

@@ -74,7 +74,8 @@ static struct check_host host_for_check(const struct settings_host *as, const st
                                         .instance = as->instance,
                                         .n_lanes = as->n_lanes,
                                         .broker_id = as->broker_id,
-                                        .postgres_dsn = loader_has_capability(plugin, "postgres") ? as->postgres_dsn : NULL}};
+                                        .postgres_dsn = loader_has_capability(plugin, "postgres") ? as->postgres_dsn : NULL,
+                                        .root = as->root}};
 }
 
 int settings_check(const struct settings_host *as, const struct muster_plugin *plugin, const void *values, char reason[SETTINGS_REASON_SIZE])
@@ -117,7 +118,7 @@ static int check_in_child(const struct config *config, const struct config_plugi
 int settings_bind(const struct config *config, const struct config_plugin *how, const struct muster_plugin *plugin, void *values,
                   struct config_error *err)
 {
-    const struct settings_host as = {how->instance, config->broker.id, config->postgres.dsn, (uint32_t)how->lanes};
+    const struct settings_host as = {how->instance, config->broker.id, config->postgres.dsn, config->broker.root, (uint32_t)how->lanes};
     char reason[SETTINGS_REASON_SIZE];
     int code = config_bind(config, how, plugin, values, err);
 

@@ -11,7 +11,7 @@ enum { SETTINGS_REASON_SIZE = 512 };
 
 /* What check() may see of the instance that is to be. */
 struct settings_host {
-    const char *instance, *broker_id, *postgres_dsn;
+    const char *instance, *broker_id, *postgres_dsn, *root;
     uint32_t n_lanes;
 };
 

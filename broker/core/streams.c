@@ -14,7 +14,7 @@
 #include "tenant/tenant.h"
 
 #define HISTORY_PREFIX "MSG_" /* and the tenant's name */
-enum { HISTORY_MSGS = 100000, N_PRESENCE = 16, MAX_SUBJECT = 256 };
+enum { HISTORY_MSGS = 100000, MAX_SUBJECT = 256 };
 static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
 
 struct streams {
@@ -143,18 +143,9 @@ static void ensure_history(void *arg, const struct muster_tenant *tenant)
 
 static void ensure_all(struct streams *s)
 {
-    static const struct spec mail = {"MAIL", "_in.*.msg.*", "{{wildcard(1)}}.msg.{{wildcard(2)}}", 7 * INT64_C(86400) * CLOCK_S, 10000};
     static const struct spec audit = {"AUDIT", "_in.*.audit.>", "{{wildcard(1)}}.audit.>", 30 * INT64_C(86400) * CLOCK_S, 0};
-    char name[16], subjects[32];
-    struct spec presence = {name, subjects, "{{wildcard(1)}}.evt.presence.>", 3600 * CLOCK_S, 0};
 
-    ensure_spec(s, &mail);
     ensure_spec(s, &audit);
-    for (int i = 0; i < N_PRESENCE; i++) {
-        (void)snprintf(name, sizeof name, "PRES_%d", i);
-        (void)snprintf(subjects, sizeof subjects, "_in.*.pres.%d.>", i);
-        ensure_spec(s, &presence);
-    }
     tenants_each(broker_tenants(s->broker), ensure_history, s);
 }
 

@@ -1,5 +1,5 @@
 /*
- * core/streams.h - the streams of INTERFACE 2.1 that no plugin owns: MAIL, PRES_<n>, AUDIT, MSG_<T>; and the guard over all.
+ * core/streams.h - the streams of INTERFACE 2.1 that no plugin owns: AUDIT, MSG_<T>; and the guard over all.
  *
  * Guard    A stream that captures what agents publish must have no_ack: otherwise an agent's reply subject makes the stream's
  *          acknowledgement a message of the account, with which it can purge streams and forge. Such a stream ends the broker at its start,

@@ -67,6 +67,7 @@ void told_put(struct frame *f, const struct told *t)
     frame_put_u32(f, t->lane);
     frame_put_u32(f, (uint32_t)t->how->lanes);
     frame_put_str(f, t->broker_id);
+    frame_put_str(f, t->config->broker.root);
     frame_put_str(f, t->postgres_dsn);
     put_words(f, t->plugin->capabilities);
     put_list(f, &t->how->allow.subscribe);

@@ -28,11 +28,12 @@ enum {
     WAITING_TENANT_MSGS = WAITING_MSGS / 4,
     WAITING_TENANT_BYTES = WAITING_BYTES / 4, /* a first message of any size has room */
     WAITING_TENANTS = 256,
-    /* Of a room for names: a broker that starts among ten thousand agents has all of them wait. */
+    /* Of a room for names: a broker that starts among ten thousand agents has all of them wait, each with a few messages, of which some come twice
+     * (once more on a subscription of every broker's). One tenant has half of the room. */
     WAITING_NAMES = 32768,
-    WAITING_NAMES_MSGS = 32768,
+    WAITING_NAMES_MSGS = 131072,
     WAITING_NAMES_BYTES = 64 << 20,
-    WAITING_NAME_MSGS = WAITING_NAMES_MSGS / 4,
+    WAITING_NAME_MSGS = 8192,
     WAITING_NAME_BYTES = WAITING_NAMES_BYTES / 4,
     WAITING_ANSWERS_PER_S = 100,
     WAITING_TENANT_ANSWERS_PER_S = WAITING_ANSWERS_PER_S / 4,

@@ -59,11 +59,18 @@ struct credential *credential_ref(struct credential *credential)
     return credential;
 }
 
+static void forget_words(struct credential *credential)
+{
+    free(credential->verbs);
+    free(credential->groups);
+    free(credential->tables);
+}
+
 void credential_unref(struct credential *credential)
 {
     if (!credential || atomic_fetch_sub_explicit(&credential->refs, 1, memory_order_acq_rel) != 1)
         return;
-    free(credential->verbs);
+    forget_words(credential);
     free(credential);
 }
 
@@ -121,6 +128,24 @@ bool credential_may(struct credentials *c, const struct credential *credential, 
     return may;
 }
 
+/* An operator outside its own tenant is not heard of there by its plain name, and its own tenant is not known here: a token that none has. */
+bool credential_may_hear(struct credentials *c, const struct credential *credential, const char *root, const char *tenant,
+                         const char *subject)
+{
+    bool is_alias = !credential->tenant;
+    const struct role_names names = {root, is_alias ? "_" : tenant, is_alias ? "_" : credential->agent, credential->agent};
+    struct shard *shard = shard_of(c, credential->hash);
+    uint32_t role = credential_role(credential);
+    bool may;
+
+    if (role == MUSTER_ROLE_NONE)
+        return false;
+    pthread_rwlock_rdlock(&shard->lock);
+    may = role_covers((int)role - 1, ROLE_SUB, &names, &(struct role_narrowing){credential->groups, credential->tables}, subject);
+    pthread_rwlock_unlock(&shard->lock);
+    return may;
+}
+
 /* ---- writing: the loop's thread ---------------------------------------------------------------------------------------------------- */
 
 static void unlink_credential(struct credentials *c, struct shard *shard, struct credential *gone)
@@ -159,7 +184,8 @@ static bool make_room(struct credentials *c, struct shard *shard)
 
 static struct credential *credential_new(const struct muster_tenant *tenant, const char *agent, uint64_t hash)
 {
-    struct credential *n = calloc(1, sizeof *n);
+    size_t size = strlen(agent) + 1;
+    struct credential *n = calloc(1, sizeof *n + size);
 
     if (!n)
         return NULL;
@@ -167,7 +193,7 @@ static struct credential *credential_new(const struct muster_tenant *tenant, con
     atomic_init(&n->used, true);
     n->tenant = tenant;
     n->hash = hash;
-    memcpy(n->agent, agent, strlen(agent) + 1);
+    memcpy(n->agent, agent, size);
     return n;
 }
 
@@ -186,12 +212,23 @@ static struct credential *add(struct credentials *c, struct shard *shard, const 
     return n;
 }
 
-/* The row as it is now. verbs is taken. The lock is held for writing. */
-static void apply(struct credential *n, uint32_t role, const struct credential_row *row, char *verbs)
+/* Copies of the words of a row, in a credential that is nothing else. False: no memory. */
+static bool copy_words(const struct credential_row *row, struct credential *to)
 {
-    free(n->verbs);
-    n->verbs = verbs;
-    atomic_store(&n->narrowed, verbs != NULL);
+    to->verbs = row->verbs ? strdup(row->verbs) : NULL;
+    to->groups = row->groups ? strdup(row->groups) : NULL;
+    to->tables = row->tables ? strdup(row->tables) : NULL;
+    return !to->verbs == !row->verbs && !to->groups == !row->groups && !to->tables == !row->tables;
+}
+
+/* The row as it is now. The words are taken. The lock is held for writing. */
+static void apply(struct credential *n, uint32_t role, const struct credential_row *row, const struct credential *words)
+{
+    forget_words(n);
+    n->verbs = words->verbs;
+    n->groups = words->groups;
+    n->tables = words->tables;
+    atomic_store(&n->narrowed, n->verbs != NULL);
     atomic_store(&n->role, role);
     atomic_store(&n->expires_wall_ns, row->expires_wall_ns);
     atomic_store(&n->revoked, row->revoked);
@@ -210,14 +247,14 @@ static void forget(struct credentials *c, struct shard *shard, struct credential
 static int put(struct credentials *c, struct shard *shard, struct credential *n, const struct credential_row *row)
 {
     int role = role_find(row->role);
-    char *verbs = row->verbs ? strdup(row->verbs) : NULL;
+    struct credential words = {0};
 
-    if (role < 0 || (row->verbs && !verbs)) {
+    if (!copy_words(row, &words) || role < 0) {
         forget(c, shard, n); /* what it was before may be more than it is now */
-        free(verbs);
+        forget_words(&words);
         return role < 0 ? MUSTER_EINVAL : MUSTER_ENOMEM;
     }
-    apply(n, (uint32_t)role + 1, row, verbs);
+    apply(n, (uint32_t)role + 1, row, &words);
     return 0;
 }
 

@@ -45,14 +45,16 @@ struct credential {
     struct credential *next_stale;
     atomic_uint refs;
     const struct muster_tenant *tenant; /* NULL: an operator, wherever it asks */
-    char agent[NAME_MAX_LEN + 1];       /* as the subject has it */
     uint64_t hash;
     _Atomic uint32_t role; /* MUSTER_ROLE_* */
     atomic_bool revoked, gone, narrowed;
     _Atomic int64_t expires_wall_ns; /* 0: never */
     atomic_bool used;                /* since the last look for room */
     bool stale;                      /* waits to be read again; of the loop's thread */
-    char *verbs;                     /* narrowed: "task.get presence.*", blanks between; under the shard's lock */
+    /* Narrowed, or NULL; under the shard's lock. */
+    char *verbs;            /* "task.get presence.*", blanks between */
+    char *groups, *tables; /* as of struct role_narrowing */
+    char agent[];          /* as the subject has it */
 };
 
 struct credentials;
@@ -63,6 +65,7 @@ struct credential_row {
     int64_t expires_wall_ns;
     bool revoked;
     const char *verbs; /* NULL: all that the role may use */
+    const char *groups, *tables; /* likewise, with commas */
 };
 
 /* A question that was asked with credentials_want() has been answered. [loop], or the asking thread when nothing can be asked. */
@@ -96,6 +99,11 @@ uint32_t credential_role(const struct credential *credential); /* MUSTER_ROLE_*;
 /* Whether the narrowing leaves the verb; the role is another question (auth/access.h). [any] */
 bool credential_may(struct credentials *c, const struct credential *credential, const char *service, size_t service_len,
                     const char *verb, size_t verb_len);
+
+/* Whether its subscriptions cover a subject, which is written out and may have wildcards: by its role and its narrowing. tenant: where it
+ * asks. [any] */
+bool credential_may_hear(struct credentials *c, const struct credential *credential, const char *root, const char *tenant,
+                         const char *subject);
 
 /* Ask the database for a name. tenant "": an operator. on_answer() follows once. [any] */
 void credentials_want(struct credentials *c, const char *tenant, size_t tenant_len, const char *agent, size_t agent_len);

@@ -22,10 +22,10 @@ static const char batch_text[] =
     "SELECT q.n, c.role,"
     " CASE WHEN c.expires_at = 'infinity' THEN NULL WHEN c.expires_at = '-infinity' THEN 1"
     " ELSE (extract(epoch FROM c.expires_at) * 1000000)::bigint END,"
-    " c.revoked_at IS NOT NULL, array_to_string(c.verbs, ' ')"
+    " c.revoked_at IS NOT NULL, array_to_string(c.verbs, ' '), array_to_string(c.groups, ','), array_to_string(c.tables, ',')"
     " FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS q(tenant, agent, n) CROSS JOIN LATERAL ("
-    "SELECT role, expires_at, revoked_at, verbs FROM muster.credentials WHERE tenant = q.tenant AND agent = q.agent UNION ALL "
-    "SELECT role, expires_at, revoked_at, verbs FROM muster.credentials WHERE q.tenant = '' AND agent = q.agent"
+    "SELECT role, expires_at, revoked_at, verbs, groups, tables FROM muster.credentials WHERE tenant = q.tenant AND agent = q.agent UNION ALL "
+    "SELECT role, expires_at, revoked_at, verbs, groups, tables FROM muster.credentials WHERE q.tenant = '' AND agent = q.agent"
     " AND role = 'operator' AND revoked_at IS NULL) AS c";
 
 /* ---- what is asked ---------------------------------------------------------------------------------------------------------------- */
@@ -254,7 +254,9 @@ static struct credential_row row_of(const struct muster_sql_result *result, uint
     return (struct credential_row){.role = result->get(result, i, 1),
                                    .expires_wall_ns = expires ? strtoll(expires, NULL, 10) * NS_OF_US : 0,
                                    .revoked = *result->get(result, i, 3) == 't',
-                                   .verbs = result->get(result, i, 4)};
+                                   .verbs = result->get(result, i, 4),
+                                   .groups = result->get(result, i, 5),
+                                   .tables = result->get(result, i, 6)};
 }
 
 /* In the order of the statement, whatever the order of the rows. */

@@ -258,6 +258,29 @@ bool subject_reply_is_own(const char *reply, const char *root, const char *tenan
            text_is(s.verb, "reply");
 }
 
+/* "to.B.<from>.<type>", where a plugin may also be the one who sends. */
+static bool parse_message(struct cursor *c, struct subject *s)
+{
+    struct text kind;
+
+    if (!next(c, &kind) || !text_is(kind, kind_names[SUBJECT_TO]) || !next_name(c, &s->target))
+        return false;
+    if (!next(c, &s->agent) || !name_is_legal(s->agent.s, s->agent.len))
+        return false;
+    return next_name(c, &s->verb) && c->done;
+}
+
+bool subject_responds(const char *message, const char *reply, struct text *ret_service)
+{
+    struct cursor m = {.p = message, .end = message + strlen(message)}, r = {.p = reply, .end = reply + strlen(reply)};
+    struct subject to = {0}, rpc = {0};
+
+    if (!parse_message(&m, &to) || !parse_kind(&r, &rpc) || rpc.kind != SUBJECT_RPC || !rpc.ref.s)
+        return false;
+    *ret_service = rpc.service;
+    return rpc.agent.len == to.target.len && memcmp(rpc.agent.s, to.target.s, to.target.len) == 0;
+}
+
 /* One token of a pattern or subject: no blank, no control character, a wildcard only alone and
  * where it is allowed. */
 static bool token_is_clean(struct text token, bool last, bool wildcards)
@@ -312,6 +335,22 @@ static bool is_wild(struct text token, char ch)
 static bool same(struct text a, struct text b)
 {
     return a.len == b.len && memcmp(a.s, b.s, a.len) == 0;
+}
+
+bool subject_covers(const char *pattern, const char *covered)
+{
+    struct cursor p = whole(pattern), s = whole(covered);
+    struct text a, b;
+
+    while (!p.done && !s.done) {
+        if (!next(&p, &a) || !next(&s, &b))
+            return false;
+        if (is_wild(a, '>'))
+            return p.done;
+        if (is_wild(b, '>') || (!is_wild(a, '*') && !same(a, b)))
+            return false;
+    }
+    return p.done && s.done;
 }
 
 bool subject_match(const char *pattern, const char *subject)

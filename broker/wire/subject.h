@@ -62,10 +62,16 @@ const char *subject_kind_name(int kind);
 bool subject_reply_is_own(const char *reply, const char *root, const char *tenant,
                           const char *agent);
 
+/* Two subjects behind R.T.: a message to an agent, "to.B.<from>.<type>", and where its respond() goes, "rpc.B.<service>.<verb>.<ref>".
+ * False: they are not, or of different agents. */
+bool subject_responds(const char *message, const char *reply, struct text *ret_service);
+
 /* True for tokens without blanks, control characters and wildcards, none of them empty. */
 bool subject_is_literal(const char *s, size_t len);
 /* True for what may be subscribed: as a literal, but '*' may be a token and '>' the last one. */
 bool subject_is_pattern(const char *s, size_t len);
+/* True when all that the second matches the first matches, too; the second may be a literal. Both well-formed. */
+bool subject_covers(const char *pattern, const char *covered);
 /* NATS matching of a pattern and a literal subject, both well-formed. */
 bool subject_match(const char *pattern, const char *subject);
 /* True when some subject matches both patterns. */
