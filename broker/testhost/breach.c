@@ -229,11 +229,21 @@ int fault_take(struct muster_test *t, int call)
     return code;
 }
 
+_Thread_local bool testing_roster;
+
+/* There another call may need the lock that is held. */
+static bool may_call_in_roster(int call)
+{
+    return call == CALL_HOST_LOG || call == CALL_HOST_FAIL || (call >= CALL_CODEC_DECODE && call <= CALL_CODEC_BYTES);
+}
+
 int call_begin(struct muster_test *t, int call)
 {
     const char *why = misplaced(t, calls[call].where);
     int code;
 
+    if (!why && testing_roster && !may_call_in_roster(call))
+        why = "inside a function that get() or find() of the roster calls: of the host only codec and log";
     if (why)
         return breach(t, call, "%s", why);
     if (t->phase == PHASE_ENDING && calls[call].where == AT_BEGIN)

@@ -134,6 +134,30 @@ static int check_publication(struct muster_test *t, int call, const struct muste
                           &(struct outgoing){pub->tenant, pub->subject, pub->headers, pub->n_headers, pub->payload});
 }
 
+static bool has_service(const struct muster_test *t, struct text service)
+{
+    for (size_t i = 0; i < t->services.n; i++)
+        if (text_is(service, ((const struct service *)t->services.items[i])->how->name))
+            return true;
+    return false;
+}
+
+static int check_reply(struct muster_test *t, const struct muster_publication *pub)
+{
+    struct text service;
+
+    if (!MUSTER_HAS(pub, reply) || !pub->reply)
+        return 0;
+    if (is_stale(t, CALL_BUS_PUBLISH, "reply", pub->reply))
+        return MUSTER_EINVAL;
+    if (!subject_responds(pub->subject, pub->reply, &service))
+        return breach(t, CALL_BUS_PUBLISH, "reply \"%s\" of \"%s\": expected rpc.B.<service>.<verb>.<ref> of a message to.B.<from>.<type>", pub->reply,
+                      pub->subject);
+    if (!has_service(t, service))
+        return breach(t, CALL_BUS_PUBLISH, "reply \"%s\": %.*s is no service of the plugin", pub->reply, (int)service.len, service.s);
+    return 0;
+}
+
 static bool is_event(const char *subject)
 {
     return strncmp(subject, "evt.", 4) == 0 && strncmp(subject, "evt._.", 6) != 0;
@@ -182,6 +206,16 @@ static void tell_done(struct muster_test *t, const struct muster_publication *pu
     due_add(t, &done->due, t->now_ns);
 }
 
+static void keep_published(struct muster_test *t, const struct muster_publication *pub)
+{
+    struct sent *s = sent_make(t, MUSTER_TEST_PUBLISHED, pub->tenant, pub->subject, pub->headers, pub->n_headers, pub->payload);
+
+    s->seen.reply = MUSTER_HAS(pub, reply) ? must_copy(pub->reply) : NULL;
+    pthread_mutex_lock(&t->lock);
+    list_add(&t->sent, s);
+    pthread_mutex_unlock(&t->lock);
+}
+
 static int bus_publish(const struct muster_host *host, const struct muster_publication *pub)
 {
     struct muster_test *t = test_of(host, CALL_BUS_PUBLISH);
@@ -190,6 +224,8 @@ static int bus_publish(const struct muster_host *host, const struct muster_publi
 
     if (!err)
         err = check_publication(t, CALL_BUS_PUBLISH, pub);
+    if (!err)
+        err = check_reply(t, pub);
     if (err)
         return err;
     event = is_event(pub->subject);
@@ -203,7 +239,7 @@ static int bus_publish(const struct muster_host *host, const struct muster_publi
         err = MUSTER_ELINK;
     if (err)
         return err;
-    (void)sent_add(t, MUSTER_TEST_PUBLISHED, pub->tenant, pub->subject, pub->headers, pub->n_headers, pub->payload);
+    keep_published(t, pub);
     tell_done(t, pub, event);
     return 0;
 }
@@ -275,6 +311,8 @@ static int bus_request(const struct muster_host *host, const struct muster_publi
     if (!err && (!fn || timeout_ns <= 0))
         err = breach(t, CALL_BUS_REQUEST, "%s: fn %s, timeout_ns %lld: expected a function and a time above 0", pub->subject,
                      fn ? "given" : "NULL", (long long)timeout_ns);
+    if (!err && MUSTER_HAS(pub, reply) && pub->reply)
+        err = breach(t, CALL_BUS_REQUEST, "reply \"%s\": a request has its own; expected NULL", pub->reply);
     if (!err && !t->up)
         err = MUSTER_ELINK;
     if (err)

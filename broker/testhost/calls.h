@@ -38,6 +38,12 @@ enum { AT_ANY, AT_LANE, AT_BEGIN, AT_INIT, AT_CALLBACK }; /* BEGIN: on the lane,
       MUSTER_ETIME, MUSTER_ELINK)                                                                                      \
     X(STREAM_READ, "stream.read", AT_BEGIN, MUSTER_EAGAIN, MUSTER_ELINK, MUSTER_ENOMEM)                                \
     X(STREAM_READ_CB, "stream.read:callback", AT_CALLBACK, MUSTER_ETIME, MUSTER_ELINK)                                 \
+    X(STREAM_ATTACH, "stream.attach", AT_BEGIN, MUSTER_EAGAIN, MUSTER_ELINK, MUSTER_ENOMEM)                            \
+    X(STREAM_ATTACH_CB, "stream.attach:callback", AT_CALLBACK, MUSTER_ETIME, MUSTER_ELINK)                             \
+    X(STREAM_FOLLOW, "stream.follow", AT_BEGIN, MUSTER_ELINK, MUSTER_ENOMEM)                                           \
+    X(STREAM_FOLLOW_CB, "stream.follow:callback", AT_CALLBACK, MUSTER_ELINK)                                           \
+    X(STREAM_UNFOLLOW, "stream.unfollow", AT_LANE, 0)                                                                  \
+    X(STREAM_HOLD_BACK, "stream.hold_back", AT_LANE, 0)                                                                \
     X(KV_GET, "kv.get", AT_BEGIN, MUSTER_EAGAIN, MUSTER_ELINK, MUSTER_ENOMEM)                                          \
     X(KV_GET_CB, "kv.get:callback", AT_CALLBACK, MUSTER_ENOTFOUND, MUSTER_ETIME, MUSTER_ELINK)                         \
     X(KV_PUT, "kv.put", AT_BEGIN, MUSTER_EAGAIN, MUSTER_ELINK, MUSTER_ESTALE, MUSTER_ENOMEM)                           \
@@ -55,6 +61,14 @@ enum { AT_ANY, AT_LANE, AT_BEGIN, AT_INIT, AT_CALLBACK }; /* BEGIN: on the lane,
     X(SYS_LIST_CB, "sys.list:callback", AT_CALLBACK, MUSTER_ETIME, MUSTER_ELINK)                                       \
     X(SYS_KICK, "sys.kick", AT_BEGIN, MUSTER_EAGAIN, MUSTER_ELINK, MUSTER_ENOMEM)                                      \
     X(SYS_KICK_CB, "sys.kick:callback", AT_CALLBACK, MUSTER_ENOTFOUND, MUSTER_EABI, MUSTER_ELINK)                      \
+    X(ROSTER_GET, "roster.get", AT_ANY, 0)                                                                             \
+    X(ROSTER_FIND, "roster.find", AT_ANY, 0)                                                                           \
+    X(ROSTER_COUNT, "roster.count", AT_ANY, 0)                                                                         \
+    X(ROSTER_WATCH, "roster.watch", AT_BEGIN, MUSTER_ENOMEM)                                                           \
+    X(ROSTER_UNWATCH, "roster.unwatch", AT_LANE, 0)                                                                    \
+    X(ROSTER_PUT, "roster.put", AT_ANY, MUSTER_ENOMEM)                                                                 \
+    X(ROSTER_REMOVE, "roster.remove", AT_ANY, 0)                                                                       \
+    X(ROSTER_CLEAR, "roster.clear", AT_ANY, 0)                                                                         \
     X(TIMER_EVERY, "timer.every", AT_BEGIN, MUSTER_ENOMEM)                                                             \
     X(TIMER_ONCE, "timer.once", AT_BEGIN, MUSTER_ENOMEM)                                                               \
     X(TIMER_STOP, "timer.stop", AT_LANE, 0)                                                                            \
@@ -66,6 +80,7 @@ enum { AT_ANY, AT_LANE, AT_BEGIN, AT_INIT, AT_CALLBACK }; /* BEGIN: on the lane,
     X(TENANT_NAME, "tenant.name", AT_ANY, 0)                                                                           \
     X(TENANT_LIMITS, "tenant.limits", AT_ANY, 0)                                                                       \
     X(TENANT_LIMIT, "tenant.limit", AT_ANY, 0)                                                                         \
+    X(TENANT_MAY_HEAR, "tenant.may_hear", AT_ANY, MUSTER_ENOTFOUND)                                                    \
     X(TENANT_FIND, "tenant.find", AT_LANE, 0)                                                                          \
     X(TENANT_EACH, "tenant.each", AT_LANE, 0)                                                                          \
     X(TENANT_REFRESH, "tenant.refresh", AT_BEGIN, MUSTER_ENOMEM)                                                       \

@@ -100,7 +100,7 @@ static const struct {
     {MUSTER_BUS, &test_bus, NULL},         {MUSTER_STREAM, &test_stream, "stream"}, {MUSTER_KV, &test_kv, NULL},
     {MUSTER_LEASE, &test_lease, NULL},     {MUSTER_SYS, &test_sys, "system"},       {MUSTER_TIMER, &test_timer, NULL},
     {MUSTER_IO, &test_io, NULL},           {MUSTER_TENANT, &test_tenants, NULL},    {MUSTER_CONFIG, &test_config, NULL},
-    {MUSTER_METRICS, &test_metrics, NULL}, {MUSTER_SQL, &test_sql, "sql"},
+    {MUSTER_METRICS, &test_metrics, NULL}, {MUSTER_SQL, &test_sql, "sql"},          {MUSTER_ROSTER, &test_roster, NULL},
 };
 
 static int host_service(const struct muster_host *host, const char *id, const void **ret_table)
@@ -169,7 +169,8 @@ static void core_init(struct muster_test *t, uint32_t lane, uint32_t n_lanes)
                                    .lane = lane,
                                    .n_lanes = n_lanes,
                                    .broker_id = "test",
-                                   .postgres_dsn = test_has_capability(t, "postgres") ? t->dsn : NULL};
+                                   .postgres_dsn = test_has_capability(t, "postgres") ? t->dsn : NULL,
+                                   .root = "mst"};
 }
 
 /* ---- making -------------------------------------------------------------------------------------------------------------------- */
@@ -236,6 +237,7 @@ struct muster_test *muster_test_new(const struct muster_test_options *options)
     t->up = !(o.flags & MUSTER_TEST_LINK_DOWN);
     ASSERT(pthread_mutex_init(&t->lock, NULL) == 0);
     arena_watch();
+    roster_begin(t);
     load(t, &o);
     t->given = must_copy(o.config);
     t->dsn = must_copy(o.dsn ? o.dsn : "host=127.0.0.1 port=1 dbname=none");
@@ -439,6 +441,7 @@ void muster_test_destroy(struct muster_test *t)
     t->phase = PHASE_ENDING;
     bus_end(t);
     sys_end(t);
+    roster_end(t);
     for (int i = 0; i < 3; i++) /* an answer may lead to another call, of which none leads to a third */
         due_end(t, DUE_ALL_COMPLETIONS, 0, MUSTER_ELINK);
     lease_end(t);
@@ -467,6 +470,7 @@ static void free_lists(struct muster_test *t)
     kv_free(t);
     lease_free(t);
     sys_free(t);
+    roster_done(t);
     sql_free_all(t);
     misc_free(t);
     tenant_free_all(t);
@@ -556,6 +560,7 @@ void muster_test_link(struct muster_test *t, int up)
     if (!up)
         due_end(t, DUE_LINK, 0, MUSTER_ELINK);
     lease_link(t, up);
+    follow_link(t, up);
     if (t->started && MUSTER_HAS(t->plugin, on_link) && t->plugin->on_link)
         DURING(t, "on_link", up ? "up" : "down", t->plugin->on_link(t->self, !!up));
     muster_test_run(t);

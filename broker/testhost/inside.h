@@ -43,11 +43,18 @@ struct named_limit {
     int64_t value;
 };
 
+/* A name as may_hear() knows it. */
+struct known_agent {
+    char *name, *groups, *tables;
+    uint32_t role;
+};
+
 struct muster_tenant {
     struct muster_test *t;
     char *name;
     struct muster_tenant_limits limits;
     struct list named; /* of struct named_limit */
+    struct list agents; /* of struct known_agent */
     struct delivery *again; /* what the plugin did not take: the tenant's others wait behind it */
 };
 
@@ -78,6 +85,8 @@ void due_remove(struct muster_test *t, struct due *d);
 /* Run all of these kinds (and owner, unless 0) that wait now with code. */
 void due_end(struct muster_test *t, uint32_t kinds, uint64_t owner, int code);
 struct due *due_find(struct muster_test *t, uint32_t kinds, uint64_t owner);
+
+struct roster; /* roster/roster.h */
 
 /* ---- the host ----------------------------------------------------------------------------------------------------------------- */
 
@@ -206,7 +215,8 @@ struct muster_test {
     struct list tenants, tables; /* of struct muster_tenant, struct table_row */
     uint64_t tables_serial;
     struct list subs, scripts, statements, sql_scripts, timers, watches;
-    struct list streams, handles, keys, leases, epochs, connections, sys_watches;
+    struct list streams, handles, follows, keys, leases, epochs, connections, sys_watches, lost_servers, roster_watches;
+    struct roster *roster;
     uint64_t next_id, revision;
     struct list positions; /* of char *: what position() gave */
     struct buf body;       /* of muster_test_body() */
@@ -262,6 +272,7 @@ bool test_has_capability(const struct muster_test *t, const char *capability);
 void bus_end(struct muster_test *t);
 void bus_free(struct muster_test *t);
 void stream_free(struct muster_test *t);
+void follow_link(struct muster_test *t, bool up);
 void kv_free(struct muster_test *t);
 void lease_link(struct muster_test *t, bool up);
 bool lease_holds(struct muster_test *t, uint64_t lease);
@@ -269,6 +280,11 @@ void lease_end(struct muster_test *t);
 void lease_free(struct muster_test *t);
 void sys_end(struct muster_test *t);
 void sys_free(struct muster_test *t);
+void roster_begin(struct muster_test *t);
+void roster_end(struct muster_test *t);
+void roster_done(struct muster_test *t);
+/* This thread is inside a function that get() or find() of the roster called. */
+extern _Thread_local bool testing_roster;
 void time_end(struct muster_test *t);
 bool io_poll(struct muster_test *t, int timeout_ms); /* false: nothing was ready */
 void misc_free(struct muster_test *t);
@@ -290,6 +306,7 @@ extern const struct muster_stream test_stream;
 extern const struct muster_kv test_kv;
 extern const struct muster_lease test_lease;
 extern const struct muster_sys test_sys;
+extern const struct muster_roster test_roster;
 extern const struct muster_timer test_timer;
 extern const struct muster_io test_io;
 extern const struct muster_tenants test_tenants;

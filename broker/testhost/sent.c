@@ -42,6 +42,7 @@ void sent_free(struct sent *s)
     free((void *)(uintptr_t)s->seen.headers);
     free((char *)(uintptr_t)s->seen.subject);
     free((char *)(uintptr_t)s->seen.stream);
+    free((char *)(uintptr_t)s->seen.reply);
     free((void *)(uintptr_t)s->seen.payload.data);
     free(s);
 }

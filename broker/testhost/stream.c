@@ -5,23 +5,9 @@
 
 #include "base/name.h"
 #include "testhost/delivery.h"
-#include "testhost/inside.h"
+#include "testhost/stored.h"
 
 enum { MAX_READ = 1000 };
-
-struct stream {
-    char *name, *subjects;
-    struct list msgs; /* of struct sent; the one of sequence n is at n - first_seq */
-    uint64_t first_seq, last_seq, n_bytes;
-    int64_t created_wall_ns;
-};
-
-struct handle {
-    uint64_t id;
-    struct stream *stream; /* NULL until it is opened */
-    char *name, *subjects;
-};
-
 /* A call under way; which function fn is, its run() knows. */
 struct op {
     struct due due;
@@ -38,40 +24,6 @@ struct op {
     struct sent *sent; /* an append that is on its way */
     struct sent *seen; /* the same as the test sees it */
 };
-
-static struct stream *find_stream(struct muster_test *t, const char *name)
-{
-    for (size_t i = 0; i < t->streams.n; i++) {
-        struct stream *s = t->streams.items[i];
-
-        if (strcmp(s->name, name) == 0)
-            return s;
-    }
-    return NULL;
-}
-
-static struct handle *find_handle(struct muster_test *t, uint64_t id)
-{
-    for (size_t i = 0; i < t->handles.n; i++) {
-        struct handle *h = t->handles.items[i];
-
-        if (h->id == id)
-            return h;
-    }
-    return NULL;
-}
-
-static struct stream *make_stream(struct muster_test *t, const char *name, const char *subjects)
-{
-    struct stream *s = must_alloc(sizeof *s);
-
-    s->name = must_copy(name);
-    s->subjects = must_copy(subjects);
-    s->first_seq = 1;
-    s->created_wall_ns = muster_test_wall_now(t);
-    list_add(&t->streams, s);
-    return s;
-}
 
 static struct op *op_new(struct muster_test *t, int callback, uint64_t handle, void *arg,
                          void (*run)(struct muster_test *t, struct due *d, int code))
@@ -93,47 +45,75 @@ static void op_free(struct op *op)
 
 /* ---- opening and state --------------------------------------------------------------------------------------------------------- */
 
-static void fill_info(const struct stream *s, struct muster_stream_info *info)
-{
-    *info = (struct muster_stream_info){.size = sizeof *info,
-                                        .first_seq = s->first_seq,
-                                        .last_seq = s->last_seq,
-                                        .n_msgs = s->msgs.n,
-                                        .n_bytes = s->n_bytes,
-                                        .created_wall_ns = s->created_wall_ns};
-}
-
 static void give_info(struct muster_test *t, struct op *op, const char *what, int code, const struct stream *s)
 {
     struct arena *a = code ? NULL : arena_new(sizeof(struct muster_stream_info));
     struct muster_stream_info *info = a ? arena_take(a, sizeof *info) : NULL;
 
     if (info)
-        fill_info(s, info);
+        stream_show(s, info);
     DURING(t, what, NULL, op->fn.info(op->arg, code, info));
     arena_end(a, "the state of a stream");
     op_free(op);
 }
 
+static void take_options(struct muster_test *t, struct stream *s, const struct handle *h)
+{
+    free(s->subjects);
+    free(s->republish);
+    s->subjects = must_copy(h->subjects);
+    s->republish = must_copy(h->republish);
+    s->max_msgs = h->max_msgs;
+    s->max_msgs_per_subject = h->max_msgs_per_subject;
+    stream_keep(t, s);
+}
+
+/* The one a test made says nothing of itself. */
+static int open_as(struct muster_test *t, struct stream *s, const struct handle *h)
+{
+    if (*s->subjects && strcmp(s->subjects, h->subjects) != 0)
+        return test_fail(t, MUSTER_EEXIST, "stream %s has the subjects %s, expected %s", h->name, s->subjects, h->subjects);
+    if (*s->subjects && strcmp(s->republish, h->republish) != 0)
+        return test_fail(t, MUSTER_EEXIST, "stream %s is republished to %s, expected %s", h->name, s->republish, h->republish);
+    take_options(t, s, h);
+    return 0;
+}
+
 static void run_open(struct muster_test *t, struct due *d, int code)
 {
     struct op *op = (struct op *)d;
-    struct handle *h = find_handle(t, op->handle);
-    struct stream *s = h ? find_stream(t, h->name) : NULL;
+    struct handle *h = handle_find(t, op->handle);
+    struct stream *s = h ? stream_named(t, h->name) : NULL;
 
     if (!h)
         code = MUSTER_ELINK;
     if (!code && !s)
-        s = make_stream(t, h->name, h->subjects);
-    if (!code && !*s->subjects) {
-        free(s->subjects);
-        s->subjects = must_copy(h->subjects);
-    }
-    if (!code && strcmp(s->subjects, h->subjects) != 0)
-        code = test_fail(t, MUSTER_EEXIST, "stream %s has the subjects %s, expected %s", h->name, s->subjects, h->subjects);
+        s = stream_make(t, h->name, "");
     if (!code)
-        h->stream = s;
+        code = open_as(t, s, h);
     give_info(t, op, "stream open", code, s);
+}
+
+static size_t count_of(const char *s, char c)
+{
+    size_t n = 0;
+
+    for (; *s; s++)
+        n += *s == c;
+    return n;
+}
+
+static int check_republish(struct muster_test *t, const struct muster_stream_options *o)
+{
+    const int call = CALL_STREAM_OPEN;
+
+    if (MUSTER_HAS(o, republish) && o->republish &&
+        (!subject_is_pattern(o->republish, strlen(o->republish)) || count_of(o->republish, '*') != count_of(o->subjects, '*') ||
+         count_of(o->republish, '>') != count_of(o->subjects, '>')))
+        return breach(t, call, "%s: republish \"%s\": expected a pattern with the wildcards of %s", o->name, o->republish, o->subjects);
+    if (MUSTER_HAS(o, max_msgs_per_subject) && (o->max_msgs < 0 || o->max_msgs_per_subject < 0))
+        return breach(t, call, "%s: max_msgs or max_msgs_per_subject are out of range", o->name);
+    return 0;
 }
 
 static int check_options(struct muster_test *t, const struct muster_stream_options *o)
@@ -148,7 +128,28 @@ static int check_options(struct muster_test *t, const struct muster_stream_optio
         return breach(t, call, "%s: subjects \"%s\": expected a pattern", o->name, o->subjects ? o->subjects : "NULL");
     if (o->max_age_ns < 0 || o->max_bytes < 0 || o->replicas > 5)
         return breach(t, call, "%s: max_age_ns, max_bytes or replicas are out of range", o->name);
-    return 0;
+    return check_republish(t, o);
+}
+
+static struct handle *handle_new(struct muster_test *t, const char *name)
+{
+    struct handle *h = must_alloc(sizeof *h);
+
+    *h = (struct handle){.id = ++t->next_id, .name = must_copy(name)};
+    list_add(&t->handles, h);
+    return h;
+}
+
+void handle_drop(struct muster_test *t, size_t i)
+{
+    struct handle *h = t->handles.items[i];
+
+    list_remove(&t->handles, i);
+    follow_close(t, h->id);
+    free(h->name);
+    free(h->subjects);
+    free(h->republish);
+    free(h);
 }
 
 static int stream_open(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
@@ -167,9 +168,11 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
         err = MUSTER_ELINK;
     if (err)
         return err;
-    h = must_alloc(sizeof *h);
-    *h = (struct handle){.id = ++t->next_id, .name = must_copy(options->name), .subjects = must_copy(options->subjects)};
-    list_add(&t->handles, h);
+    h = handle_new(t, options->name);
+    h->subjects = must_copy(options->subjects);
+    h->republish = must_copy(MUSTER_HAS(options, republish) && options->republish ? options->republish : options->subjects);
+    h->max_msgs = MUSTER_HAS(options, max_msgs) ? options->max_msgs : 0;
+    h->max_msgs_per_subject = MUSTER_HAS(options, max_msgs_per_subject) ? options->max_msgs_per_subject : 0;
     op = op_new(t, CALL_STREAM_OPEN_CB, h->id, arg, run_open);
     op->fn.info = fn;
     due_add(t, &op->due, t->now_ns);
@@ -183,36 +186,18 @@ static void stream_close(const struct muster_host *host, uint64_t stream)
 
     if (call_begin(t, CALL_STREAM_CLOSE) != 0)
         return;
-    for (size_t i = 0; i < t->handles.n; i++) {
-        struct handle *h = t->handles.items[i];
-
-        if (h->id != stream)
-            continue;
-        list_remove(&t->handles, i); /* what is under way finds it gone, and completes with MUSTER_ELINK */
-        free(h->name);
-        free(h->subjects);
-        free(h);
-        return;
-    }
-}
-
-/* The handle of a call; NULL: told. */
-static struct handle *handle_of(struct muster_test *t, int call, uint64_t stream, bool fn)
-{
-    struct handle *h = find_handle(t, stream);
-
-    if (!h)
-        (void)breach(t, call, "%llu is no stream that is open", (unsigned long long)stream);
-    else if (!fn)
-        (void)breach(t, call, "fn is NULL");
-    return fn ? h : NULL;
+    for (size_t i = 0; i < t->handles.n; i++)
+        if (((struct handle *)t->handles.items[i])->id == stream) {
+            handle_drop(t, i); /* what is under way finds it gone, and completes with MUSTER_ELINK */
+            return;
+        }
 }
 
 static void run_info(struct muster_test *t, struct due *d, int code)
 {
     struct op *op = (struct op *)d;
-    struct handle *h = find_handle(t, op->handle);
-    struct stream *s = h ? find_stream(t, h->name) : NULL;
+    struct handle *h = handle_find(t, op->handle);
+    struct stream *s = h ? stream_named(t, h->name) : NULL;
 
     if (!code)
         code = !h ? MUSTER_ELINK : !s ? MUSTER_ENOTFOUND : 0;
@@ -225,7 +210,7 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
     int err = call_begin(t, CALL_STREAM_INFO);
     struct op *op;
 
-    if (!err && !handle_of(t, CALL_STREAM_INFO, stream, fn != NULL))
+    if (!err && !handle_need(t, CALL_STREAM_INFO, stream, fn != NULL))
         err = MUSTER_EINVAL;
     if (!err && !t->up)
         err = MUSTER_ELINK;
@@ -237,27 +222,53 @@ static int stream_info(const struct muster_host *host, uint64_t stream, muster_s
     return 0;
 }
 
+static int check_attach(struct muster_test *t, const char *name, const struct muster_tenant *tenant)
+{
+    const int call = CALL_STREAM_ATTACH;
+
+    if (!name || !name_is_legal(name, strlen(name)))
+        return breach(t, call, "name \"%s\": expected 1 to 64 letters, digits, _ or -", name ? name : "NULL");
+    if (tenant && !tenant_is(t, call, tenant))
+        return MUSTER_EINVAL;
+    if ((strcmp(name, HISTORY) == 0) != (tenant != NULL))
+        return breach(t, call, "stream %s: expected %s", name, tenant ? "no tenant" : "the tenant whose history is meant");
+    return 0;
+}
+
+static int stream_attach(const struct muster_host *host, const char *name, const struct muster_tenant *tenant, muster_stream_info_fn fn,
+                         void *arg, uint64_t *ret_stream)
+{
+    struct muster_test *t = test_of(host, CALL_STREAM_ATTACH);
+    int err = call_begin(t, CALL_STREAM_ATTACH);
+    char full[NAME_MAX_LEN + sizeof HISTORY + 1];
+    struct handle *h;
+    struct op *op;
+
+    if (!err)
+        err = check_attach(t, name, tenant);
+    if (!err && (!fn || !ret_stream))
+        err = breach(t, CALL_STREAM_ATTACH, "%s is NULL", fn ? "ret_stream" : "fn");
+    if (!err && !t->up)
+        err = MUSTER_ELINK;
+    if (err)
+        return err;
+    (void)snprintf(full, sizeof full, "%s%s%s", name, tenant ? "_" : "", tenant ? tenant->name : "");
+    h = handle_new(t, full);
+    h->attached = true;
+    h->tenant = tenant;
+    op = op_new(t, CALL_STREAM_ATTACH_CB, h->id, arg, run_info);
+    op->fn.info = fn;
+    due_add(t, &op->due, t->now_ns);
+    *ret_stream = h->id;
+    return 0;
+}
+
 /* ---- reading ------------------------------------------------------------------------------------------------------------------- */
-
-static struct sent *msg_at(const struct stream *s, uint64_t seq)
-{
-    return seq >= s->first_seq && seq <= s->last_seq ? s->msgs.items[seq - s->first_seq] : NULL;
-}
-
-static bool is_of(const struct op *op, const struct sent *m)
-{
-    char full[TEST_MAX_SUBJECT];
-
-    if (!op->pattern)
-        return true;
-    (void)snprintf(full, sizeof full, "%s.%s", m->seen.tenant, m->seen.subject);
-    return subject_match(op->pattern, full);
-}
 
 static void give_msg(struct muster_test *t, struct op *op, const struct sent *m)
 {
     struct arena *a = arena_new(msg_room(&m->seen));
-    struct muster_msg *msg = msg_make(a, &m->seen, tenant_named(t, m->seen.tenant, strlen(m->seen.tenant)));
+    struct muster_msg *msg = stored_msg(t, a, m);
 
     DURING(t, "stream message", m->seen.subject, op->fn.msg(op->arg, 0, msg));
     arena_end(a, "a message of a stream");
@@ -272,13 +283,13 @@ static void give_end(struct muster_test *t, struct op *op, int code)
 static void run_last(struct muster_test *t, struct due *d, int code)
 {
     struct op *op = (struct op *)d;
-    struct handle *h = find_handle(t, op->handle);
-    struct stream *s = h ? find_stream(t, h->name) : NULL;
+    struct handle *h = handle_find(t, op->handle);
+    struct stream *s = h ? stream_named(t, h->name) : NULL;
     struct sent *m = NULL;
 
     for (uint64_t seq = s ? s->last_seq : 0; !code && seq && seq >= s->first_seq && !m; seq--)
-        if (is_of(op, msg_at(s, seq)))
-            m = msg_at(s, seq);
+        if (stream_has(op->pattern, stream_at(s, seq)))
+            m = stream_at(s, seq);
     if (!code)
         code = !h ? MUSTER_ELINK : !m ? MUSTER_ENOTFOUND : 0;
     if (code) {
@@ -296,8 +307,8 @@ static void run_read(struct muster_test *t, struct due *d, int code)
     uint32_t n = 0;
 
     for (;; seq++) { /* the stream is looked up anew: the plugin's function may close it */
-        struct handle *h = find_handle(t, op->handle);
-        struct stream *s = h ? find_stream(t, h->name) : NULL;
+        struct handle *h = handle_find(t, op->handle);
+        struct stream *s = h ? stream_named(t, h->name) : NULL;
 
         if (!code && !h)
             code = MUSTER_ELINK;
@@ -309,9 +320,9 @@ static void run_read(struct muster_test *t, struct due *d, int code)
             code = MUSTER_ENOTFOUND;
             break;
         }
-        if (is_of(op, msg_at(s, seq))) {
+        if (stream_has(op->pattern, stream_at(s, seq))) {
             n++;
-            give_msg(t, op, msg_at(s, seq));
+            give_msg(t, op, stream_at(s, seq));
         }
     }
     give_end(t, op, code);
@@ -319,22 +330,11 @@ static void run_read(struct muster_test *t, struct due *d, int code)
 
 static int start_reading(struct muster_test *t, int call, struct op *op, const struct muster_tenant *tenant, const char *subject)
 {
-    char pattern[TEST_MAX_SUBJECT];
-    int err = 0;
+    int err = handle_wanted(t, call, op->handle, op->fn.msg != NULL, &(struct wanted){tenant, subject}, &op->pattern);
 
-    if (!handle_of(t, call, op->handle, op->fn.msg != NULL) || (tenant && !tenant_is(t, call, tenant)))
-        err = MUSTER_EINVAL;
-    else if (tenant && (!subject || !subject_is_pattern(subject, strlen(subject))))
-        err = breach(t, call, "subject \"%s\": expected a pattern", subject ? subject : "NULL");
-    else if (!t->up)
-        err = MUSTER_ELINK;
     if (err) {
         op_free(op);
         return err;
-    }
-    if (tenant) {
-        (void)snprintf(pattern, sizeof pattern, "%s.%s", tenant->name, subject);
-        op->pattern = must_copy(pattern);
     }
     due_add(t, &op->due, t->now_ns);
     return 0;
@@ -374,18 +374,11 @@ static int stream_read(const struct muster_host *host, uint64_t stream, const st
 
 /* ---- appending ----------------------------------------------------------------------------------------------------------------- */
 
-static void store(struct stream *s, struct sent *m)
-{
-    m->seen.seq = ++s->last_seq;
-    s->n_bytes += m->seen.payload.len;
-    list_add(&s->msgs, m);
-}
-
 static void run_append(struct muster_test *t, struct due *d, int code)
 {
     struct op *op = (struct op *)d;
-    struct handle *h = find_handle(t, op->handle);
-    struct stream *s = h ? find_stream(t, h->name) : NULL;
+    struct handle *h = handle_find(t, op->handle);
+    struct stream *s = h ? stream_named(t, h->name) : NULL;
     uint64_t seq = 0;
 
     if (!code)
@@ -393,8 +386,8 @@ static void run_append(struct muster_test *t, struct due *d, int code)
     if (!code && op->expected_seq != MUSTER_UNFENCED && op->expected_seq != s->last_seq)
         code = MUSTER_ESTALE;
     if (!code) {
-        store(s, op->sent);
-        seq = op->seen->seen.seq = op->sent->seen.seq;
+        seq = op->seen->seen.seq = s->last_seq + 1;
+        stream_store(t, s, op->sent);
     } else {
         sent_free(op->sent);
         seq = code == MUSTER_ESTALE && s ? s->last_seq : 0;
@@ -407,11 +400,13 @@ static void run_append(struct muster_test *t, struct due *d, int code)
 static int check_append(struct muster_test *t, uint64_t stream, const struct muster_append *a)
 {
     const int call = CALL_STREAM_APPEND;
-    const struct handle *h = handle_of(t, call, stream, true);
+    const struct handle *h = handle_need(t, call, stream, true);
     int err;
 
     if (!h)
         return MUSTER_EINVAL;
+    if (h->attached)
+        return test_fail(t, MUSTER_EACCES, "append(): stream %s is kept by others", h->name);
     if (!a || !MUSTER_HAS(a, arg))
         return breach(t, call, "size is %u: expected sizeof(struct muster_append)", a ? a->size : 0);
     err = check_outgoing(t, call, &(struct outgoing){a->tenant, a->subject, a->headers, a->n_headers, a->payload});
@@ -438,7 +433,7 @@ static int stream_append(const struct muster_host *host, uint64_t stream, const 
     op->fn.ack = a->acked;
     op->expected_seq = a->expected_seq;
     op->sent = sent_make(t, MUSTER_TEST_APPENDED, a->tenant, a->subject, a->headers, a->n_headers, a->payload);
-    op->sent->seen.stream = must_copy(find_handle(t, stream)->name);
+    op->sent->seen.stream = must_copy(handle_find(t, stream)->name);
     op->seen = sent_add(t, MUSTER_TEST_APPENDED, a->tenant, a->subject, a->headers, a->n_headers, a->payload);
     op->seen->seen.stream = must_copy(op->sent->seen.stream);
     due_add(t, &op->due, t->now_ns);
@@ -451,64 +446,8 @@ const struct muster_stream test_stream = {.size = sizeof test_stream,
                                           .info = stream_info,
                                           .last = stream_last,
                                           .append = stream_append,
-                                          .read = stream_read};
-
-/* ---- what a test asks ---------------------------------------------------------------------------------------------------------- */
-
-int muster_test_stream(struct muster_test *t, const char *name, struct muster_stream_info *ret_info)
-{
-    const struct stream *s = find_stream(t, name);
-
-    if (!s)
-        return MUSTER_ENOTFOUND;
-    if (ret_info)
-        fill_info(s, ret_info);
-    return 0;
-}
-
-const struct muster_test_sent *muster_test_stored(struct muster_test *t, const char *name, uint64_t seq)
-{
-    const struct stream *s = find_stream(t, name);
-    struct sent *m = s ? msg_at(s, seq) : NULL;
-
-    return m ? &m->seen : NULL;
-}
-
-uint64_t muster_test_store(struct muster_test *t, const char *name, const char *tenant, const char *subject, struct muster_bytes payload)
-{
-    const struct muster_tenant *whose = tenant_need(t, tenant);
-    struct stream *s = find_stream(t, name);
-    struct sent *m;
-
-    if (!whose)
-        return 0;
-    if (!s)
-        s = make_stream(t, name, ""); /* who opens it says which */
-    m = sent_make(t, MUSTER_TEST_APPENDED, whose, subject, NULL, 0, payload);
-    m->seen.stream = must_copy(name);
-    store(s, m);
-    return m->seen.seq;
-}
-
-void stream_free(struct muster_test *t)
-{
-    for (size_t i = 0; i < t->streams.n; i++) {
-        struct stream *s = t->streams.items[i];
-
-        for (size_t j = 0; j < s->msgs.n; j++)
-            sent_free(s->msgs.items[j]);
-        list_done(&s->msgs);
-        free(s->name);
-        free(s->subjects);
-        free(s);
-    }
-    for (size_t i = 0; i < t->handles.n; i++) {
-        struct handle *h = t->handles.items[i];
-
-        free(h->name);
-        free(h->subjects);
-        free(h);
-    }
-    list_done(&t->streams);
-    list_done(&t->handles);
-}
+                                          .read = stream_read,
+                                          .attach = stream_attach,
+                                          .follow = follow_begin,
+                                          .unfollow = follow_end,
+                                          .hold_back = follow_hold};

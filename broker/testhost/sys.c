@@ -4,6 +4,8 @@
 
 #include "testhost/inside.h"
 
+enum { SERVERS_SINCE_MINOR = 4 };
+
 struct connection {
     char *tenant, *agent, *server;
     uint64_t client;
@@ -24,8 +26,9 @@ struct op {
 };
 struct event {
     uint32_t kind;
-    const struct connection *connection; /* NULL with GAP */
+    const struct connection *connection; /* NULL with GAP and of servers */
     const char *reason;
+    const char *server; /* of servers */
 };
 
 static struct connection *find(struct muster_test *t, const char *server, uint64_t client, size_t *ret_i)
@@ -38,6 +41,14 @@ static struct connection *find(struct muster_test *t, const char *server, uint64
             return c;
     }
     return NULL;
+}
+
+static bool is_lost(const struct muster_test *t, const char *server)
+{
+    for (size_t i = 0; i < t->lost_servers.n; i++)
+        if (strcmp(t->lost_servers.items[i], server) == 0)
+            return true;
+    return false;
 }
 
 static void connection_free(struct connection *c)
@@ -55,6 +66,7 @@ static struct muster_connection *fill(struct muster_test *t, struct arena *a, co
 
     *out = (struct muster_connection){
         .size = sizeof *out, .kind = e->kind, .reason = arena_text(a, e->reason), .at_wall_ns = muster_test_wall_now(t)};
+    out->server = arena_text(a, e->server);
     if (!c)
         return out;
     out->tenant = tenant_named(t, c->tenant, strlen(c->tenant));
@@ -132,9 +144,13 @@ static void run_list(struct muster_test *t, struct due *d, int code)
     struct op *op = (struct op *)d;
 
     for (size_t i = 0; i < t->connections.n && !code; i++) {
-        struct arena *a = arena_new(4096);
-        struct muster_connection *c = fill(t, a, &(struct event){MUSTER_SYS_CONNECT, t->connections.items[i], NULL});
+        struct arena *a;
+        struct muster_connection *c;
 
+        if (is_lost(t, ((struct connection *)t->connections.items[i])->server))
+            continue;
+        a = arena_new(4096);
+        c = fill(t, a, &(struct event){.kind = MUSTER_SYS_CONNECT, .connection = t->connections.items[i]});
         DURING(t, "connections", NULL, op->list(op->arg, 0, c));
         arena_end(a, "a connection");
     }
@@ -163,7 +179,8 @@ static int sys_list(const struct muster_host *host, muster_connections_fn fn, vo
 static void end_connection(struct muster_test *t, struct connection *c, size_t i, const char *reason)
 {
     list_remove(&t->connections, i);
-    tell(t, 0, &(struct event){MUSTER_SYS_DISCONNECT, c, reason});
+    if (!is_lost(t, c->server)) /* nobody hears it */
+        tell(t, 0, &(struct event){.kind = MUSTER_SYS_DISCONNECT, .connection = c, .reason = reason});
     connection_free(c);
 }
 
@@ -221,7 +238,8 @@ void muster_test_connect(struct muster_test *t, const char *tenant, const char *
     *c = (struct connection){must_copy(whose->name), must_copy(agent), must_copy(server ? server : "NTEST"), client,
                              muster_test_wall_now(t)};
     list_add(&t->connections, c);
-    tell(t, 0, &(struct event){MUSTER_SYS_CONNECT, c, NULL});
+    if (!is_lost(t, c->server))
+        tell(t, 0, &(struct event){.kind = MUSTER_SYS_CONNECT, .connection = c});
     muster_test_run(t);
 }
 
@@ -243,6 +261,27 @@ void muster_test_gap(struct muster_test *t)
     muster_test_run(t);
 }
 
+void muster_test_server(struct muster_test *t, const char *server, int up)
+{
+    const char *id = server ? server : "NTEST";
+    bool was_lost = is_lost(t, id), knows = t->plugin && t->plugin->abi_minor >= SERVERS_SINCE_MINOR;
+
+    if (was_lost == !up)
+        return;
+    for (size_t i = t->lost_servers.n; was_lost && i-- > 0;)
+        if (strcmp(t->lost_servers.items[i], id) == 0) {
+            free(t->lost_servers.items[i]);
+            list_remove(&t->lost_servers, i);
+        }
+    if (!was_lost)
+        list_add(&t->lost_servers, must_copy(id));
+    if (knows)
+        tell(t, 0, &(struct event){.kind = up ? MUSTER_SYS_SERVER_BACK : MUSTER_SYS_SERVER_LOST, .server = id});
+    else
+        tell(t, 0, &(struct event){.kind = MUSTER_SYS_GAP});
+    muster_test_run(t);
+}
+
 void sys_end(struct muster_test *t)
 {
     for (size_t i = 0; i < t->sys_watches.n; i++)
@@ -256,4 +295,7 @@ void sys_free(struct muster_test *t)
     for (size_t i = 0; i < t->connections.n; i++)
         connection_free(t->connections.items[i]);
     list_done(&t->connections);
+    for (size_t i = 0; i < t->lost_servers.n; i++)
+        free(t->lost_servers.items[i]);
+    list_done(&t->lost_servers);
 }

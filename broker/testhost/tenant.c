@@ -1,7 +1,9 @@
 /* muster.tenant/1 of the test host: tenants and rows of muster.tables that the test adds. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/roles.h"
 #include "base/name.h"
 #include "testhost/inside.h"
 
@@ -114,6 +116,50 @@ static int64_t tenant_limit(const struct muster_host *host, const struct muster_
     return named ? named->value : -1;
 }
 
+static struct known_agent *agent_of(const struct muster_tenant *tenant, const char *name)
+{
+    for (size_t i = 0; i < tenant->agents.n; i++) {
+        struct known_agent *a = tenant->agents.items[i];
+
+        if (strcmp(a->name, name) == 0)
+            return a;
+    }
+    return NULL;
+}
+
+static int hears(const struct muster_tenant *tenant, const char *agent, const char *subject)
+{
+    const struct known_agent *known = agent_of(tenant, agent);
+    uint32_t role = known ? known->role : MUSTER_ROLE_AGENT;
+    const struct role_narrowing narrowing = {known ? known->groups : NULL, known ? known->tables : NULL};
+    bool is_alias = subject_is_operator(text_of(agent));
+    const struct role_names names = {TEST_ROOT, is_alias ? "_" : tenant->name, is_alias ? "_" : agent, agent};
+    char full[SUBJECT_MAX + 1];
+    int n = snprintf(full, sizeof full, TEST_ROOT ".%s.%s", tenant->name, subject);
+
+    if (n > SUBJECT_MAX)
+        return MUSTER_EINVAL;
+    if (role == MUSTER_ROLE_NONE)
+        return MUSTER_ENOTFOUND;
+    return role_covers((int)role - 1, ROLE_SUB, &names, &narrowing, full) ? 0 : MUSTER_EACCES;
+}
+
+static int tenant_may_hear(const struct muster_host *host, const struct muster_tenant *tenant, const char *agent, const char *subject)
+{
+    struct muster_test *t = test_of(host, CALL_TENANT_MAY_HEAR);
+    int err = call_begin(t, CALL_TENANT_MAY_HEAR);
+
+    if (!err && (!tenant_is(t, CALL_TENANT_MAY_HEAR, tenant) || is_stale(t, CALL_TENANT_MAY_HEAR, "agent", agent) ||
+                 is_stale(t, CALL_TENANT_MAY_HEAR, "subject", subject)))
+        err = MUSTER_EINVAL;
+    if (!err && (!agent || !subject || !subject_is_pattern(subject, strlen(subject))))
+        err = breach(t, CALL_TENANT_MAY_HEAR, "agent \"%s\", subject \"%s\": expected a name, and what follows R.T.", agent ? agent : "NULL",
+                     subject ? subject : "NULL");
+    if (err || subject_is_plugin(text_of(agent)))
+        return err;
+    return hears(tenant, agent, subject);
+}
+
 static int refuse(struct muster_test *t)
 {
     return test_fail(t, MUSTER_EACCES, "the capability \"cross_tenant\" is missing in the plugin's descriptor");
@@ -220,7 +266,8 @@ const struct muster_tenants test_tenants = {.size = sizeof test_tenants,
                                             .each = tenant_each,
                                             .refresh = tenant_refresh,
                                             .tables = tenant_tables,
-                                            .limit = tenant_limit};
+                                            .limit = tenant_limit,
+                                            .may_hear = tenant_may_hear};
 
 const struct muster_tenant *muster_test_tenant(struct muster_test *t, const char *name)
 {
@@ -261,6 +308,34 @@ void muster_test_tenant_limit(struct muster_test *t, const char *name, const cha
         named->value = value;
 }
 
+static void agent_forget(struct known_agent *a)
+{
+    free(a->name);
+    free(a->groups);
+    free(a->tables);
+    free(a);
+}
+
+void muster_test_agent(struct muster_test *t, const char *tenant_name, const char *agent, uint32_t role, const char *groups,
+                       const char *tables)
+{
+    struct muster_tenant *tenant = tenant_need(t, tenant_name);
+    struct known_agent *a = tenant ? agent_of(tenant, agent) : NULL;
+
+    if (!tenant)
+        return;
+    if (!a) {
+        a = must_alloc(sizeof *a);
+        a->name = must_copy(agent);
+        list_add(&tenant->agents, a);
+    }
+    free(a->groups);
+    free(a->tables);
+    a->role = role;
+    a->groups = must_copy(groups);
+    a->tables = must_copy(tables);
+}
+
 void muster_test_table(struct muster_test *t, const struct muster_table *table)
 {
     struct muster_table *copy = must_alloc(sizeof *copy);
@@ -295,6 +370,9 @@ void tenant_free_all(struct muster_test *t)
             free(named);
         }
         list_done(&tenant->named);
+        for (size_t j = 0; j < tenant->agents.n; j++)
+            agent_forget(tenant->agents.items[j]);
+        list_done(&tenant->agents);
         free(tenant->name);
         free(tenant);
     }

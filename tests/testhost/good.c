@@ -3,10 +3,12 @@
  *
  * good.put {key, value} stores through kv and answers when it is stored; good.ask {agent} asks an agent; good.log {text} appends to a stream
  * while the lease is held; good.row {} runs a statement; good.work {} is answered by a thread; good.say {} at once.
+ * good.hand {} sends the asker a message whose respond() it counts; good.hears {} is answered with what may_hear() says of evt.>.
  */
 #include <muster/plugin.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -284,6 +286,42 @@ static int on_heard(void *self, const struct muster_msg *msg)
     return g->bus->publish(g->host, &pub);
 }
 
+static int on_hand(void *self, const struct muster_msg *msg)
+{
+    struct good *g = self;
+    char to[128], reply[128];
+    const struct muster_publication pub = {.size = sizeof pub, .tenant = msg->tenant, .subject = to, .payload = {"{}", 2}, .reply = reply};
+    int err = 0;
+
+    if (msg->agent && msg->agent[0] != '_') {
+        (void)snprintf(to, sizeof to, "to.%s._muster.hand", msg->agent);
+        (void)snprintf(reply, sizeof reply, "rpc.%s.good.took.r7", msg->agent);
+        err = g->bus->publish(g->host, &pub);
+    }
+    if (!err && msg->request)
+        answer(g, msg, "number", 1);
+    return err;
+}
+
+static int on_took(void *self, const struct muster_msg *msg)
+{
+    struct good *g = self;
+
+    g->metrics->add(g->host, g->said, "took", 1);
+    if (msg->request)
+        answer(g, msg, "number", 1);
+    return 0;
+}
+
+static int on_hears(void *self, const struct muster_msg *msg)
+{
+    struct good *g = self;
+
+    if (msg->request)
+        answer(g, msg, "code", msg->agent ? g->tenants->may_hear(g->host, msg->tenant, msg->agent, "evt.>") : 0);
+    return 0;
+}
+
 /* ---- life ---- */
 
 static void on_tick(void *self, int64_t now_ns)
@@ -325,6 +363,8 @@ static void on_connection(void *arg, const struct muster_connection *c)
 
     g->n_connected += c->kind == MUSTER_SYS_CONNECT;
     g->n_connected -= c->kind == MUSTER_SYS_DISCONNECT;
+    if (c->kind == MUSTER_SYS_SERVER_LOST || c->kind == MUSTER_SYS_SERVER_BACK)
+        g->host->log(g->host, MUSTER_LOG_INFO, "server %s: %s", c->server, c->kind == MUSTER_SYS_SERVER_LOST ? "lost" : "back");
     g->host->log(g->host, MUSTER_LOG_INFO, "connected: %lld", (long long)g->n_connected);
 }
 
@@ -334,7 +374,8 @@ static int subscribe(struct good *g)
         const char *subject;
         muster_msg_fn fn;
     } subs[] = {{"rpc.*.good.put", on_put}, {"rpc.*.good.ask", on_ask},   {"rpc.*.good.log", on_log}, {"rpc.*.good.row", on_query},
-                {"rpc.*.good.say", on_say}, {"rpc.*.good.work", on_work}, {"all.*.hear", on_heard}};
+                {"rpc.*.good.say", on_say}, {"rpc.*.good.work", on_work}, {"rpc.*.good.hand", on_hand},
+                {"rpc.*.good.took", on_took}, {"rpc.*.good.took.*", on_took}, {"rpc.*.good.hears", on_hears}, {"all.*.hear", on_heard}};
     int err = 0;
 
     for (size_t i = 0; i < sizeof subs / sizeof *subs && !err; i++) {
@@ -467,10 +508,13 @@ static const char definition[] =
     "\"log\": {\"request\": {\"text\": \"str 1..50\"}, \"reply\": {\"seq?\": \"int 1..\", \"code?\": \"int\"}},"
     "\"row\": {\"reply\": {\"row?\": \"int\", \"code?\": \"int\"}},"
     "\"work\": {\"reply\": {\"worked?\": \"int\", \"code?\": \"int\"}},"
+    "\"hand\": {\"reply\": {\"number\": \"int\"}},"
+    "\"took\": {\"reply\": {\"number\": \"int\"}},"
+    "\"hears\": {\"reply\": {\"code\": \"int\"}},"
     "\"say\": {\"reply\": {\"number\": \"int 1..100\"}}}}";
 
 static const struct muster_service services[] = {
-    {.size = sizeof(struct muster_service), .name = "good", .verbs = "put ask log row work say", .schema = definition}};
+    {.size = sizeof(struct muster_service), .name = "good", .verbs = "put ask log row work hand took hears say", .schema = definition}};
 
 MUSTER_PLUGIN(.name = "good", .version = "1.2.3", .capabilities = "stream sql system", .options = options,
               .n_options = sizeof options / sizeof *options, .config_size = sizeof(struct good_config), .services = services,

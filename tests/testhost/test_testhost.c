@@ -212,6 +212,36 @@ static void test_question_answered(void **state)
     end(t);
 }
 
+/* Whatever its body, and without an answer. */
+static void test_respond(void **state)
+{
+    struct muster_test *t = begin();
+
+    (void)state;
+    assert_string_equal(ask(t, "hand", "{}"), "{\"number\":1}");
+    assert_string_equal(muster_test_sent_on(t, "to.ann._muster.hand")->reply, "rpc.ann.good.took.r7");
+    muster_test_tell(t, muster_test_sent_on(t, "to.ann._muster.hand")->reply, "no JSON");
+    assert_int_equal(muster_test_metric(t, "said_total", "took"), 1);
+    muster_test_tell(t, "all.ann.hear", "{}");
+    assert_null(muster_test_sent_on(t, "evt.good.>")->reply);
+    end(t);
+}
+
+static void test_may_hear(void **state)
+{
+    struct muster_test *t = begin();
+
+    (void)state;
+    assert_string_equal(ask(t, "hears", "{}"), "{\"code\":0}");
+    muster_test_agent(t, NULL, "ann", MUSTER_ROLE_USER, NULL, NULL);
+    assert_string_equal(ask(t, "hears", "{}"), "{\"code\":-4}");
+    muster_test_agent(t, "acme", "ann", MUSTER_ROLE_NONE, NULL, NULL);
+    assert_string_equal(ask(t, "hears", "{}"), "{\"code\":-8}");
+    muster_test_agent(t, NULL, "ann", MUSTER_ROLE_OBSERVER, "red", "a.b");
+    assert_string_equal(ask(t, "hears", "{}"), "{\"code\":0}");
+    end(t);
+}
+
 static void test_event(void **state)
 {
     struct muster_test *t = begin();
@@ -351,6 +381,13 @@ static void test_connections(void **state)
     assert_int_equal(muster_test_logged(t, "connected: 1"), 1);
     muster_test_disconnect(t, NULL, 5, NULL);
     assert_int_equal(muster_test_logged(t, "connected: 0"), 2);
+    muster_test_connect(t, "zeta", "ann", "NOTHER", 6);
+    muster_test_server(t, "NOTHER", 0);
+    assert_int_equal(muster_test_logged(t, "server NOTHER: lost"), 1);
+    muster_test_disconnect(t, "NOTHER", 6, NULL); /* nobody hears it */
+    assert_int_equal(muster_test_logged(t, "connected: 0"), 2);
+    muster_test_server(t, "NOTHER", 1);
+    assert_int_equal(muster_test_logged(t, "server NOTHER: back"), 1);
     end(t);
 }
 
@@ -512,7 +549,7 @@ static void test_strict(void **state)
     muster_test_destroy(t);
     assert_int_equal(muster_test_failures(t), 4);
     assert_non_null(strstr(muster_test_failure(t, 0), "good 1.2.3: left a timer running"));
-    assert_non_null(strstr(muster_test_failure(t, 1), "7 subscriptions"));
+    assert_non_null(strstr(muster_test_failure(t, 1), "11 subscriptions"));
     assert_int_equal(muster_test_free(t), 4);
 }
 
@@ -522,6 +559,8 @@ int main(void)
         cmocka_unit_test(test_request),          cmocka_unit_test(test_msgpack),
         cmocka_unit_test(test_signal_put_back),
         cmocka_unit_test(test_role),
+        cmocka_unit_test(test_respond),
+        cmocka_unit_test(test_may_hear),
         cmocka_unit_test(test_body_refused),     cmocka_unit_test(test_bound_rejects),
         cmocka_unit_test(test_thread_answers),   cmocka_unit_test(test_question_times_out),
         cmocka_unit_test(test_question_answered), cmocka_unit_test(test_event),

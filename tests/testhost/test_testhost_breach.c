@@ -79,6 +79,8 @@ static const struct {
     {"null_fn", "timer.once() in message rpc.ann.wrong.do: fn is NULL"},
     {"no_size", "bus.publish() in message rpc.ann.wrong.do: size is 0"},
     {"wildcard", "bus.publish() in message rpc.ann.wrong.do: subject \"all.*.x\""},
+    {"reply_to_other", "bus.publish() in message rpc.ann.wrong.do: reply \"rpc.bob.wrong.took.r\" of \"to.ann._muster.x\""},
+    {"reply_abroad", "reply \"rpc.ann.task.accept.r\": task is no service of the plugin"},
     {"no_tenant", "tenant is NULL"},
     {"bad_stmt", "sql.exec() in message rpc.ann.wrong.do: s: 0 parameters, the statement has 1"},
     {"positive", "the callback returned 1"},

@@ -18,12 +18,14 @@
     "none|early|late_service|off_lane|forget|twice|no_json|misfit|unheld|double_drop|keep_held|stale|stale_pointer|"   \
     "stale_read|keep_doc|keep_writer|keep_thread|keep_fd|handler|umask|folder|environment|locale|leak|null_fn|no_size|" \
     "wildcard|no_bounds|no_tenant|bad_stmt|positive|no_reason|block|spin|after|closed_fd|again_held|bad_code|"         \
-    "counter_falls|bad_metric|write_stdout|crash|crash_create|hang|exit|check_service|leak_slowly|static_self|fall_on_fault"
+    "counter_falls|bad_metric|write_stdout|crash|crash_create|hang|exit|check_service|leak_slowly|static_self|fall_on_fault|"        \
+    "reply_to_other|reply_abroad"
 enum deed { /* in the order of DEEDS */
     NONE, EARLY, LATE_SERVICE, OFF_LANE, FORGET, TWICE, NO_JSON, MISFIT, UNHELD, DOUBLE_DROP, KEEP_HELD, STALE, STALE_POINTER,
     STALE_READ, KEEP_DOC, KEEP_WRITER, KEEP_THREAD, KEEP_FD, HANDLER, UMASK, FOLDER, ENVIRONMENT, LOCALE, LEAK, NULL_FN, NO_SIZE,
     WILDCARD, NO_BOUNDS, NO_TENANT, BAD_STMT, POSITIVE, NO_REASON, BLOCK, SPIN, AFTER, CLOSED_FD, AGAIN_HELD, BAD_CODE,
-    COUNTER_FALLS, BAD_METRIC, WRITE_STDOUT, CRASH, CRASH_CREATE, HANG, EXIT, CHECK_SERVICE, LEAK_SLOWLY, STATIC_SELF, FALL_ON_FAULT
+    COUNTER_FALLS, BAD_METRIC, WRITE_STDOUT, CRASH, CRASH_CREATE, HANG, EXIT, CHECK_SERVICE, LEAK_SLOWLY, STATIC_SELF, FALL_ON_FAULT,
+    REPLY_TO_OTHER, REPLY_ABROAD
 };
 
 struct wrong_config {
@@ -59,7 +61,10 @@ static void publish(struct wrong *w, const struct muster_tenant *tenant, const c
     const struct muster_publication pub = {.size = w->deed == NO_SIZE ? 0 : sizeof pub,
                                            .tenant = tenant,
                                            .subject = subject,
-                                           .payload = {data, len}};
+                                           .payload = {data, len},
+                                           .reply = w->deed == REPLY_TO_OTHER ? "rpc.bob.wrong.took.r"
+                                                    : w->deed == REPLY_ABROAD ? "rpc.ann.task.accept.r"
+                                                                              : NULL};
 
     (void)w->bus->publish(w->host, &pub);
 }
@@ -142,6 +147,8 @@ static void call_badly(struct wrong *w, const struct muster_msg *msg)
         (void)w->timer->once(w->host, 1, NULL, &w->id);
     if (w->deed == NO_SIZE)
         publish(w, msg->tenant, "all.wrong.x", "{}", 2);
+    if (w->deed == REPLY_TO_OTHER || w->deed == REPLY_ABROAD)
+        publish(w, msg->tenant, "to.ann._muster.x", "{}", 2);
     if (w->deed == WILDCARD)
         publish(w, msg->tenant, "all.*.x", "{}", 2);
     if (w->deed == NO_TENANT)
