@@ -1,0 +1,219 @@
+/* One message of a stream, to the watches that it is for; see watch.h. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fanout/watch.h"
+
+enum { SUBJECT_SIZE = 512 };
+
+struct passing {
+    struct feed *feed;
+    const struct muster_msg *msg;
+    const char *subject;
+    struct row *row;  /* NULL until somebody wants it */
+    bool unreadable;
+};
+
+/* What presence stores as pres.<n>.… agents hear as evt.presence.…. */
+static const char *heard_as(const struct muster_msg *msg, char room[SUBJECT_SIZE])
+{
+    const char *rest = strncmp(msg->subject, "pres.", 5) == 0 ? strchr(msg->subject + 5, '.') : NULL;
+
+    if (!rest)
+        return msg->subject;
+    (void)snprintf(room, SUBJECT_SIZE, "evt.presence%s", rest);
+    return room;
+}
+
+static struct row *row_of(struct passing *p)
+{
+    struct watches *ws = p->feed->ws;
+    struct span body = {p->msg->payload.data, p->msg->payload.len};
+
+    if (p->row || p->unreadable)
+        return p->row;
+    if (row_read(&ws->row, body))
+        p->row = &ws->row;
+    else
+        p->unreadable = true;
+    return p->row;
+}
+
+static void withhold(struct tap *tap, const struct passing *p)
+{
+    outlet_gap(tap->w, "withheld", "", message_number(p->msg, "Muster-Epoch"), message_number(p->msg, "Muster-Seq"));
+}
+
+/* BATCH_*. */
+static int put(struct tap *tap, const struct passing *p, int outcome)
+{
+    struct note *note = outlet_note(tap, p->subject, p->msg, p->row, outcome);
+    struct fanout *f = tap->w->ws->f;
+    int taken;
+
+    if (!note) {
+        outlet_gap(tap->w, "no_memory", "", 0, 0);
+        return BATCH_TAKEN;
+    }
+    taken = batch_push(&tap->w->batch, note, f->timer->now(f->host));
+    if (taken == BATCH_FULL)
+        free(note);
+    else if (taken == BATCH_CUT)
+        watch_end(tap->w, "cut");
+    else
+        outlet_mark(tap->w);
+    return taken;
+}
+
+static void offer(struct tap *tap, const struct passing *p, int outcome)
+{
+    if (tap->w->ended || p->msg->seq <= tap->pos)
+        return;
+    if (tap->reader) {
+        reader_missed(tap->reader);
+        return;
+    }
+    tap->w->ws->matched++;
+    if (outcome == INDEX_WITHHELD) {
+        withhold(tap, p);
+        return;
+    }
+    if (put(tap, p, outcome) == BATCH_FULL)
+        tap->waits = tap_apart(tap, p->msg->seq - 1);
+}
+
+static void on_match(void *arg, struct index_entry *entry, int outcome)
+{
+    offer((struct tap *)(void *)entry, arg, outcome);
+}
+
+static bool wants(const struct tap *tap, const char *subject)
+{
+    for (size_t i = 0; i < tap->n_patterns; i++)
+        if (pattern_matches(tap->patterns[i].text, subject))
+            return true;
+    return false;
+}
+
+/* A column is gone or of another type: the filter was read for one that is no more, and whoever asked for it must say what it wants now. */
+static void check_fit(void *arg, struct index_entry *entry, int outcome)
+{
+    const struct passing *p = arg;
+    struct tap *tap = (struct tap *)(void *)entry;
+
+    (void)outcome;
+    if (p->msg->seq > tap->pos && !filter_fits(entry->filter, p->row))
+        watch_end(tap->w, "table_changed");
+}
+
+static void look_at(struct passing *p, struct node *node)
+{
+    struct watches *ws = p->feed->ws;
+
+    if (node->table && row_of(p)) {
+        if (p->row->members[ROW_M_COLUMNS].len)
+            table_index_each(node->table, check_fit, p);
+        table_index_match(node->table, p->row, on_match, p);
+        ws->looked_at += table_index_looked_at(node->table);
+    }
+    for (size_t i = 0; i < node->n_taps; i++) {
+        struct tap *tap = node->taps[i];
+
+        if (tap->feed != p->feed || tap->serial == ws->serial)
+            continue;
+        tap->serial = ws->serial;
+        if (wants(tap, p->subject))
+            offer(tap, p, INDEX_MATCH);
+    }
+}
+
+/* ---- channels ------------------------------------------------------------------------------------------------------------------ */
+
+struct hole {
+    struct feed *feed;
+    const char *reason, *channel;
+    uint64_t epoch, seq;
+};
+
+static void tell_hole(void *arg, struct tap *tap)
+{
+    const struct hole *h = arg;
+
+    if (tap->feed == h->feed && !tap->reader && !tap->w->ended)
+        outlet_gap(tap->w, h->reason, h->channel, h->epoch, h->seq);
+}
+
+/* A new epoch of presence begins with each holder of its shard; its own events say so. */
+static void track(struct passing *p)
+{
+    size_t len = channel_of(p->subject);
+    uint64_t epoch = message_number(p->msg, "Muster-Epoch"), seq = message_number(p->msg, "Muster-Seq");
+    struct channel_place *channel = len && seq ? channel_at(p->feed->ws, p->msg->tenant, p->subject, len, true) : NULL;
+    char name[SOURCE_CHANNEL_SIZE];
+    struct hole hole = {p->feed, NULL, name, epoch, seq};
+
+    if (!channel || (epoch == channel->epoch && seq <= channel->seq))
+        return;
+    if (channel->epoch && epoch != channel->epoch)
+        hole.reason = "epoch";
+    else if (channel->epoch && seq != channel->seq + 1)
+        hole.reason = "hole";
+    *channel = (struct channel_place){epoch, seq};
+    if (!hole.reason)
+        return;
+    (void)snprintf(name, sizeof name, "%.*s", (int)len, p->subject);
+    channel_taps(p->feed->ws, p->msg->tenant, name, tell_hole, &hole);
+}
+
+/* ---- one message --------------------------------------------------------------------------------------------------------------- */
+
+void dispatch_message(struct feed *feed, const struct muster_msg *msg, const struct reader *only)
+{
+    struct watches *ws = feed->ws;
+    char room[SUBJECT_SIZE];
+    struct passing p = {.feed = feed, .msg = msg, .subject = heard_as(msg, room)};
+    const struct tenant_watches *tw = msg->tenant ? map_get(&ws->tenants, &msg->tenant, sizeof msg->tenant) : NULL;
+    struct reader *catching = tw ? feed->catching[tw->shard] : NULL;
+
+    if (!tw || !shard_is_held(ws, tw->shard))
+        return;
+    if (catching && catching != only) {
+        reader_missed(catching);
+        return;
+    }
+    ws->serial++;
+    ws->passed++;
+    track(&p);
+    for (const char *dot = p.subject; *dot; dot++) {
+        struct node *node;
+
+        dot += strcspn(dot, ".");
+        node = node_get(ws, msg->tenant, p.subject, (size_t)(dot - p.subject), false);
+        if (node)
+            look_at(&p, node);
+        if (!*dot)
+            break;
+    }
+}
+
+bool dispatch_to(struct tap *tap, const struct muster_msg *msg)
+{
+    char room[SUBJECT_SIZE];
+    struct passing p = {.feed = tap->feed, .msg = msg, .subject = heard_as(msg, room)};
+    int outcome = -1;
+
+    if (tap->w->ended || !shard_is_held(tap->w->ws, tap->w->shard))
+        return true;
+    if (!tap->w->filter)
+        outcome = wants(tap, p.subject) ? INDEX_MATCH : -1;
+    else if (row_of(&p))
+        outcome = index_outcome(&tap->entry, p.row);
+    if (outcome == INDEX_WITHHELD)
+        withhold(tap, &p);
+    else if (outcome >= 0 && put(tap, &p, outcome) == BATCH_FULL) {
+        tap->waits = true;
+        return false;
+    }
+    return true;
+}

@@ -1,0 +1,422 @@
+/* The verb message.history: who may read what, and the answer; see history.h. The lane. */
+#include "fanout/history.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "fanout/inbox.h"
+
+/* ---- the end of a reader ------------------------------------------------------------------------------------------------ */
+
+static void wish_free(struct wish *w)
+{
+    stored_drop(w->tail);
+    if (w->c)
+        channel_leave(w->c);
+    free(w);
+}
+
+void history_fail(struct wish *w, int code)
+{
+    ask_failed(w->a, code == MUSTER_ENOTFOUND ? MUSTER_ELINK : code, "the channel could not be read");
+    wish_free(w);
+}
+
+/* ---- what is told ------------------------------------------------------------------------------------------------------- */
+
+bool history_shows(const struct wish *w, const struct stored *m, int64_t wall_ns)
+{
+    bool expired = m->expires_ns && m->expires_ns <= wall_ns;
+
+    return !w->c->spec.mail || expired == (strcmp(ask_str(w->a, "channel"), "dead") == 0);
+}
+
+struct page {
+    struct stored *items[READ_MAX];
+    size_t n;
+    uint64_t epoch, last_seq;
+    bool complete;
+};
+
+/* Those that fit; the first in any case. */
+static bool pick(struct wish *w, const struct found *found, struct page *p)
+{
+    const struct fanout *f = w->c->h->f;
+    int64_t now = f->timer->wall_now(f->host);
+    size_t n_bytes = 0;
+
+    for (size_t i = found->at; i < found->run->n && p->n < w->limit; i++) {
+        struct stored *m = found->run->items[i];
+        const struct buf *text = history_shows(w, m, now) ? stored_text(m, w->a->msg->encoding) : NULL;
+
+        if (w->c->spec.counted && w->tail && m->epoch != w->tail->epoch)
+            break; /* an epoch that began while this was read */
+        if (!text && history_shows(w, m, now))
+            return false;
+        if (!text)
+            continue;
+        n_bytes += text->len + 1;
+        if (p->n && n_bytes > STORED_TEXT_MAX)
+            break;
+        p->items[p->n++] = m;
+    }
+    return true;
+}
+
+/* Nothing is missing between two that follow each other. */
+static bool is_contiguous(const struct page *p)
+{
+    for (size_t i = 1; i < p->n; i++)
+        if (p->items[i]->epoch != p->items[i - 1]->epoch || p->items[i]->count != p->items[i - 1]->count + 1)
+            return false;
+    return true;
+}
+
+/* The roster of a holder that has told nothing yet. */
+static bool is_before_first(const struct wish *w)
+{
+    return w->c->spec.presence && w->has_after && !w->cut && (!w->tail || w->after_epoch > w->tail->epoch);
+}
+
+/* What was asked for is nothing because there is nothing, not because it went while it was looked for. */
+static bool is_nothing_new(const struct wish *w)
+{
+    if (!w->tail || is_before_first(w))
+        return true;
+    if (w->has_after)
+        return w->after_seq >= w->tail->count;
+    return !w->has_since || w->tail->wall_ns < w->since_ns;
+}
+
+static bool is_whole_counted(const struct wish *w, const struct page *p)
+{
+    if (w->cut || !is_contiguous(p))
+        return false;
+    if (!p->n)
+        return is_nothing_new(w);
+    if (w->has_after)
+        return p->items[0]->count == w->after_seq + 1;
+    return !w->has_since || p->items[0]->count == 1 || !w->oldest;
+}
+
+static bool is_whole_stream(const struct wish *w, const struct found *found)
+{
+    return !w->cut && !(w->has_since && w->oldest && w->at.first_seq > 1) && found->run->whole;
+}
+
+static uint64_t last_counted(const struct wish *w, const struct page *p, uint64_t *ret_epoch)
+{
+    if (w->tail && !is_before_first(w)) {
+        uint64_t read = p->n ? p->items[p->n - 1]->count : 0; /* maybe newer than what was the newest */
+
+        *ret_epoch = w->tail->epoch;
+        return read > w->tail->count ? read : w->tail->count;
+    }
+    *ret_epoch = w->has_after && !w->cut ? w->after_epoch : 0;
+    return w->has_after && !w->cut ? w->after_seq : 0;
+}
+
+static uint64_t last_of_stream(const struct wish *w, const struct found *found, uint64_t epoch)
+{
+    uint64_t before = w->has_after ? (w->after_epoch == epoch ? w->after_seq : 0) : w->acked;
+
+    if (found->ended && found->at < found->run->n)
+        return found->run->items[found->run->n - 1]->seq;
+    if (w->has_since || w->after_seq > w->at.last_seq)
+        return w->tail ? w->tail->seq : 0;
+    return !found->ended && w->tail ? w->tail->seq : before;
+}
+
+static bool fill(struct wish *w, const struct found *found, struct page *p)
+{
+    p->n = 0;
+    if (!pick(w, found, p))
+        return false;
+    if (w->c->spec.counted) {
+        p->last_seq = last_counted(w, p, &p->epoch);
+        p->complete = is_whole_counted(w, p);
+    } else {
+        p->epoch = (uint64_t)(w->at.created_wall_ns / 1000);
+        p->last_seq = last_of_stream(w, found, p->epoch);
+        p->complete = is_whole_stream(w, found);
+    }
+    return true;
+}
+
+/* ---- the answer's bytes ------------------------------------------------------------------------------------------------- */
+
+static void write_json(const struct page *p, struct buf *out)
+{
+    buf_put_lit(out, "{\"messages\":[");
+    for (size_t i = 0; i < p->n; i++) {
+        const struct buf *text = stored_text(p->items[i], MUSTER_JSON);
+
+        if (i)
+            buf_putc(out, ',');
+        buf_put(out, text->data, text->len);
+    }
+    buf_printf(out, "],\"epoch\":%llu,\"last_seq\":%llu,\"complete\":%s}", (unsigned long long)p->epoch, (unsigned long long)p->last_seq,
+               p->complete ? "true" : "false");
+}
+
+static void put_key(struct buf *out, const char *key)
+{
+    buf_putc(out, (char)(0xa0 | strlen(key))); /* fixstr: at most 31 bytes */
+    buf_puts(out, key);
+}
+
+static void put_u64(struct buf *out, uint64_t v)
+{
+    buf_putc(out, (char)0xcf);
+    for (int shift = 56; shift >= 0; shift -= 8)
+        buf_putc(out, (char)(v >> shift));
+}
+
+static void write_msgpack(const struct page *p, struct buf *out)
+{
+    buf_putc(out, (char)0x84);
+    put_key(out, "messages");
+    buf_putc(out, (char)0xdc);
+    buf_putc(out, (char)(p->n >> 8));
+    buf_putc(out, (char)p->n);
+    for (size_t i = 0; i < p->n; i++) {
+        const struct buf *text = stored_text(p->items[i], MUSTER_MSGPACK);
+
+        buf_put(out, text->data, text->len);
+    }
+    put_key(out, "epoch");
+    put_u64(out, p->epoch);
+    put_key(out, "last_seq");
+    put_u64(out, p->last_seq);
+    put_key(out, "complete");
+    buf_putc(out, (char)(p->complete ? 0xc3 : 0xc2));
+}
+
+/* The same page again: those that came back together mostly ask alike. */
+static bool is_given(const struct wish *w, const struct page *p)
+{
+    const struct channel *c = w->c;
+
+    return c->given.answer && c->given.first == (p->n ? p->items[0] : NULL) && c->given.n == p->n && c->given.epoch == p->epoch &&
+           c->given.last_seq == p->last_seq && c->given.encoding == w->a->msg->encoding && c->given.complete == p->complete &&
+           (p->n < 2 || c->given.last == p->items[p->n - 1]);
+}
+
+static void keep_given(const struct wish *w, const struct page *p, struct answer *answer)
+{
+    struct channel *c = w->c;
+
+    answer_drop(c->given.answer);
+    stored_drop(c->given.first);
+    stored_drop(c->given.last);
+    c->given.answer = answer;
+    c->given.first = p->n ? stored_ref(p->items[0]) : NULL;
+    c->given.last = p->n ? stored_ref(p->items[p->n - 1]) : NULL;
+    c->given.n = p->n;
+    c->given.epoch = p->epoch;
+    c->given.last_seq = p->last_seq;
+    c->given.encoding = w->a->msg->encoding;
+    c->given.complete = p->complete;
+}
+
+static struct answer *answer_for(struct wish *w, const struct page *p)
+{
+    struct history *h = w->c->h;
+    struct answer *answer;
+
+    if (is_given(w, p)) {
+        h->f->metrics->add(h->f->host, h->m_shared, NULL, 1);
+        return w->c->given.answer;
+    }
+    answer = answer_new();
+    if (!answer)
+        return NULL;
+    if (w->a->msg->encoding == MUSTER_MSGPACK)
+        write_msgpack(p, &answer->bytes);
+    else
+        write_json(p, &answer->bytes);
+    keep_given(w, p, answer);
+    return answer;
+}
+
+void history_answer(struct wish *w, const struct found *found)
+{
+    struct history *h = w->c->h;
+    struct page page;
+    struct answer *answer = fill(w, found, &page) ? answer_for(w, &page) : NULL;
+
+    h->f->metrics->add(h->f->host, h->m_answers, NULL, 1);
+    if (answer)
+        ask_reply_shared(w->a, answer);
+    else
+        ask_failed(w->a, MUSTER_ENOMEM, "the answer could not be written");
+    wish_free(w);
+}
+
+/* ---- the verb ----------------------------------------------------------------------------------------------------------- */
+
+static void on_looked(struct waiter *waiter, int code)
+{
+    struct wish *w = (struct wish *)(void *)waiter;
+
+    if (code == MUSTER_ENOTFOUND) {
+        ask_error(w->a, "not_found", "channel", "channel: %s came; nothing stores it here", ask_str(w->a, "channel"));
+        wish_free(w);
+    } else if (code) {
+        history_fail(w, code);
+    } else {
+        w->at = w->c->tape->info;
+        channel_wait(w->c, w);
+    }
+}
+
+static void look(struct wish *w)
+{
+    w->waiter.fn = on_looked;
+    tape_look(w->c->tape, &w->waiter);
+}
+
+static void on_cursor(void *arg, int code, const struct cursor *cursor)
+{
+    struct wish *w = arg;
+
+    if (code) {
+        history_fail(w, code);
+    } else if (!cursor->known) {
+        ask_error(w->a, "not_found", "agent", "there is no such inbox");
+        wish_free(w);
+    } else {
+        w->acked = cursor->acked;
+        w->known_since_ns = cursor->since_wall_ns;
+        look(w);
+    }
+}
+
+/* Whose channels "to", "inbox" and "dead" are; NULL, with the error told: they are nobody's, or not the caller's to read. */
+static const char *owner_of(struct ask *a, const char *channel)
+{
+    const char *agent = ask_str(a, "agent");
+    bool dead = strcmp(channel, "dead") == 0, own = dead || strcmp(channel, "inbox") == 0 || strcmp(channel, "to") == 0;
+
+    if (agent && !dead)
+        ask_error(a, "invalid_argument", "agent", "agent: %s came with channel %s; it goes with channel dead alone", agent, channel);
+    else if (agent && a->msg->role != MUSTER_ROLE_ADMIN && a->msg->role != MUSTER_ROLE_OPERATOR && strcmp(agent, a->msg->agent) != 0)
+        ask_error(a, "permission_denied", "agent", "agent: %s came, the caller's own name was expected", agent);
+    else if (!agent && own && ask_is_foreign(a))
+        ask_error(a, "failed_precondition", "channel", "channel: only names of this tenant have an inbox");
+    else
+        return agent ? agent : a->msg->agent;
+    return NULL;
+}
+
+/* False, with the error told, where there is no such channel or the caller does not hear it. */
+static bool find_spec(struct ask *a, struct spec *spec)
+{
+    const struct fanout *f = a->f;
+    const char *channel = ask_str(a, "channel"), *owner = owner_of(a, channel);
+
+    if (!owner)
+        return false;
+    if (!spec_parse(channel, owner, f->tenants->name(a->msg->tenant), spec)) {
+        ask_error(a, "invalid_argument", "channel",
+                  "channel: %s came, expected all, to, inbox, dead, grp.<group>, evt.<service> or cdc.<source>.<schema>.<table>", channel);
+        return false;
+    }
+    if (f->tenants->may_hear(f->host, a->msg->tenant, a->msg->agent, spec->hears) == 0)
+        return true;
+    ask_error(a, "permission_denied", "channel", "channel: %s came, which this name may not hear", channel);
+    return false;
+}
+
+static bool fill_wish(struct wish *w)
+{
+    struct ask *a = w->a;
+    const struct muster_value *after = value_get(a->args, "after");
+    const char *since = ask_str(a, "since");
+
+    w->limit = (uint32_t)ask_int(a, "limit", 100);
+    w->has_after = after != NULL;
+    w->has_since = since != NULL;
+    w->after_epoch = after ? (uint64_t)value_int(value_get(after, "epoch")) : 0;
+    w->after_seq = after ? (uint64_t)value_int(value_get(after, "seq")) : 0;
+    w->since_ns = since ? clock_parse_rfc3339(since) : 0;
+    if (!after || !since)
+        return true;
+    ask_error(a, "invalid_argument", "since", "since: it came with after; one of them was expected");
+    return false;
+}
+
+void history_read(struct ask *a)
+{
+    struct fanout *f = a->f;
+    struct spec spec;
+    struct wish *w;
+    int err = 0;
+
+    if (!find_spec(a, &spec))
+        return;
+    w = calloc(1, sizeof *w);
+    if (!w) {
+        ask_failed(a, MUSTER_ENOMEM, "the channel could not be read");
+        return;
+    }
+    w->a = a;
+    if (!fill_wish(w)) {
+        free(w);
+        return;
+    }
+    w->c = channel_enter(f->history, a->msg->tenant, &spec);
+    if (!w->c)
+        err = f->link_up ? MUSTER_EAGAIN : MUSTER_ELINK;
+    else if (spec.mail && !f->inbox->open)
+        err = MUSTER_ELINK;
+    else if (spec.mail)
+        err = cursor_find(f, a->msg->tenant, spec.filter + strlen("msg."), on_cursor, w);
+    else
+        look(w);
+    if (err)
+        history_fail(w, err);
+}
+
+/* ---- the part ----------------------------------------------------------------------------------------------------------- */
+
+static int history_create(struct fanout *f)
+{
+    struct history *h = calloc(1, sizeof *h);
+    const struct {
+        const char *name, *help;
+        uint64_t *metric;
+    } counters[] = {{"history_total", "Answers of message.history.", &h->m_answers},
+                    {"history_shared_total", "Of them those that had the bytes of the one before.", &h->m_shared},
+                    {"history_reads_total", "Reads of streams for a channel.", &h->m_reads},
+                    {"history_wide_reads_total", "Reads for many inboxes together.", &h->m_wide}};
+    int err = 0;
+
+    if (!h)
+        return f->host->fail(f->host, MUSTER_ENOMEM, "no memory for an instance");
+    h->f = f;
+    f->history = h;
+    for (size_t i = 0; i < sizeof counters / sizeof *counters && !err; i++)
+        err = f->metrics->make(f->host, MUSTER_COUNTER, counters[i].name, counters[i].help, NULL, counters[i].metric);
+    return err;
+}
+
+static void history_tick(struct fanout *f, int64_t now_ns)
+{
+    wides_tick(f->history, now_ns);
+}
+
+static void history_destroy(struct fanout *f)
+{
+    if (!f->history)
+        return;
+    wides_end(f->history);
+    channels_done(f->history);
+    wides_done(f->history);
+    tapes_done(f, &f->history->tapes);
+    free(f->history);
+    f->history = NULL;
+}
+
+const struct fanout_part history_part = {.create = history_create, .destroy = history_destroy, .tick = history_tick};

@@ -1,0 +1,174 @@
+/*
+ * fanout/history.h - message.history: what a channel has stored, from shared reads.
+ *
+ * Parts    history.c   the verb: who may read what; the answer
+ *          spec.c      names of channels
+ *          channel.c   a channel with its readers: what each still needs, and the one question under way for all of them
+ *          place.c     where each reader begins, and whether there is enough for it
+ *          run.c       messages of a channel without a gap between two sequences
+ *          wide.c      one read for many inboxes of a tenant
+ *          tape.h      the streams
+ *          stored.h    the messages
+ * Sharing  A channel has one question to NATS under way at a time, whatever the number of its readers: each answer goes to all whom it
+ *          helps, and stays in the channel's window. So 10,000 agents that come back cost the reads of one, or for inboxes those of one
+ *          wide read. The consumers of reads are bounded by the host, 8 an instance.
+ * Whole    An answer is complete: false unless nothing of what was asked for can be missing, and an error when a read fails.
+ * Bounds   Windows share `cache_bytes`, and the one that was not used for longest goes first; readers are bounded by bus->hold().
+ * Threads  The lane.
+ */
+#ifndef MUSTER_FANOUT_HISTORY_H
+#define MUSTER_FANOUT_HISTORY_H
+
+#include "fanout/ask.h"
+#include "fanout/stored.h"
+#include "fanout/tape.h"
+
+enum { SPEC_SIZE = 320, READ_MAX = 1000, READ_BYTES_MAX = 8 << 20 };
+
+/* A channel's name, taken apart. */
+struct spec {
+    bool counted;  /* positions are Muster-Epoch and Muster-Seq, otherwise those of the stream */
+    bool own;      /* of the stream MSG, which each tenant has */
+    bool mail, presence;
+    uint64_t subject_max; /* messages of one subject that the stream keeps; 0: unlimited */
+    char stream[80];
+    char filter[SPEC_SIZE]; /* subjects in the stream */
+    char hears[SPEC_SIZE];  /* subjects on which agents hear it */
+};
+/* False: there is no such channel. agent: whose "to" and "inbox" it is. */
+bool spec_parse(const char *channel, const char *agent, const char *tenant, struct spec *out);
+/* The subject, behind the tenant, on which agents hear what is stored under `subject`. */
+void spec_heard(const struct spec *s, const char *subject, char out[SPEC_SIZE]);
+
+/* Every message of a channel from sequence `from` up to `upto`. Zero is empty. */
+struct run {
+    struct stored **items;
+    size_t n, cap;
+    uint64_t from, upto;
+    size_t n_bytes;
+    bool whole; /* nothing that was ever stored between the two is missing; of positions of the stream */
+};
+bool run_add(struct run *r, struct stored *m); /* takes it; false: no memory */
+void run_clear(struct run *r);
+bool run_covers(const struct run *r, uint64_t start);
+size_t run_find(const struct run *r, uint64_t start); /* the first item from start on */
+/* Join `other` to r where they touch; true: other is empty then. */
+bool run_join(struct run *r, struct run *other);
+void run_cut_before(struct run *r, uint64_t first);
+
+/* One reader. */
+struct wish {
+    struct waiter waiter; /* first: for the tape */
+    struct wish *next;
+    struct ask *a;
+    struct channel *c;
+    uint64_t after_epoch, after_seq;
+    int64_t since_ns;
+    bool has_after, has_since;
+    bool cut;      /* what was asked for is gone, or its epoch is */
+    bool oldest;   /* start is the first that is kept */
+    bool resolved; /* start is known */
+    bool tailed;   /* tail is known */
+    uint32_t limit;
+    uint64_t start, acked;
+    int64_t known_since_ns; /* of an inbox: its name was made then */
+    struct muster_stream_info at; /* how the stream was when it was asked */
+    struct stored *tail; /* the channel's newest; NULL: it has none */
+};
+
+enum { DOING_NOTHING, DOING_LAST, DOING_SEARCH, DOING_READ };
+
+struct channel {
+    struct waiter waiter; /* first: to look at the tape after a read */
+    struct history *h;
+    char *key;
+    const struct muster_tenant *tenant;
+    struct tape *tape;
+    struct spec spec;
+    struct channel *newer, *older; /* in the order of use */
+    struct channel *next;          /* of those that wait for a wide read */
+    struct run window, reading;
+    int64_t created_wall_ns; /* of the stream that the window is of */
+    struct wish *waiting;
+    unsigned int users; /* wishes that will come to wait, too */
+    int doing;
+    bool working; /* it is being served: nothing of it may go */
+    bool single;  /* its read counts as one of an inbox by itself */
+    bool ended;   /* what was read reaches to the end */
+    bool full;    /* what was read is more than may be kept: the rest is read again */
+    int failed;   /* while a question is under way: why its answer is of no use */
+    uint64_t must; /* every message up to this one was stored when it was asked */
+    struct wish *searcher;
+    uint64_t lo, hi, probed; /* the first that is due is in [lo, hi] */
+    bool first_probe;
+    struct { /* the answer that was given last: the next reader may want the same */
+        struct answer *answer;
+        struct stored *first, *last;
+        size_t n;
+        uint64_t epoch, last_seq;
+        uint32_t encoding;
+        bool complete;
+    } given;
+};
+
+struct wide;
+
+struct history {
+    struct fanout *f;
+    struct tapes tapes;
+    struct map channels, wides;
+    struct channel *newest, *oldest;
+    size_t n_bytes;
+    unsigned int n_wide;
+    bool ending;
+    uint64_t gathering; /* the timer of the next wide read; 0: none */
+    uint64_t m_reads, m_wide, m_answers, m_shared;
+};
+
+/* Find or make it; channel_leave() when it is not needed any more. NULL: no memory, or too many streams. */
+struct channel *channel_enter(struct history *h, const struct muster_tenant *tenant, const struct spec *spec);
+void channel_leave(struct channel *c);
+/* w has looked at the tape: let it be served. */
+void channel_wait(struct channel *c, struct wish *w);
+/* Serve whom it can (place.c); true: nobody waits any more. */
+bool channel_serve(struct channel *c);
+/* The count of the wanted beginning, of positions that are counts; whether m is there or behind it. */
+uint64_t place_first(const struct wish *w);
+bool place_is_due(const struct wish *w, const struct stored *m);
+/* It was searched: everything before start is not due. */
+void place_set(struct wish *w, uint64_t start);
+/* It cannot go on without the channel's newest. */
+bool place_needs_tail(const struct wish *w);
+/* The channel's newest; NULL: it has none. */
+void place_set_tail(struct wish *w, struct stored *tail);
+/* A read of it is over: 0, MUSTER_ENOTFOUND where there was no more, or why nothing came of it. c may be gone then. */
+void channel_read_over(struct channel *c, int code);
+/* A message that was read, into c->reading. */
+int channel_take(struct channel *c, const struct muster_msg *msg);
+void channels_done(struct history *h);
+
+/* Read c from c->reading.from on: alone, or together with others. 0, or why it cannot be. */
+int wide_read(struct channel *c);
+/* Begin those for which enough inboxes wait, give up those that do not go on. */
+void wides_tick(struct history *h, int64_t now_ns);
+/* Nobody waits for one any more. */
+void wides_end(struct history *h);
+void wides_done(struct history *h);
+
+/* history.c: answer one that can be. */
+struct found {
+    const struct run *run;
+    size_t at;
+    bool ended; /* the run has all that there is */
+};
+void history_answer(struct wish *w, const struct found *found);
+void history_fail(struct wish *w, int code);
+/* Whether the message is of the channel as w asks for it: expired ones are dead, others are not. */
+bool history_shows(const struct wish *w, const struct stored *m, int64_t wall_ns);
+
+extern const struct fanout_part history_part;
+
+/* message.history. Takes the ask. */
+void history_read(struct ask *a);
+
+#endif
