@@ -45,6 +45,7 @@ int cmd_agent(const struct cli *cli, int argc, char **argv);
 int cmd_migrate(const struct cli *cli, int argc, char **argv);
 int cmd_publish(const struct cli *cli, int argc, char **argv);
 int cmd_plugin(const struct cli *cli, int argc, char **argv);
+int cmd_agents(const struct cli *cli, int argc, char **argv);
 int cmd_watch(const struct cli *cli, int argc, char **argv);
 int cmd_doctor(const struct cli *cli, int argc, char **argv);
 int cmd_dev(const struct cli *cli, int argc, char **argv);

@@ -162,6 +162,23 @@ static const char watch_help[] =
     "Ctrl-C ends it. A lost connection is made again; what was said meanwhile was not heard, and "
     "shows as a gap.\n";
 
+static const char agents_help[] =
+    "Show who is present, as the plugin presence says it.\n"
+    "\n"
+    "  list              a line an agent (default)\n"
+    "  show NAME         all that is known of one\n"
+    "  count             how many there are in each tenant, and by status\n"
+    "  watch             joins, leaves and changes while they happen; its options are --tenant, --json, --count N and\n"
+    "                    --timeout D, as muster watch has them\n"
+    "  --tenant T        this tenant only (default: all)\n"
+    "  --status S        of list and count: online, busy or away\n"
+    "  --capability C    of list and count: those that have it\n"
+    "  --label KEY=VALUE of list and count: those that have it; may be given several times, for those that have all\n"
+    "  --json            as JSON: an array, of count [{\"tenant\", \"count\", \"by_status\"}]\n"
+    "\n"
+    "Whoever is suspect may be gone, and is shown so in place of its status. The exit code of show is 1 when nobody of that name is\n"
+    "present.\n";
+
 static const char doctor_help[] =
     "Look at the whole installation, say what is broken and what mends it.\n"
     "\n"
@@ -213,6 +230,12 @@ const struct cli_command cli_commands[] = {
      .usage = "[cdc|evt|all] [--tenant T] [--table TABLE]... [--json] [--count N] [--timeout D]",
      .help = watch_help,
      .run = cmd_watch},
+    {.name = "agents",
+     .usage = "[list|count] [--tenant T] [--status S] [--capability C] [--label KEY=VALUE]... [--json]\n"
+              "       muster agents show NAME [--tenant T] [--json]\n"
+              "       muster agents watch [--tenant T] [--json] [--count N] [--timeout D]",
+     .help = agents_help,
+     .run = cmd_agents},
     {.name = "doctor",
      .usage = "[--json]",
      .help = doctor_help,

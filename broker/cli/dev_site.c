@@ -436,7 +436,9 @@ int dev_site_write_config(const struct dev_site *site)
                     "    config: {publication: muster, slot: muster_main, snapshot: never, tenant_column: tenant_id}\n"
                     "  - name: cdc\n"
                     "    instance: evt\n"
-                    "    config: {slot: muster_evt, messages: [muster.evt]}\n");
+                    "    config: {slot: muster_evt, messages: [muster.evt]}\n"
+                    "  - {name: presence, config: {}}\n"
+                    "  - {name: fanout, config: {}}\n");
     return write_file("muster.yaml", FILE_PUBLIC, &text);
 }
 

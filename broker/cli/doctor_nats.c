@@ -170,15 +170,26 @@ static bool has_stream(const struct doctor *d, const char *name)
     return map_get(&d->streams, name, strlen(name)) != NULL;
 }
 
-/* Their number is the contract's (INTERFACE 2.1), so they can be named without a broker. */
-static void own_stream(int i, char out[OWN_SIZE])
+static bool has_plugin(const struct doctor *d, const char *name)
 {
-    static const char *const others[] = {"MAIL", "AUDIT"};
+    const struct config *c = d->cli->config;
 
+    for (size_t i = 0; c && i < c->n_plugins; i++)
+        if (c->plugins[i].name && strcmp(c->plugins[i].name, name) == 0)
+            return true;
+    return false;
+}
+
+/* Their number is the contract's (INTERFACE 2.1), so they can be named without a broker. False: no plugin that is configured here has it. */
+static bool own_stream(const struct doctor *d, int i, char out[OWN_SIZE])
+{
     if (i < N_PRESENCE)
         (void)snprintf(out, OWN_SIZE, "PRES_%d", i);
     else
-        (void)snprintf(out, OWN_SIZE, "%s", others[i - N_PRESENCE]);
+        (void)snprintf(out, OWN_SIZE, "%s", i == N_PRESENCE ? "MAIL" : "AUDIT");
+    if (i > N_PRESENCE)
+        return true;
+    return has_plugin(d, i < N_PRESENCE ? "presence" : "fanout");
 }
 
 /* What brokers make by themselves; that all of them are missing means that none has run yet. */
@@ -186,16 +197,18 @@ static void check_own_streams(struct doctor *d)
 {
     char name[OWN_SIZE];
     struct buf missing = {0};
-    size_t n_missing = 0;
+    size_t n_missing = 0, n = 0;
 
     for (int i = 0; i < N_OWN; i++) {
-        own_stream(i, name);
+        if (!own_stream(d, i, name))
+            continue;
+        n++;
         if (has_stream(d, name))
             continue;
         buf_printf(&missing, "%s%s", n_missing ? ", " : "", name);
         n_missing++;
     }
-    if (n_missing == N_OWN)
+    if (n_missing == n)
         doctor_say(d, DOCTOR_HINT, "streams", NULL,
                    "no broker has made its streams yet: start musterd");
     else if (n_missing)

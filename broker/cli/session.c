@@ -95,6 +95,7 @@ static int open_bus(struct session *s, char why[SESSION_WHY_SIZE])
                                   .tls_ca = c->nats.tls_ca,
                                   .tls_cert = c->nats.tls_cert,
                                   .tls_key = c->nats.tls_key,
+                                  .answers = {s->options.answers},
                                   .max_out_msgs = OUTBOX_MSGS,
                                   .max_out_bytes = OUTBOX_BYTES,
                                   .on_link = on_link,

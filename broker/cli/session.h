@@ -26,6 +26,7 @@ struct session_options {
     const struct config *config;
     const char *name; /* of the command; the server shows it among its connections */
     int who;          /* SESSION_... */
+    const char *answers; /* of struct bus_options, borrowed until session_close(); NULL: none */
     void (*on_link)(void *arg, bool up,
                     const char *reason); /* of BUS_LIVE, on its thread; may be NULL */
     void *arg;

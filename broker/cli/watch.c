@@ -26,11 +26,11 @@
 #include "cli/session.h"
 #include "cli/table_name.h"
 #include "cli/term.h"
+#include "cli/watch.h"
 #include "cli/watch_line.h"
 #include "config/config.h"
 #include "config/scalar.h"
 
-static const char command[] = "watch";
 static const int64_t timeout_max_ns = INT64_C(365) * 86400 * CLOCK_S;
 
 enum {
@@ -44,9 +44,10 @@ enum {
     REASON_SHOWN = 256,
     ON = -1, /* no exit code yet */
 };
-enum { WATCH_CDC = 1, WATCH_EVT = 2 };
+enum { WATCH_CDC = 1, WATCH_EVT = 2, WATCH_PRESENCE = 4 };
 
 struct args {
+    const char *command; /* as it was called */
     unsigned int kinds; /* WATCH_... */
     const char *tenant;
     struct table_name tables[TABLES_MAX];
@@ -93,11 +94,11 @@ static int take_table(struct args *a, const char *text)
     const char *expected;
 
     if (a->n_tables == TABLES_MAX)
-        return cli_fail(CLI_USAGE, command,
+        return cli_fail(CLI_USAGE, a->command,
                         "--table came more than %d times; leave it out to watch all", TABLES_MAX);
     expected = table_name_parse(text, name);
     if (expected)
-        return cli_fail(CLI_USAGE, command, "--table: %s came, %s was expected", text, expected);
+        return cli_fail(CLI_USAGE, a->command, "--table: %s came, %s was expected", text, expected);
     for (size_t i = 0; i < a->n_tables; i++)
         if (strcmp(a->tables[i].schema, name->schema) == 0 &&
             strcmp(a->tables[i].table, name->table) == 0)
@@ -115,7 +116,7 @@ static int take_option(struct args *a, int option, const char *value)
         a->tenant = value;
         return name_is_public(value, strlen(value))
                    ? CLI_DONE
-                   : cli_fail(CLI_USAGE, command,
+                   : cli_fail(CLI_USAGE, a->command,
                               "--tenant: %s came, a name [A-Za-z0-9_-]{1,64} without _ in front "
                               "was expected",
                               value);
@@ -124,7 +125,7 @@ static int take_option(struct args *a, int option, const char *value)
     case 'n':
         if (scalar_int(value, &a->count, &over) && a->count > 0)
             return CLI_DONE;
-        return cli_fail(CLI_USAGE, command, "--count: %s came, a whole number above 0 was expected",
+        return cli_fail(CLI_USAGE, a->command, "--count: %s came, a whole number above 0 was expected",
                         value);
     case 'd':
         a->timeout = value;
@@ -132,7 +133,7 @@ static int take_option(struct args *a, int option, const char *value)
             a->timeout_ns <= timeout_max_ns)
             return CLI_DONE;
         return cli_fail(
-            CLI_USAGE, command,
+            CLI_USAGE, a->command,
             "--timeout: %s came, a time of at most 365d such as 500ms, 5s or 2m was expected",
             value);
     default:
@@ -144,6 +145,9 @@ static int take_option(struct args *a, int option, const char *value)
 /* Who names tables and nothing else wants to see them alone. */
 static int take_kind(struct args *a, const char *kind)
 {
+    if (a->kinds == WATCH_PRESENCE)
+        return !kind && !a->n_tables ? CLI_DONE
+                                     : cli_fail(CLI_USAGE, a->command, "watch: %s came, which it does not take", kind ? kind : "--table");
     if (!kind)
         a->kinds = a->n_tables ? WATCH_CDC : WATCH_CDC | WATCH_EVT;
     else if (strcmp(kind, "cdc") == 0)
@@ -153,9 +157,9 @@ static int take_kind(struct args *a, const char *kind)
     else if (strcmp(kind, "all") == 0)
         a->kinds = WATCH_CDC | WATCH_EVT;
     else
-        return cli_fail(CLI_USAGE, command, "%s came, cdc, evt or all was expected", kind);
+        return cli_fail(CLI_USAGE, a->command, "%s came, cdc, evt or all was expected", kind);
     if (a->n_tables && !(a->kinds & WATCH_CDC))
-        return cli_fail(CLI_USAGE, command,
+        return cli_fail(CLI_USAGE, a->command,
                         "--table came with evt; events have no table, cdc or all was expected");
     return CLI_DONE;
 }
@@ -172,14 +176,14 @@ static int parse_args(int argc, char **argv, struct args *a)
     opterr = 0;
     while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
         if (c == '?' || c == ':')
-            return cli_fail(CLI_USAGE, command, "%s%s; see muster watch --help", argv[optind - 1],
-                            c == ':' ? " came without its value" : " came, which it does not take");
+            return cli_fail(CLI_USAGE, a->command, "%s%s; see muster %s --help", argv[optind - 1],
+                            c == ':' ? " came without its value" : " came, which it does not take", a->command);
         code = take_option(a, c, optarg);
         if (code != CLI_DONE)
             return code;
     }
     if (argc - optind > 1)
-        return cli_fail(CLI_USAGE, command,
+        return cli_fail(CLI_USAGE, a->command,
                         "%s came behind %s, one of cdc, evt and all was expected", argv[optind + 1],
                         argv[optind]);
     return take_kind(a, argv[optind]);
@@ -212,6 +216,8 @@ static void make_subjects(struct watch *w)
         add_subject(w, "cdc.>");
     if (w->args.kinds & WATCH_EVT)
         add_subject(w, "evt.>");
+    if (w->args.kinds & WATCH_PRESENCE)
+        add_subject(w, "evt.presence.>");
 }
 
 /* ---- the queue ---- */
@@ -297,7 +303,7 @@ static struct item *take_all(struct watch *w, uint64_t *ret_dropped)
 
 /* Straight to the descriptor: a line is out when this returns. Who reads no more (head, less) ends
  * the watch in peace. */
-static int put_out(const struct buf *out)
+static int put_out(const struct watch *w, const struct buf *out)
 {
     for (size_t at = 0; at < out->len;) {
         ssize_t n = write(STDOUT_FILENO, out->data + at, out->len - at);
@@ -305,7 +311,7 @@ static int put_out(const struct buf *out)
         if (n < 0 && errno == EPIPE)
             return CLI_DONE;
         if (n < 0 && errno != EINTR)
-            return cli_fail(CLI_FAILED, command, "the output could not be written: %s",
+            return cli_fail(CLI_FAILED, w->args.command, "the output could not be written: %s",
                             strerror(errno));
         at += n > 0 ? (size_t)n : 0;
     }
@@ -326,7 +332,7 @@ static int print_msg(struct watch *w, const struct bus_msg *msg)
         return ON;
     channels_check(&w->channels, &w->style, &h, &out);
     heard_print(&out, &w->style, &h);
-    code = buf_failed(&out) ? cli_fail(CLI_FAILED, command, "no memory for a line") : put_out(&out);
+    code = buf_failed(&out) ? cli_fail(CLI_FAILED, w->args.command, "no memory for a line") : put_out(w, &out);
     buf_done(&out);
     w->printed++;
     return code == ON && w->args.count && w->printed == w->args.count ? CLI_DONE : code;
@@ -340,7 +346,7 @@ static int print_dropped(const struct watch *w, uint64_t n)
     if (!n)
         return ON;
     notice_dropped(&out, &w->style, n);
-    code = put_out(&out);
+    code = put_out(w, &out);
     buf_done(&out);
     return code;
 }
@@ -430,10 +436,10 @@ static int print_queue(struct watch *w)
 static int timed_out(const struct watch *w)
 {
     if (!w->was_up)
-        return cli_fail(CLI_FAILED, command,
+        return cli_fail(CLI_FAILED, w->args.command,
                         "NATS could not be reached within %s; see muster doctor", w->args.timeout);
     if (w->args.count)
-        return cli_fail(CLI_FAILED, command, "%lld of %lld messages came within %s",
+        return cli_fail(CLI_FAILED, w->args.command, "%lld of %lld messages came within %s",
                         (long long)w->printed, (long long)w->args.count, w->args.timeout);
     return CLI_DONE;
 }
@@ -478,7 +484,7 @@ static int open_fds(struct watch *w)
     w->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (w->signal_fd >= 0 && w->wake_fd >= 0)
         return CLI_DONE;
-    return cli_fail(CLI_FAILED, command, "signals: %s", strerror(errno));
+    return cli_fail(CLI_FAILED, w->args.command, "signals: %s", strerror(errno));
 }
 
 /* Before the link is up or after, that is the bus's business; it subscribes again after each loss.
@@ -491,7 +497,7 @@ static int subscribe(struct watch *w)
         const struct bus_sub how = {.subject = w->subjects[i], .fn = on_msg, .arg = w};
 
         if (bus_subscribe(session_bus(w->session), &how, &id) != 0)
-            return cli_fail(CLI_FAILED, command, "no memory for a subscription");
+            return cli_fail(CLI_FAILED, w->args.command, "no memory for a subscription");
     }
     return CLI_DONE;
 }
@@ -499,14 +505,14 @@ static int subscribe(struct watch *w)
 static int run(struct watch *w, const struct config *config)
 {
     const struct session_options options = {
-        .config = config, .name = command, .on_link = on_link, .arg = w};
+        .config = config, .name = w->args.command, .on_link = on_link, .arg = w};
     char why[SESSION_WHY_SIZE];
     int code = open_fds(w);
 
     if (code != CLI_DONE)
         return code;
     if (session_open(&options, &w->session, why) != CLI_DONE)
-        return cli_fail(CLI_FAILED, command, "%s", why);
+        return cli_fail(CLI_FAILED, w->args.command, "%s", why);
     code = subscribe(w);
     return code == CLI_DONE ? loop(w) : code;
 }
@@ -531,19 +537,20 @@ static void watch_done(struct watch *w)
     free(w);
 }
 
-int cmd_watch(const struct cli *cli, int argc, char **argv)
+static int watch(const struct cli *cli, const struct args *fixed, int argc, char **argv)
 {
     struct watch *w = calloc(1, sizeof *w);
     int code;
 
     if (!w)
-        return cli_fail(CLI_FAILED, command, "no memory");
+        return cli_fail(CLI_FAILED, fixed->command, "no memory");
+    w->args = *fixed;
     ASSERT(pthread_mutex_init(&w->lock, NULL) == 0);
     w->tail = &w->head;
     w->wake_fd = w->signal_fd = -1;
     code = parse_args(argc, argv, &w->args);
     if (code == CLI_DONE && w->args.tenant)
-        code = database_check_tenant(cli, command, w->args.tenant); /* a slip of the finger would wait for ever */
+        code = database_check_tenant(cli, w->args.command, w->args.tenant); /* a slip of the finger would wait for ever */
     if (code == CLI_DONE) {
         w->style = (struct watch_style){cli->config->broker.root, w->args.json,
                                         term_has_colours(STDOUT_FILENO)};
@@ -553,4 +560,14 @@ int cmd_watch(const struct cli *cli, int argc, char **argv)
     }
     watch_done(w);
     return code;
+}
+
+int cmd_watch(const struct cli *cli, int argc, char **argv)
+{
+    return watch(cli, &(struct args){.command = "watch"}, argc, argv);
+}
+
+int watch_presence(const struct cli *cli, int argc, char **argv)
+{
+    return watch(cli, &(struct args){.command = "agents", .kinds = WATCH_PRESENCE}, argc, argv);
 }

@@ -8,6 +8,7 @@
 
 #include "base/clock.h"
 #include "base/utf8.h"
+#include "cli/agents.h"
 #include "cli/body.h"
 #include "cli/term.h"
 #include "wire/subject.h"
@@ -284,6 +285,11 @@ static void put_event(struct buf *out, const struct heard *h, const struct subje
     else if (s->ref.s)
         term_put(out, s->ref.s, s->ref.len, SHOWN_NAME);
     buf_putc(out, ' ');
+    if (text_is(s->service, "presence")) {
+        buf_putc(out, ' ');
+        agents_put_event(out, body);
+        return;
+    }
     for (size_t i = 0; i < SHOWN_COLUMNS && (v = value_key(body, i, &name, &len)); i++)
         if (value_type(v) != MUSTER_NULL && strcmp(name, "at") != 0)
             put_pair(out, name, len, v);
