@@ -219,7 +219,7 @@ class Child:
     def settings(self, values: bytes, instance: str = "test", dsn: str | None = None, capabilities: tuple[str, ...] = (),
                  subscribe: tuple[str, ...] = (), publish: tuple[str, ...] = (), places: dict[str, str] | None = None) -> None:
         said = listed([text(key) + text(place) for key, place in (places or {}).items()])
-        self.send("SETTINGS", 0, b"".join([text(instance), u32(0), u32(1), text("broker-1"), text(dsn), texts(*capabilities),
+        self.send("SETTINGS", 0, b"".join([text(instance), u32(0), u32(1), text("broker-1"), text("mst"), text(dsn), texts(*capabilities),
                                            texts(*subscribe), texts(*publish), said, values]))
 
     def tenant(self, ident: int, name: str, known: bool = True, requests_per_s: int = 100, burst: int = 200,

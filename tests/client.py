@@ -37,7 +37,7 @@ class Subscription:
 
 
 class Client:
-    def __init__(self, url: str, creds: Path | None = None, tenant: str = "", agent: str = "", **options: Any) -> None:
+    def __init__(self, url: str | list[str], creds: Path | None = None, tenant: str = "", agent: str = "", **options: Any) -> None:
         self.errors: list[str] = []
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -98,6 +98,15 @@ class Client:
 
         self._run(send())
 
+    def publish_each(self, messages: list[tuple[str, bytes, str]]) -> None:
+        """Subject, body and reply of each, as fast as it goes."""
+        async def send() -> None:
+            for subject, data, reply in messages:
+                await self._nc.publish(subject, data, reply=reply)
+            await self._nc.flush(30)
+
+        self._run(send())
+
     def request(self, subject: str, data: bytes = b"", timeout: float = 5) -> Message:
         return _plain(self._run(self._nc.request(subject, data, timeout=timeout)))
 
@@ -106,9 +115,8 @@ class Client:
         return self._run(self._read_stream(stream, subject), 300)
 
     async def _read_stream(self, stream: str, subject: str) -> list[Message]:
-        js = self._nc.jetstream(timeout=20)
         config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, filter_subject=subject)
-        puller = await js.pull_subscribe(subject, stream=stream, config=config)
+        puller = await self._pull(stream, subject, config)
         left = (await puller.consumer_info()).num_pending or 0
         found: list[Message] = []
         while len(found) < left:
@@ -116,6 +124,15 @@ class Client:
             found.extend(_plain(message) for message in batch)
         await puller.unsubscribe()
         return found
+
+    async def _pull(self, stream: str, subject: str, config: ConsumerConfig) -> Any:
+        """A cluster may give a consumer to a node that was killed a moment ago, and answers nothing then."""
+        for seconds in (5, 5, 5, 20):
+            try:
+                return await self._nc.jetstream(timeout=seconds).pull_subscribe(subject, stream=stream, config=config)
+            except nats.errors.TimeoutError:
+                if seconds == 20:
+                    raise
 
     def stream_info(self, stream: str) -> Any:
         return self._run(self._nc.jetstream(timeout=20).stream_info(stream))
@@ -137,6 +154,8 @@ class Client:
         self._run(self._nc.jetstream(timeout=20).delete_stream(stream))
 
     def close(self) -> None:
+        if self._nc.is_closed:
+            return
         try:
             self._run(self._nc.close(), 10)
         finally:

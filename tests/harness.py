@@ -192,11 +192,9 @@ class Postgres(Server):
         self.user = "postgres" if os.geteuid() == 0 else None
         self.port = free_port()
         self.data = self.folder / "data"
-        shutil.copytree(_cluster_template(), self.folder, symlinks=True)
-        if self.user:
-            owner = pwd.getpwnam(self.user)
-            for path in (self.folder, *self.folder.rglob("*")):
-                os.chown(path, owner.pw_uid, owner.pw_gid)
+        # Owners come along. There are hundreds of clusters a run: Python takes twice as long, and copy_file_range(2) on ext4 six times.
+        subprocess.run(["cp", "-a", "--reflink=never", str(_cluster_template()), str(self.folder)], check=True)
+        atexit.register(self.discard)
 
     def dsn(self, role: str = "postgres") -> str:
         return f"postgresql://{role}@127.0.0.1:{self.port}/{self.database}"
@@ -223,6 +221,15 @@ class Postgres(Server):
             for child in _children(self.pid):
                 _try_kill(child)
         super().kill()
+
+    def discard(self) -> None:
+        """End it for ever. A cluster that was killed leaves a segment of shared memory, of which a machine has 4,096."""
+        self.kill()
+        try:
+            segment = (self.data / "postmaster.pid").read_text().splitlines()[6].split()[1]
+        except (OSError, IndexError):
+            return
+        subprocess.run(["ipcrm", "-m", segment], stderr=subprocess.DEVNULL)
 
     def connect(self, **options: Any) -> psycopg.Connection[Any]:
         return psycopg.connect(self.dsn(), **options)
@@ -397,6 +404,7 @@ class Site:
     def close(self) -> None:
         for server in self.servers:
             server.kill()
+        self.postgres.discard()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:

@@ -27,6 +27,7 @@ class Load:
         self._postgres = postgres
         self._tenants = tenants
         self._done = threading.Event()
+        self.pause = 0.004  # seconds between two transactions of a session, at most
         self.commits = 0
         self.surprises: list[str] = []
         self._threads = [threading.Thread(target=self._session, args=(n, random.Random(seed * 100 + n)), daemon=True)
@@ -66,7 +67,7 @@ class Load:
             return
         connection.commit()
         self.commits += 1
-        self._done.wait(rng.random() * 0.004)
+        self._done.wait(rng.random() * self.pause)
 
 
 class _Ids:

@@ -36,6 +36,10 @@ class Proxy:
         with self._lock:
             self._up = True
 
+    def turn_to(self, server_port: int) -> None:
+        """Lead new connections to another server."""
+        self._server_port = server_port
+
     def hold_at(self, marker: bytes, after: int) -> None:
         """Let `after` occurrences of marker pass from client to server, then forward nothing more of the link that has the next.
 

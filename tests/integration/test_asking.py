@@ -10,7 +10,7 @@ import pytest
 
 from agent import Agent
 from harness import Musterd, Site, wait_until
-from pluginrig import EACCES, ETIME, Agents, echo, installation, own_broker, plugin
+from pluginrig import EACCES, EINVAL, ENOTFOUND, ETIME, Agents, echo, installation, own_broker, plugin
 
 SAY = "rpc._p_asker.echo.say"
 
@@ -149,3 +149,52 @@ def test_two_brokers_answer_each_other(site: Site, one: Musterd, a1: Agent) -> N
         assert len(boxes) == 4, "each broker's plugin was answered by both"
     finally:
         end(two)
+
+
+def push(agent: Agent, subject: str, reply: str) -> int:
+    code: int = ask(agent, subject, publish=True, reply=reply)["code"]
+    return code
+
+
+def test_respond_comes_to_the_plugin(one: Musterd, a1: Agent, agents: Agents) -> None:
+    """Any body, and twice, as the one who was addressed; the client does no more than respond()."""
+    a2 = agents("acme", "a2")
+    pushed = a2.client.subscribe("mst.acme.to.a2._muster.wake")
+    assert push(a1, "to.a2._muster.wake", "rpc.a2.asker.took.r7") == 0
+    wait_until(lambda: pushed.messages, 5, "the message")
+    assert pushed.messages[0].reply == "mst.acme.rpc.a2.asker.took.r7"
+    for body in ("", '{"decline": true}', "no JSON", "[3]"):
+        a2.client.publish(pushed.messages[0].reply, body.encode())
+        wait_until(lambda body=body: a1.ask("asker", "last").body.get("text") == (body or "{}"), 5, f"respond({body!r})")  # type: ignore[misc]
+    told = a1.ask("asker", "last").body
+    assert told["agent"] == "a2" and told["tenant"] == "acme" and told["subject"] == "rpc.a2.asker.took.r7"
+
+
+@pytest.mark.parametrize(("subject", "reply", "code"), [
+    ("to.a2._muster.wake", "rpc.a1.asker.took.r7", EINVAL),
+    ("to.a2._muster.wake", "rpc.a2.asker.took", EINVAL),
+    ("to.a2._muster.wake", "box.a1.x", EINVAL),
+    ("all._muster.wake", "rpc.a2.asker.took.r7", EINVAL),
+    ("to.a2._muster.wake", "rpc.a2.echo.say.r7", EACCES),
+])
+def test_respond_goes_nowhere_else(a1: Agent, subject: str, reply: str, code: int) -> None:
+    assert push(a1, subject, reply) == code
+
+
+def test_what_a_name_may_hear(site: Site, a1: Agent, agents: Agents) -> None:
+    """By its role and its narrowing, as they are now."""
+    def hears(agent: Agent, subject: str, name: str | None = None) -> int:
+        code: int = agent.ask("asker", "hears", {"subject": subject} | ({"agent": name} if name else {})).body["code"]
+        return code
+
+    assert hears(a1, "evt.presence.>") == hears(a1, "msg.a1") == hears(a1, "cdc.>") == 0
+    assert hears(a1, "msg.a2") == hears(a1, "to.a2.>") == hears(a1, "audit.>") == EACCES
+    assert hears(a1, "evt.>", "never-asked") == ENOTFOUND and hears(a1, "evt.>", "_p_asker") == 0 and hears(a1, "evt..x") == EINVAL
+    site.postgres.query("UPDATE muster.credentials SET groups = '{red}', tables = '{public.notes}' WHERE tenant = 'acme' AND agent = 'a1'")
+    try:
+        wait_until(lambda: hears(a1, "grp.blue.>") == EACCES, 5, "the narrowing")
+        assert hears(a1, "cdc.>") == hears(a1, "grp.>") == EACCES
+        assert hears(a1, "grp.red.>") == hears(a1, "cdc.*.public.notes.>") == hears(a1, "evt.>") == 0
+    finally:
+        site.postgres.query("UPDATE muster.credentials SET groups = NULL, tables = NULL WHERE tenant = 'acme' AND agent = 'a1'")
+    wait_until(lambda: hears(a1, "cdc.>") == 0, 5, "all of it again")

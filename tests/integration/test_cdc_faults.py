@@ -195,7 +195,9 @@ def stop_and_wake(site: Site, load: Load, sleeper: Musterd, watcher: Watcher, se
     sleeper.pause()
     other_holder(site, before, 15)
     flowing(load, watcher)
+    busy, load.pause = load.pause, 0.05  # it sleeps, whatever others do: a long time of it needs not many rows
     pass_time(seconds)
+    load.pause = busy
     sleeper.resume()
     flowing(load, watcher)
 

@@ -25,8 +25,9 @@ import pytest
 from client import Client
 from harness import LONG, ROOT_TOKEN, Musterd, Nats, Server, Site, free_port, installed, run_cli, wait_until
 from pluginrig import EINVAL, ENOTFOUND, ETIME, plugin
+from proxy import Proxy
 
-CONNECT, DISCONNECT, GAP = 1, 2, 3
+CONNECT, DISCONNECT, GAP, SERVER_LOST, SERVER_BACK = 1, 2, 3, 4, 5
 EABI, ELINK = -6, -10
 RELOADED = "Reloaded server configuration"  # nats-server's last word on SIGHUP
 Row = dict[str, Any]
@@ -36,13 +37,13 @@ SERVERS = [installed("nats-server"), *filter(None, os.environ.get("MUSTER_NATS_S
 class Rig:
     """A site with one broker that runs conns."""
 
-    def __init__(self, static: bool, program: str) -> None:
+    def __init__(self, static: bool, program: str, *more: dict[str, Any]) -> None:
         self.site = Site(static)
         self.site.nats.program = program
         (self.site.nats.folder / "local.conf").write_text('ping_interval: "10m"\n')  # bare connections answer no pings
         self.site.start("acme", "zeta")
         self.static = static
-        self.broker = self.make_broker("musterd", plugin("conns", "conns"))
+        self.broker = self.make_broker("musterd", plugin("conns", "conns"), *more)
         self._clients: list[Client] = []
         self._logins: dict[tuple[str, str], dict[str, Any]] = {}
 
@@ -542,6 +543,9 @@ def test_doctor_says_when_names_can_be_forged() -> None:
 # ---- several servers -----------------------------------------------------------------------------------------------------------
 
 
+OLD = "muster_old_conns_seen_total"
+
+
 class Second(Server):
     """A further server of the cluster, without JetStream; it reads the accounts of the first."""
 
@@ -566,8 +570,8 @@ class Second(Server):
 
 @pytest.fixture(scope="module")
 def pair() -> Generator[tuple[Rig, Second], None, None]:
-    """Two servers in a cluster; the broker knows the first."""
-    rig = Rig(True, SERVERS[0])
+    """Two servers in a cluster; the broker knows the first. Beside conns one that was built with the header of before."""
+    rig = Rig(True, SERVERS[0], plugin("old_conns", "old"))
     second = Second(rig.site.nats)
     try:
         rig.site.nats.stop()
@@ -608,6 +612,7 @@ def test_clients_of_every_server_of_a_cluster_are_seen(pair: tuple[Rig, Second])
 def test_a_server_that_does_not_answer_ends_the_listing_after_the_others(pair: tuple[Rig, Second]) -> None:
     rig, second = pair
     time.sleep(3)  # both have answered the broker's own pings
+    gaps = rig.broker.metric(OLD, 'kind="gap"')
     start = rig.mark()
     second.pause()
     time.sleep(0.2)  # a signal takes a moment to stop every thread
@@ -616,24 +621,50 @@ def test_a_server_that_does_not_answer_ends_the_listing_after_the_others(pair: t
         answer = rig.ask("list")
         assert answer["code"] == ETIME and "asker" in [row["agent"] for row in answer["rows"]]
         assert 1.9 < time.monotonic() - began < 4
-        rig.await_event(start, "the gap", lambda row: bool(row["kind"] == GAP), 8)
+        lost = rig.await_event(start, "the loss", lambda row: bool(row["kind"] == SERVER_LOST), 8)
+        assert lost["tenant"] == lost["agent"] == "(null)" and lost["client"] == 0
+        wait_until(lambda: rig.broker.metric(OLD, 'kind="gap"') == gaps + 1, 5, "the gap of who does not know the word")
         start = rig.mark()
     finally:
         second.resume()
     assert wait_until(lambda: rig.ask("list")["code"] == 0, 20, "both to answer")
-    rig.await_event(start, "the gap when it is back", lambda row: bool(row["kind"] == GAP), 8)
+    assert rig.await_event(start, "it to be back", lambda row: bool(row["kind"] == SERVER_BACK), 8)["server"] == lost["server"]
+    wait_until(lambda: rig.broker.metric(OLD, 'kind="gap"') == gaps + 2, 5, "the second gap of who does not know the word")
+    assert rig.broker.metric(OLD, 'kind="server_lost"') == 0 and not [row for row in rig.events(start) if row["kind"] == GAP]
 
 
-def test_a_server_that_dies_with_its_clients_is_told_by_a_gap(pair: tuple[Rig, Second]) -> None:
+def test_a_server_that_dies_with_its_clients_is_told(pair: tuple[Rig, Second]) -> None:
+    """Also to a broker whose own links were there, and are at another server when the loss is noticed."""
     rig, second = pair
     rig.login("acme", "lost")
     second.signal(signal.SIGHUP)
     time.sleep(0.5)
     lost = rig.client("acme", "lost", port=second.port)
     wait_until(lambda: ids(lost)[1] in [row["client"] for row in rig.ask("list")["rows"]], 10, "it to be listed")
-    time.sleep(3)
     start = rig.mark()
+    mover, way = rig.make_broker("mover", plugin("conns", "conns")), Proxy(second.port)
+    mover.config["nats"]["urls"] = [f"nats://127.0.0.1:{way.port}"]
+    mover.start(ready=False)  # as long as it runs it may answer in place of the first
+    wait_until(lambda: mover.get("/readyz")[1].startswith("{") and link(mover)["state"] == "ok", 20, "the link")
+    time.sleep(3)
     second.kill()
-    rig.await_event(start, "the gap", lambda row: bool(row["kind"] == GAP), 8)
+    way.turn_to(rig.site.nats.port)
+    wait_until(lambda: mover.metric("muster_conns_seen_total", 'kind="server_lost"') == 1, 20, "the one that has moved to tell it")
+    assert mover.metric("muster_bus_reconnects_total", 'link="system"') == 1
+    assert mover.stop() == 0, mover.log()[-3000:]
+    way.close()
+    assert rig.await_event(start, "the loss", lambda row: bool(row["kind"] == SERVER_LOST), 8)["server"] == ids(lost)[0]
     assert not [row for row in rig.events(start) if row["kind"] == DISCONNECT], "somebody told it after all"
     assert ids(lost)[0] not in [row["server"] for row in rig.ask("list")["rows"]]  # the client itself may be at the other server by now
+
+
+def test_a_server_that_is_stopped_says_so_at_once(pair: tuple[Rig, Second]) -> None:
+    """After the tests before it is another one, with an id of its own; what its clients were nobody tells."""
+    rig, second = pair
+    second.start()
+    wait_until(lambda: second.log().count("Route connection created") >= 1, 20, "the route")
+    leaving = rig.client("acme", "lost", port=second.port)
+    wait_until(lambda: ids(leaving)[1] in [row["client"] for row in rig.ask("list")["rows"]], 10, "it to be listed")
+    start = rig.mark()
+    second.stop()
+    assert rig.await_event(start, "the loss", lambda row: bool(row["kind"] == SERVER_LOST), 2)["server"] == ids(leaving)[0]

@@ -16,6 +16,7 @@ from harness import BUILD, REPO, Site, binary, wait_until
 
 PAGES = [p for p in REPO.rglob("*.md") if not {"build", ".venv", ".muster"} & set(p.relative_to(REPO).parts)]
 CDC_PAGE = (REPO / "plugins/cdc/README.md").read_text()
+PRESENCE_PAGE = (REPO / "plugins/presence/README.md").read_text()
 AUTH_PAGE = (REPO / "plugins/auth/README.md").read_text()
 HEADER = (REPO / "broker/include/muster/plugin.h").read_text()
 ABI_PAGE = (REPO / "broker/include/muster/ABI.md").read_text()
@@ -46,10 +47,12 @@ def test_third_party_headers_stay_in_their_folder(header: str) -> None:
 
 
 def test_the_core_knows_no_plugin_by_name() -> None:
-    names = "|".join(p.name for p in (REPO / "plugins").iterdir() if p.is_dir())
+    names = "|".join(p.name for p in (REPO / "plugins").iterdir() if p.is_dir() and p.name != "common")
     for path in (REPO / "broker/core").rglob("*.[ch]"):
         code = re.sub(r"/\*.*?\*/", "", path.read_text(), flags=re.S)
+        code = re.sub(r'(is_word\(word, len, |instance_has_capability\(.*?, )"\w+"\)', "", code)  # a capability, which any plugin may ask for
         code = re.sub(r'include "auth/.*', "", code)  # broker/auth, which the plugin of that name carries along
+        code = re.sub(r'is_word\(word, len, "\w+"\)', "", code)  # capabilities
         assert not re.search(rf'include "({names})/|"({names})"', code), path
 
 
@@ -105,6 +108,29 @@ def test_the_page_of_auth_names_every_option_code_and_reason() -> None:
         set(re.findall(r'refuse\((?:l->)?a, (?:login->|l->|b->)?id, "([a-z_]+)"', code)) | {"key_fetches_total", "keys"}
     assert len(words) > 17, "the patterns no longer fit the code"
     assert not [word for word in words - {"ok", "taken"} if not re.search(rf"`(muster_auth_)?{word}[`{{]", AUTH_PAGE)]
+
+
+def test_the_page_of_presence_names_every_option_code_and_metric() -> None:
+    schema = json.loads((REPO / "schemas/plugins/presence.json").read_text())
+    for key, option in schema["properties"].items():
+        row = next(line for line in PRESENCE_PAGE.splitlines() if line.startswith(f"| `{key}`"))
+        assert f"`{option.get('default', '')}`" in row or "default" not in option, key
+    code = "\n".join(p.read_text() for p in (REPO / "plugins/presence").glob("*.c"))
+    words = set(re.findall(r'MUSTER_HEALTH_\w+, "([a-z_]+)"', code)) | set(re.findall(r'MUSTER_(?:COUNTER|GAUGE|HISTOGRAM),\s+"([a-z_]+)"', code))
+    assert len(words) > 20, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok"} if not re.search(rf"`{word}[`{{]", PRESENCE_PAGE)]
+
+
+def test_the_page_of_fanout_names_every_option_code_and_metric() -> None:
+    page = (REPO / "plugins/fanout/README.md").read_text()
+    schema = json.loads((REPO / "schemas/plugins/fanout.json").read_text())
+    for key, option in schema["properties"].items():
+        row = next((line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line), "")
+        assert f"`{option['default']}`" in row, key
+    code = "\n".join(p.read_text() for p in (REPO / "plugins/fanout").glob("*.c"))
+    words = set(re.findall(r'MUSTER_HEALTH_\w+,\s+(?:code == \w+ \? )?"([a-z_]+)"', code)) | set(re.findall(r'"([a-z]+(?:_[a-z]+)*_total)"', code))
+    assert len(words) > 10, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok"} if not re.search(rf"`(muster_fanout_)?{word}[`{{]", page)]
 
 
 def commands() -> list[str]:

@@ -15,9 +15,11 @@ import pytest
 from agent import Agent
 from client import Client
 from harness import LONG, Musterd, Site, wait_until
-from pluginrig import EEXIST, EINVAL, ENOTFOUND, ESTALE, ETIME, Agents, echo, installation, own_broker
+from pluginrig import EEXIST, EINVAL, ELINK, ENOTFOUND, ESTALE, ETIME, Agents, echo, installation, own_broker
+from proxy import Proxy
 
 TTL = 3.0  # s, the least there may be
+SOON = 2.0  # s, for who is heard to have gone, whatever its ttl
 TAKEN_OVER = TTL + TTL / 5 + 6  # and what a busy machine may take
 SUBJECT = "$KV.muster_leases.echo.work"
 
@@ -53,8 +55,10 @@ def start(site: Site) -> Generator[Callable[..., list[Musterd]], None, None]:
     made: list[Musterd] = []
 
     def make(n: int, **config: Any) -> list[Musterd]:
+        nats_port = config.pop("nats_port", None)
         for _ in range(n):
             broker = own_broker(site, echo(**config if "lease" in config else {"lease": "work", **config}))
+            broker.config["nats"] = site.nats_section(nats_port)
             broker.config["broker"] = {**broker.config["broker"], "id": f"b{len(made)}"}
             made.append(broker)
             broker.start()
@@ -110,15 +114,84 @@ def test_one_of_three_holds(start: Callable[..., list[Musterd]], a1: Agent, insi
     assert (kept["epoch"], kept["held"], kept["ttl_ms"], kept["broker"]) == (epoch, True, 3000, first.config["broker"]["id"])
 
 
-def test_the_holder_is_killed(start: Callable[..., list[Musterd]], a1: Agent) -> None:
-    brokers = start(3)
+def test_the_holder_is_killed(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
+    """The servers tell that its connections have ended, and nobody waits for 15 s."""
+    brokers = start(3, lease_ttl="15s")
     first = holder(brokers, 15)
     epoch = ask(a1, first, "lease")["epoch"]
+    kept = record(insider)
+    assert [at["client"] > 0 and len(at["server"]) == 56 for at in kept["at"]] == [True, True], kept
     first.kill()
-    began = time.monotonic()
-    second = holder([b for b in brokers if b is not first], TAKEN_OVER)
-    assert time.monotonic() - began > TTL / 2, "nobody could know so soon"
-    assert ask(a1, second, "lease")["epoch"] > epoch
+    second = holder([b for b in brokers if b is not first], SOON)
+    assert ask(a1, second, "lease")["epoch"] == epoch + 1
+
+
+def test_a_holder_that_renews_lives_whatever_its_record_names(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
+    """One that has just connected anew may still write the connections that have ended. Otherwise two such brokers would take turns at once."""
+    brokers = start(2, lease_ttl="15s")
+    first = holder(brokers, 15)
+    kept = record(insider)
+    first.kill()
+    [second] = [b for b in brokers if b is not first]
+    holder([second], SOON)
+    kept |= {"epoch": ask(a1, second, "lease")["epoch"] + 10}
+    for _ in range(15):
+        insider.publish(SUBJECT, json.dumps(kept).encode())
+        time.sleep(0.2)
+        assert not held(second) and record(insider)["holder"] == kept["holder"]
+    holder([second], SOON)
+    assert ask(a1, second, "lease")["epoch"] == kept["epoch"] + 1
+
+
+def test_all_are_killed_and_one_comes_back(start: Callable[..., list[Musterd]]) -> None:
+    """Nobody was there to hear it: the server is asked."""
+    [first] = start(1, lease_ttl="15s")
+    holder([first], 15)
+    first.kill()
+    first.start()
+    holder([first], SOON)
+
+
+def test_the_holder_is_cut_off_for_a_moment(start: Callable[..., list[Musterd]], site: Site, a1: Agent, insider: Client) -> None:
+    proxy = Proxy(site.nats.port)
+    try:
+        [first] = start(1, lease_ttl="15s", nats_port=proxy.port)
+        holder([first], 15)
+        [other] = start(1, lease_ttl="15s")
+        epoch = ask(a1, first, "lease")["epoch"]
+        before = record(insider)
+        proxy.cut()
+        proxy.heal()
+        wait_until(lambda: record(insider)["at"] != before["at"], 1, "the record to name the new connections")
+        first.wait_ready()
+        assert ask(a1, first, "lease_put", key="cut", value="kept")["code"] == 0
+        time.sleep(SOON)
+        assert not held(other)
+        mine = ask(a1, first, "lease")
+        assert (mine["epoch"], mine["lost"]) == (epoch, 0)
+    finally:
+        proxy.close()
+
+
+def test_the_holder_is_cut_off(start: Callable[..., list[Musterd]], site: Site, a1: Agent) -> None:
+    """It lives and holds by the clock, but the other has it, and nothing that it puts counts any more."""
+    proxy = Proxy(site.nats.port)
+    try:
+        [first] = start(1, lease_ttl="15s", nats_port=proxy.port)
+        holder([first], 15)
+        [other] = start(1, lease_ttl="15s")
+        epoch = ask(a1, first, "lease")["epoch"]
+        proxy.cut()
+        wait_until(lambda: held(other), SOON, "the other to have it")
+        assert held(first)
+        proxy.heal()
+        first.wait_ready()
+        assert ask(a1, first, "lease_put", key="cut", value="late")["code"] in (ESTALE, ELINK)
+        wait_until(lambda: ask(a1, first, "lease")["why"] == ESTALE, 2, "it to be told")
+        assert ask(a1, other, "lease")["epoch"] == epoch + 1
+        assert ask(a1, other, "lease_put", key="cut", value="in time")["code"] == 0
+    finally:
+        proxy.close()
 
 
 def test_the_holder_ends(start: Callable[..., list[Musterd]], a1: Agent, insider: Client) -> None:
@@ -171,6 +244,22 @@ def test_the_holder_sleeps(start: Callable[..., list[Musterd]], a1: Agent, insid
     put = ask(a1, first, "lease_put", key="woken", value="late")
     assert put["code"] == ESTALE
     assert ask(a1, other, "lease_put", key="woken", value="in time")["code"] == 0
+
+
+@pytest.mark.skipif(not LONG, reason="16 s")
+def test_the_holder_sleeps_with_the_usual_ttl(start: Callable[..., list[Musterd]], a1: Agent) -> None:
+    """Its connections stay, so it is waited for: for its ttl from its last renewal on, which all have heard."""
+    brokers = start(3, lease_ttl="15s")
+    first = holder(brokers, 15)
+    epoch = ask(a1, first, "lease")["epoch"]
+    time.sleep(4)
+    first.pause()
+    began = time.monotonic()
+    second = holder([b for b in brokers if b is not first], 20)
+    assert 11 < time.monotonic() - began <= 16
+    first.resume()
+    wait_until(lambda: ask(a1, first, "lease")["lost"] == 1, 5, "it to be told")
+    assert ask(a1, second, "lease")["epoch"] == epoch + 1
 
 
 def hang(agent: Agent, broker: Musterd, seconds: float) -> None:

@@ -60,7 +60,7 @@ def test_the_plugin_of_the_page_keeps_the_contract(hello: Path) -> None:
     tests = report(hello)
     assert tuple(tests) == TESTS
     assert {name for name, test in tests.items() if test["result"] != "ok"} == {"reload"}, "hello has none"
-    assert tests["loads"]["notes"] == [{"text": "hello 1.0.0, ABI 0.3", "times": 1}]
+    assert tests["loads"]["notes"] == [{"text": "hello 1.0.0, ABI 0.4", "times": 1}]
 
 
 def test_the_test_of_the_page_passes(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ extern "C" MUSTER_EXPORT const muster_plugin *muster_plugin_entry_v0(void) {
     ("no_symbol", "muster_plugin_entry_v0"),
     ("wrong_major", "made for ABI major 7, this broker has 0"),
     ("other_major", "ABI 9."),
-    ("newer_minor", "plugin bad 4.5.6 made for ABI 0.4"),
+    ("newer_minor", "plugin bad 4.5.6 made for ABI 0.5"),
     ("short_struct", "plugin bad 4.5.6 has a descriptor of"),
     ("no_functions", "lacks create, start or destroy"),
 ])

@@ -348,10 +348,11 @@ def test_open_calls_end_with_elink_before_destroy(echo: Echo) -> None:
 
 
 def open_stream(echo: Echo) -> int:
-    ident = echo.begin("reopen", {"name": "echo_main", "subjects": "echo.>"})
+    ident = echo.begin("reopen", {"name": "echo_main", "subjects": "echo.>", "max_msgs": 100, "per_subject": 10})
     opened = echo.child.take("STREAM_OPEN")
     call = opened.u64()
     assert (opened.text(), opened.text(), opened.u32(), opened.i64(), opened.i64()) == ("echo_main", "echo.>", 0, 3600 * 10**9, 0)
+    assert (opened.i64(), opened.i64()) == (100, 10)
     info = u64(1) + u64(7) + u64(7) + u64(700) + i64(0)
     echo.child.send("INFO", call, i32(0) + text(None) + info)
     assert echo.answer(ident) == {"code": 0, "last_seq": 7, "n_msgs": 7}
@@ -414,6 +415,14 @@ def test_a_scan_and_a_read_come_in_pieces(echo: Echo) -> None:
         echo.child.send("STORED", read.id, i32(0) + u8(1) + u8(1) + message("echo.said", raw=b"{}", seq=seq, agent=None))
     assert echo.answer(ident) == {"code": ELINK, "n": 2, "list": "echo.said:{}@3\necho.said:{}@4\n"}
     assert echo.lab("read_on", {"max": 1001}) == {"code": EINVAL}
+
+
+def test_streams_of_others_are_not_for_a_child(echo: Echo) -> None:
+    assert echo.lab("attach", {"name": "EVT"}) == {"code": EABI}
+    assert echo.lab("reopen", {"name": "echo_main", "subjects": "echo.>", "republish": "evt.>"}) == {"code": EACCES}
+    open_stream(echo)
+    assert echo.lab("follow") == {"code": EABI, "told": 0}
+    assert echo.lab("hold_back") == {"code": 0, "told_inside": 0} and echo.lab("unfollow") == {"code": 0}
 
 
 def test_leases(echo: Echo) -> None:

@@ -27,8 +27,8 @@ def site() -> Generator[Site, None, None]:
 @pytest.fixture(scope="module", params=["none", "process"])
 def shared(request: pytest.FixtureRequest, site: Site) -> Generator[Musterd, None, None]:
     """One broker for all tests here, with the plugin in it and with the plugin in a child; it must end cleanly after them."""
-    entry = echo(sql=True, greeting="hey")
-    broker = own_broker(site, entry if request.param == "none" else isolated(entry, site), cdc=True)
+    entries = [echo(sql=True, greeting="hey"), plugin("old_v0_3", "old")]
+    broker = own_broker(site, *(entries if request.param == "none" else [isolated(entries[0], site), isolated(entries[1], site, allow={})]), cdc=True)
     broker.start()
     yield broker
     assert broker.stop() == 0, broker.log()[-3000:]
@@ -53,6 +53,11 @@ def insider(site: Site) -> Generator[Client, None, None]:
     client = Client(site.nats.url, site.nats.folder / "broker.creds")
     yield client
     client.close()
+
+
+def test_a_plugin_of_the_abi_before_works(a1: Agent) -> None:
+    answer = wait_until(lambda: (body := a1.ask("old", "say", {"text": "x"}).body).get("ticks") and body, 5, "its timer")
+    assert answer["text"] == "x" and answer["role"] == 1
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -231,10 +231,13 @@ FORBIDDEN = [
     # locks that stop others
     *[f"LOCK TABLE public.{table} IN {mode} MODE" for table in TABLES for mode in ("SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")],
     # what is Muster's own
-    *[f"SELECT * FROM muster.{table}" for table in ("tenants", "credentials", "requests", "tables", "tenant_roles", "channel", "migrations", "audit")],
+    *[f"SELECT * FROM muster.{table}" for table in ("tenants", "credentials", "requests", "tables", "tenant_roles", "channel", "migrations", "audit", "inboxes",
+                                                   "groups", "watches")],
     "SELECT muster.listen()", "SELECT muster.limit('zeta', 'watches')", "SELECT muster.tenants_of('muster_t_zeta')",
     "SELECT muster.forget('zeta')", "SELECT muster.purge_requests()", "SELECT muster.emit('zeta', 'task', 'queued', 'x', '{}')",
     "SELECT muster.once('zeta', 'a', 'x.y', 'r', sha256(''), 'forget', '{}')", "CREATE FUNCTION muster.mine() RETURNS int LANGUAGE sql RETURN 1",
+    "INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, state) VALUES ('acme', 'forged', 'a1', '{}')",
+    "INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, fence) VALUES ('acme', 'forged', 'a1', 9223372036854775807)",
     # the log and what is beside the tables
     "SELECT pg_logical_emit_message(true, 'muster.evt', '{}')", "SELECT pg_create_logical_replication_slot('mine', 'pgoutput')",
     "SELECT pg_logical_slot_peek_changes('muster_main', NULL, NULL)", "CREATE PUBLICATION mine FOR TABLE public.agent_runs",
@@ -318,7 +321,8 @@ def test_a_function_in_the_query_hears_of_no_foreign_row(as_role: Callable[[str]
                           f"SELECT FROM public.{table} WHERE {column} OPERATOR(pg_temp.===) 'anything'",
                           f"SELECT FROM public.{table} AS a JOIN public.{table} AS b ON pg_temp.leak(a.{column} || b.{column})",
                           f"SELECT pg_temp.leak({column}) FROM public.{table} GROUP BY 1 HAVING pg_temp.leak(min({column}))",
-                          f"INSERT INTO public.{table} SELECT * FROM public.{table} WHERE pg_temp.leak({column}) AND false",
+                          f"INSERT INTO public.{table} (tenant_id, {column}) SELECT tenant_id, {column} FROM public.{table}"
+                          f" WHERE pg_temp.leak({column}) AND false",
                           *([] if table == "agent_events" else [f"UPDATE public.{table} SET {column} = {column} WHERE pg_temp.leak({column})"])):
             session.execute(statement)  # type: ignore[call-overload]
     assert heard and not [text for text in heard if text and "zeta" in text]
@@ -698,7 +702,7 @@ def test_migrate_puts_the_walls_up_again(other_database: Callable[[], tuple[str,
         admin.execute("DROP POLICY setting ON muster.requests; ALTER VIEW public.active_sessions OWNER TO postgres;"
                       "ALTER FUNCTION muster.purge_requests(int) OWNER TO postgres; ALTER FUNCTION public.delete_expired_memories() OWNER TO postgres;"
                       "GRANT EXECUTE ON FUNCTION public.delete_expired_memories(), muster.purge_requests(int) TO PUBLIC; DROP PUBLICATION muster;"
-                      "TRUNCATE muster.channel")
+                      "TRUNCATE muster.channel; GRANT INSERT ON public.agent_sessions TO muster_tenants")  # as 0.4 did
         run_cli(["migrate"], env)
         run_cli(["tenant", "add", "heard"], env)
         after = [admin.execute(question).fetchall() for question in state]
@@ -706,6 +710,7 @@ def test_migrate_puts_the_walls_up_again(other_database: Callable[[], tuple[str,
             assert was == now
         assert admin.execute("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind = 'r'"
                              " AND relrowsecurity AND relforcerowsecurity AND relowner = 'muster_owner'::regrole").fetchone() == (5,)
+        assert admin.execute("SELECT has_table_privilege('muster_tenants', 'public.agent_sessions', 'INSERT')").fetchone() == (False,)
         assert admin.execute("SELECT oid::regprocedure FROM pg_proc WHERE pronamespace IN ('muster'::regnamespace, 'public'::regnamespace)"
                              " AND (proowner = 'postgres'::regrole OR has_function_privilege('public', oid, 'EXECUTE'))").fetchall() == []
 

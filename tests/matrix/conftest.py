@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,16 @@ def rig(request: pytest.FixtureRequest) -> Generator[Rig, None, None]:
             assert complaint not in rig.broker.log(), rig.broker.log()[-6000:]
     finally:
         rig.close()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # of a worker among others: the one that reports hears of it
+        session.config.workeroutput["attempts"] = [(*key, n) for key, n in tally.items()]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    tally.update({(where, kind): n for where, kind, n in node.workeroutput.get("attempts", [])})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

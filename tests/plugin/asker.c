@@ -1,5 +1,7 @@
 /*
- * asker - a plugin that asks other plugins' services: asker.ask {subject, body?, timeout_ms?} sends a request and tells what came of it.
+ * asker - a plugin that asks other plugins' services: asker.ask {subject, body?, timeout_ms?} sends a request and tells what came of it; with
+ * publish, and reply?, a message that it does not wait for. asker.last {} tells the respond() that came to asker.took last;
+ * asker.hears {agent, subject} what may_hear() says.
  */
 #include <muster/plugin.h>
 #include <stdlib.h>
@@ -10,6 +12,7 @@ struct asker {
     const struct muster_bus *bus;
     const struct muster_codec *codec;
     const struct muster_tenants *tenants;
+    const struct muster_msg *took; /* held, or NULL */
 };
 
 /* A question under way, and the request that wants to know. */
@@ -105,12 +108,53 @@ static int on_ask(void *self, const struct muster_msg *msg)
     pub.subject = text_in(a, args, "subject", "");
     pub.payload.data = text_in(a, args, "body", "{}");
     pub.payload.len = strlen(pub.payload.data);
+    pub.reply = text_in(a, args, "reply", NULL);
     if (a->codec->get(args, "publish"))
         err = tell(a, msg, a->bus->publish(a->host, &pub), NULL);
     else
         err = ask(a, msg, &pub, (timeout ? a->codec->as_int(timeout) : 5000) * 1000000);
     a->codec->free_doc(args);
     return err;
+}
+
+static int on_took(void *self, const struct muster_msg *msg)
+{
+    struct asker *a = self;
+
+    if (a->took)
+        a->bus->drop(a->host, a->took);
+    a->took = NULL;
+    return a->bus->hold(a->host, msg, &a->took);
+}
+
+static int on_last(void *self, const struct muster_msg *msg)
+{
+    const struct asker *a = self;
+
+    return tell(self, msg, a->took ? 0 : MUSTER_ENOTFOUND, a->took);
+}
+
+static int on_hears(void *self, const struct muster_msg *msg)
+{
+    struct asker *a = self;
+    struct muster_value *args;
+    int err = a->codec->decode(a->host, msg->encoding, msg->payload, &args);
+
+    if (err)
+        return err;
+    err = tell(a, msg, a->tenants->may_hear(a->host, msg->tenant, text_in(a, args, "agent", msg->agent), text_in(a, args, "subject", "")), NULL);
+    a->codec->free_doc(args);
+    return err;
+}
+
+static void asker_drain(void *self, int64_t deadline_ns)
+{
+    struct asker *a = self;
+
+    (void)deadline_ns;
+    if (a->took)
+        a->bus->drop(a->host, a->took);
+    a->took = NULL;
 }
 
 static void asker_destroy(void *self)
@@ -137,25 +181,32 @@ static int asker_create(const struct muster_host *host, const void *config, void
     return 0;
 }
 
+static int subscribe(struct asker *a, const char *subject, muster_msg_fn fn)
+{
+    const struct muster_subscription sub = {.size = sizeof sub, .subject = subject, .queue = 1, .max_msgs = 1000, .max_bytes = 1 << 20, .fn = fn};
+    uint64_t id;
+
+    return a->bus->subscribe(a->host, &sub, &id);
+}
+
 static int asker_start(void *self)
 {
-    const struct muster_subscription sub = {.size = sizeof sub,
-                                            .subject = "rpc.*.asker.ask",
-                                            .queue = 1,
-                                            .max_msgs = 1000,
-                                            .max_bytes = 1 << 20,
-                                            .fn = on_ask};
     struct asker *a = self;
-    uint64_t id;
-    int err = a->bus->subscribe(a->host, &sub, &id);
+    int err = subscribe(a, "rpc.*.asker.ask", on_ask);
 
+    if (!err)
+        err = subscribe(a, "rpc.*.asker.took.*", on_took);
+    if (!err)
+        err = subscribe(a, "rpc.*.asker.last", on_last);
+    if (!err)
+        err = subscribe(a, "rpc.*.asker.hears", on_hears);
     if (!err)
         a->host->health(a->host, MUSTER_HEALTH_OK, "ok", "asking");
     return err;
 }
 
 static const struct muster_service services[] = {
-    {.size = sizeof(struct muster_service), .name = "asker", .verbs = "ask"}};
+    {.size = sizeof(struct muster_service), .name = "asker", .verbs = "ask took last hears"}};
 
 MUSTER_PLUGIN(.name = "asker", .version = "0.1.0", .services = services, .n_services = 1, .create = asker_create,
-              .start = asker_start, .destroy = asker_destroy);
+              .start = asker_start, .drain = asker_drain, .destroy = asker_destroy);

@@ -12,6 +12,10 @@
 #include <string.h>
 #include <time.h>
 
+#ifndef CONNS_NAME
+#define CONNS_NAME "conns" /* else as it was built with a header of before */
+#endif
+
 enum { SHOWN = 1000 };
 
 struct conns_config {
@@ -190,7 +194,7 @@ static void nap(int64_t ms)
     (void)nanosleep(&ts, NULL); /* an early end is no matter */
 }
 
-static const char *const kinds[] = {"", "connect", "disconnect", "gap"};
+static const char *const kinds[] = {"", "connect", "disconnect", "gap", "server_lost", "server_back"};
 
 static void on_connection(void *arg, const struct muster_connection *connection)
 {
@@ -335,7 +339,7 @@ static int conns_start(void *self)
     struct conns *c = self;
     const struct muster_subscription sub = {.size = sizeof sub,
                                             .overflow = MUSTER_OVERFLOW_REJECT,
-                                            .subject = "rpc.*.conns.*",
+                                            .subject = "rpc.*." CONNS_NAME ".*",
                                             .queue = 1,
                                             .max_msgs = 1000,
                                             .max_bytes = 1u << 20,
@@ -359,10 +363,10 @@ static const struct muster_option options[] = {
 };
 
 static const struct muster_service services[] = {
-    {.size = sizeof(struct muster_service), .name = "conns", .verbs = "seen list kick watch unwatch sleep"},
+    {.size = sizeof(struct muster_service), .name = CONNS_NAME, .verbs = "seen list kick watch unwatch sleep"},
 };
 
-MUSTER_PLUGIN(.name = "conns", .version = "1.0.0", .capabilities = "system", .options = options,
+MUSTER_PLUGIN(.name = CONNS_NAME, .version = "1.0.0", .capabilities = "system", .options = options,
               .n_options = sizeof options / sizeof *options, .config_size = sizeof(struct conns_config), .services = services,
               .n_services = sizeof services / sizeof *services, .create = conns_create, .start = conns_start,
               .destroy = conns_destroy);

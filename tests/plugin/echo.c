@@ -164,6 +164,8 @@ static int on_lab(void *self, const struct muster_msg *msg)
         verb = find_verb(echo_verbs_store, msg->verb);
     if (!verb)
         verb = find_verb(echo_verbs_keep, msg->verb);
+    if (!verb)
+        verb = find_verb(echo_verbs_follow, msg->verb);
     err = verb ? verb->fn(e, msg, args) : MUSTER_ENOTFOUND;
     e->codec->free_doc(args);
     return err;
@@ -473,7 +475,7 @@ static const struct muster_service services[] = {
      .schema = definition},
     {.size = sizeof(struct muster_service),
      .name = "lab",
-     .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE " " ECHO_VERBS_KEEP},
+     .verbs = ECHO_VERBS_LANE " " ECHO_VERBS_OUT " " ECHO_VERBS_STORE " " ECHO_VERBS_KEEP " " ECHO_VERBS_FOLLOW},
     {.size = sizeof(struct muster_service), .name = "pulse", .verbs = "beat"},
 };
 

@@ -55,6 +55,14 @@ struct echo_lease {
     int64_t release_when_got;
 };
 
+struct echo_follow {
+    uint64_t id; /* 0: none */
+    int64_t n_msgs, n_ends, n_lost, n_gaps, n_gone, sum, in_order;
+    uint64_t last_seq;
+    int64_t stop_at, hold_at, close_at;
+    char list[60000]; /* what was told, a line each; what does not fit is counted only */
+};
+
 struct echo {
     const struct muster_host *host;
     const struct echo_config *config;
@@ -76,6 +84,7 @@ struct echo {
     uint64_t extra;  /* subscription of verb listen */
     uint64_t shouts; /* the one that drain() ends */
     struct echo_lease lease[4];
+    struct echo_follow follow;
     uint64_t last_seq; /* of what the writer writes */
     bool writing, knows_last;
     struct job *waiting, *flooding;
@@ -93,14 +102,16 @@ struct verb {
     verb_fn fn;
 };
 extern const struct verb echo_verbs_lane[], echo_verbs_out[],
-    echo_verbs_store[], echo_verbs_keep[]; /* each ends with a NULL name */
+    echo_verbs_store[], echo_verbs_keep[], echo_verbs_follow[]; /* each ends with a NULL name */
 #define ECHO_VERBS_LANE                                                                            \
     "silent fail error hold slow hang crash again twice large held lane last pipe tick post "      \
     "wrong_thread late_health rest late leak"
 #define ECHO_VERBS_OUT                                                                             \
     "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
-#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen read write many"
+#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen attach read write many"
 #define ECHO_VERBS_KEEP "kv_scan kv_del read_on acquire release lease lease_put kv_many"
+
+#define ECHO_VERBS_FOLLOW "follow unfollow hold_back followed"
 
 /* One pair of an answer; s NULL: the number. */
 struct pair {

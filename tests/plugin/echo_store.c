@@ -60,13 +60,29 @@ static int do_reopen(struct echo *e, const struct muster_msg *msg, const struct 
     struct muster_stream_options options = {.size = sizeof options,
                                             .name = arg_str(e, args, "name", "echo"),
                                             .subjects = arg_str(e, args, "subjects", "echo.>"),
-                                            .max_age_ns = INT64_C(3600000000000)};
+                                            .max_age_ns = arg_int(e, args, "max_age_s", 3600) * 1000000000,
+                                            .replicas = (uint32_t)arg_int(e, args, "replicas", 0),
+                                            .republish = arg_str(e, args, "republish", NULL),
+                                            .max_msgs = arg_int(e, args, "max_msgs", 0),
+                                            .max_msgs_per_subject = arg_int(e, args, "per_subject", 0)};
     struct job *job = job_new(e, msg);
 
     if (!job)
         return 0;
     e->streams->close(e->host, e->stream);
     return job_failed(job, e->streams->open(e->host, &options, on_info, job, &e->stream));
+}
+
+/* Close what is open, and attach to a stream of others. */
+static int do_attach(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    struct job *job = job_new(e, msg);
+
+    if (!job)
+        return 0;
+    e->streams->close(e->host, e->stream);
+    return job_failed(job, e->streams->attach(e->host, arg_str(e, args, "name", ""), arg_int(e, args, "own", 0) ? msg->tenant : NULL, on_info,
+                                              job, &e->stream));
 }
 
 static int do_info(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
@@ -205,6 +221,7 @@ static int do_many(struct echo *e, const struct muster_msg *msg, const struct mu
 const struct verb echo_verbs_store[] = {
     {"kv_put", do_kv_put},   {"kv_get", do_kv_get}, {"append", do_append},
     {"last_of", do_last_of}, {"info", do_info},     {"reopen", do_reopen},
+    {"attach", do_attach},
     {"read", do_read},       {"write", do_write},   {"many", do_many},
     {NULL, NULL},
 };

@@ -34,8 +34,9 @@ static struct fake {
     muster_msg_fn fn;
     int n_held, n_subs, n_replies, n_errors, n_published, n_streams, n_leases, n_watches;
     int refuse; /* so many calls give MUSTER_EAGAIN */
-    int64_t sum;
+    int64_t sum, max_msgs, max_msgs_per_subject;
     char error[64];     /* the last code of reply_error() */
+    char reply[64];     /* of the last publication */
 } fake;
 
 static const struct fake_tenant acme = {"acme", 3}, zeta = {"zeta", -1};
@@ -99,6 +100,7 @@ static int fake_publish(const struct muster_host *host, const struct muster_publ
         return err;
     ASSERT(pub->tenant == handle(&acme) || pub->tenant == handle(&zeta));
     fake.n_published++;
+    (void)snprintf(fake.reply, sizeof fake.reply, "%s", pub->reply ? pub->reply : "");
     if (pub->done)
         pub->done(pub->arg, 0); /* a host does it later: the proxy must not mind */
     return 0;
@@ -175,7 +177,9 @@ static int fake_open(const struct muster_host *host, const struct muster_stream_
     int err = busy();
 
     (void)host;
-    ASSERT(options->name && options->subjects);
+    ASSERT(options->name && options->subjects && MUSTER_HAS(options, max_msgs_per_subject) && !options->republish);
+    fake.max_msgs = options->max_msgs;
+    fake.max_msgs_per_subject = options->max_msgs_per_subject;
     if (err)
         return err;
     fake.n_streams++;
@@ -627,6 +631,8 @@ static void say_stream_open(uint64_t id, const char *name, const char *subjects)
     frame_put_u32(&f, 1);
     frame_put_i64(&f, 0);
     frame_put_i64(&f, 0);
+    frame_put_i64(&f, 1000);
+    frame_put_i64(&f, 10);
     say(&b, &f);
 }
 

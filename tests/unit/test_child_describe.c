@@ -261,7 +261,7 @@ static void test_what_a_stranger_says_is_refused_by_name(void **state)
     refuse(&p, "its name is \"thing\" and its version \"\", expected letters, digits, _ or -, and a version");
     p = a_plugin();
     p.abi_minor = MUSTER_ABI_MINOR + 1;
-    refuse(&p, "made for ABI 0.4, this broker loads ABI 0.2 to 0.3");
+    refuse(&p, "made for ABI 0.5, this broker loads ABI 0.2 to 0.4");
     p = a_plugin();
     p.options = &option;
     p.n_options = 1;

@@ -1,6 +1,7 @@
 /*
  * lease/lease.h against a model of the world: a store that loses, delays and refuses, clocks that differ in speed, processes that are
- * held up, die and come again, and a bucket that is lost. Whatever happens, no two hold at one time, and epochs grow.
+ * held up, die and come again, connections that are cut, and a bucket that is lost. Whatever happens, no two hold at one time, but for
+ * one whose connections were cut and who therefore writes nothing; and epochs grow.
  *
  * A seed is a whole run; MUSTER_LEASE_SEEDS sets how many there are.
  */
@@ -21,7 +22,8 @@
 #include "lease/lease.h"
 #include "lease/record.h"
 
-enum { CONTENDERS = 3, MESSAGES = 64, SEEDS = 3000 };
+enum { CONTENDERS = 3, MESSAGES = 64, SEEDS = 3000, CONNECTIONS = 512 };
+static const int64_t spare_ns = 750 * CLOCK_MS;
 static const int64_t wall_base_ns = INT64_C(1700000000) * CLOCK_S;
 
 struct contender {
@@ -31,6 +33,9 @@ struct contender {
     int64_t held_up_ns;  /* true time until which it does nothing */
     int64_t awaited;     /* the message that it waits for; -1: none */
     bool gone, told;     /* told: between GOT and LOST */
+    uint64_t connection; /* 0: it was cut */
+    int64_t back_ns;     /* when it has another */
+    bool heard[CONNECTIONS]; /* which ones it was told have ended */
 };
 
 struct message {
@@ -52,7 +57,9 @@ struct world {
     struct lease_record stored;
     uint64_t revision, last_epoch;
     int64_t lost_ns; /* when the bucket was lost last */
-    unsigned int born, tenures, losses;
+    unsigned int born, tenures, losses, early;
+    uint64_t connections;
+    int64_t ended_ns[CONNECTIONS];
     uint64_t seed;
 };
 
@@ -69,11 +76,39 @@ static int64_t local_ns(const struct world *w, const struct contender *c)
     return c->offset_ns + (int64_t)((double)w->now_ns * c->rate);
 }
 
+static uint64_t connect(struct world *w)
+{
+    assert_true(w->connections + 1 < CONNECTIONS);
+    return ++w->connections;
+}
+
+static void at_of(const struct contender *c, struct lease_at at[LEASE_N_AT])
+{
+    memset(at, 0, LEASE_N_AT * sizeof *at);
+    at[0].client = c->connection;
+    (void)snprintf(at[0].server, sizeof at[0].server, "N1");
+}
+
+/* The server tells of it, and most hear that. */
+static void end_connection(struct world *w, struct contender *c)
+{
+    uint64_t id = c->connection;
+
+    c->connection = 0;
+    if (!id)
+        return;
+    w->ended_ns[id] = w->now_ns;
+    for (int i = 0; i < CONTENDERS; i++)
+        w->c[i].heard[id] = draw(w, 8) > 0;
+}
+
 static void bear(struct world *w, struct contender *c)
 {
     char name[LEASE_HOLDER_SIZE];
 
+    end_connection(w, c);
     *c = (struct contender){.offset_ns = (int64_t)draw(w, 1000) * CLOCK_S, .rate = 0.9955 + (double)draw(w, 90) / 10000, .awaited = -1};
+    c->connection = connect(w);
     (void)snprintf(name, sizeof name, "c%u", ++w->born);
     lease_init(&c->lease, name, w->ttl_ns, local_ns(w, c));
 }
@@ -99,7 +134,7 @@ static void send(struct world *w, int who, const struct lease_step *step)
     *m = (struct message){.live = true, .write = step->what == LEASE_WRITE, .who = who, .id = ++w->next_id, .record = step->record};
     m->apply_ns = w->calm || draw(w, 12) ? w->now_ns + delay(w) : INT64_MAX;
     m->answer_ns = m->apply_ns == INT64_MAX || (!w->calm && !draw(w, 12)) ? INT64_MAX : m->apply_ns + delay(w);
-    if (!w->calm && !draw(w, 30)) { /* the link is away: nothing goes out, and that is told at once */
+    if (!w->c[who].connection || (!w->calm && !draw(w, 30))) { /* the link is away: nothing goes out, and that is told at once */
         m->apply_ns = INT64_MAX;
         m->answer_ns = w->now_ns;
         m->code = MUSTER_ELINK;
@@ -112,9 +147,14 @@ static void send(struct world *w, int who, const struct lease_step *step)
 
 static void tell_others(struct world *w, int who)
 {
-    for (int i = 0; i < CONTENDERS; i++)
-        if (i != who && !w->c[i].gone && w->c[i].held_up_ns <= w->now_ns && draw(w, 4))
+    for (int i = 0; i < CONTENDERS; i++) {
+        if (i == who || w->c[i].gone || w->c[i].held_up_ns > w->now_ns || !draw(w, 4))
+            continue;
+        if (w->stored.held)
+            lease_hint_renewed(&w->c[i].lease, local_ns(w, &w->c[i]));
+        else
             lease_hint(&w->c[i].lease, local_ns(w, &w->c[i]));
+    }
 }
 
 static void apply_write(struct world *w, struct message *m)
@@ -169,10 +209,13 @@ static bool in_doubt(const struct world *w)
 
 static void check_one_holder(struct world *w)
 {
+    struct lease_at at[LEASE_N_AT];
     int holders = 0;
 
-    for (int i = 0; i < CONTENDERS; i++)
-        holders += !w->c[i].gone && lease_epoch(&w->c[i].lease, local_ns(w, &w->c[i])) > 0;
+    for (int i = 0; i < CONTENDERS; i++) {
+        at_of(&w->c[i], at);
+        holders += !w->c[i].gone && lease_epoch(&w->c[i].lease, local_ns(w, &w->c[i])) > 0 && !lease_is_doubtful(&w->c[i].lease, at);
+    }
     if (holders > 1 && !in_doubt(w))
         fail_msg("seed %llu: %d hold at %lld ms", (unsigned long long)w->seed, holders, (long long)(w->now_ns / CLOCK_MS));
 }
@@ -197,6 +240,28 @@ static void hear_events(struct world *w, struct contender *c)
 
 /* ---- the run ------------------------------------------------------------------------------------------------------------------ */
 
+/* What a broker does with what it was told. */
+static void judge_holder(struct world *w, struct contender *c)
+{
+    const struct lease_record *r = &c->lease.record;
+    uint64_t id = r->at[0].client;
+
+    if (c->lease.epoch || c->lease.gone || !r->held || !id || !c->heard[id])
+        return;
+    w->early += !c->lease.gone_ns;
+    lease_holder_gone(&c->lease, c->offset_ns + (int64_t)((double)(w->ended_ns[id] + spare_ns) * c->rate));
+}
+
+static void reconnect(struct world *w, struct contender *c)
+{
+    struct lease_at at[LEASE_N_AT];
+
+    if (!c->connection && w->now_ns >= c->back_ns)
+        c->connection = connect(w);
+    at_of(c, at);
+    lease_connected(&c->lease, local_ns(w, c), at);
+}
+
 /* Returns true time at which it wants to be called again. */
 static int64_t drive(struct world *w, int who)
 {
@@ -208,7 +273,9 @@ static int64_t drive(struct world *w, int who)
         return INT64_MAX;
     if (c->held_up_ns > w->now_ns)
         return c->held_up_ns;
+    reconnect(w, c);
     hear_events(w, c);
+    judge_holder(w, c);
     step = lease_step(&c->lease, local_ns(w, c), wall_base_ns + w->now_ns);
     if (step.what == LEASE_READ || step.what == LEASE_WRITE) {
         send(w, who, &step);
@@ -222,6 +289,8 @@ static int64_t drive(struct world *w, int who)
     if (step.due_ns == INT64_MAX)
         return INT64_MAX;
     wait_ns = (int64_t)((double)(step.due_ns - local_ns(w, c)) / c->rate);
+    if (!c->connection && c->back_ns - w->now_ns < wait_ns)
+        wait_ns = c->back_ns - w->now_ns;
     return w->now_ns + (wait_ns > 0 ? wait_ns : 0) + 1000;
 }
 
@@ -261,11 +330,28 @@ static int64_t advance(struct world *w, struct message *m)
     return m->answered || m->apply_ns < m->answer_ns ? m->apply_ns : m->answer_ns;
 }
 
+/* The server closes its connection: what was sent may still arrive, no answer does. */
+static void cut(struct world *w, int who)
+{
+    struct contender *c = &w->c[who];
+
+    end_connection(w, c);
+    c->back_ns = w->now_ns + (int64_t)draw(w, draw(w, 4) ? (uint64_t)(500 * CLOCK_MS) : (uint64_t)w->ttl_ns);
+    for (int i = 0; i < MESSAGES; i++) {
+        struct message *m = &w->m[i];
+
+        if (!m->live || m->answered || m->who != who)
+            continue;
+        m->answer_ns = w->now_ns;
+        m->code = MUSTER_ELINK;
+    }
+}
+
 static void mischief(struct world *w)
 {
     struct contender *c = &w->c[draw(w, CONTENDERS)];
 
-    switch (draw(w, 8)) {
+    switch (draw(w, 10)) {
     case 0: /* kill -9, and a new process */
         bear(w, c);
         break;
@@ -284,6 +370,17 @@ static void mischief(struct world *w)
     case 5:
         if (w->now_ns > 10 * CLOCK_S && !draw(w, 6))
             lose_bucket(w);
+        break;
+    case 6:
+    case 7:
+        if (!c->gone)
+            cut(w, (int)(c - w->c));
+        break;
+    case 8: /* held up until its connection is cut for that */
+        if (!c->gone && c->connection) {
+            c->held_up_ns = w->now_ns + (int64_t)draw(w, (uint64_t)(2 * w->ttl_ns));
+            cut(w, (int)(c - w->c));
+        }
         break;
     default:
         break;
@@ -347,7 +444,7 @@ static void begin(struct world *w, uint64_t seed)
 }
 
 /* Trouble, then calm: one must have it soon, nobody may lose it, and when all let go it is free. */
-static unsigned int run_seed(uint64_t seed)
+static unsigned int run_seed(uint64_t seed, unsigned long *early)
 {
     struct world *w = calloc(1, sizeof *w);
     unsigned int tenures;
@@ -374,6 +471,7 @@ static unsigned int run_seed(uint64_t seed)
     for (int i = 0; i < CONTENDERS; i++)
         if (!w->c[i].gone || w->stored.held)
             fail_msg("seed %llu: a released lease is still held", (unsigned long long)seed);
+    *early += w->early;
     free(w);
     return tenures;
 }
@@ -382,12 +480,13 @@ static void test_no_two_hold_and_epochs_grow(void **state)
 {
     const char *given = getenv("MUSTER_LEASE_SEEDS");
     uint64_t n = given ? strtoull(given, NULL, 10) : SEEDS;
-    unsigned long tenures = 0;
+    unsigned long tenures = 0, early = 0;
 
     (void)state;
     for (uint64_t seed = 1; seed <= n; seed++)
-        tenures += run_seed(seed);
+        tenures += run_seed(seed, &early);
     assert_true(tenures > 3 * n); /* something did happen */
+    assert_true(early > n);
 }
 
 /* ---- single steps ---------------------------------------------------------------------------------------------------------------- */
@@ -495,6 +594,28 @@ static void test_time_ends_it_and_it_is_taken_anew_with_another_epoch(void **sta
     assert_int_equal(lease_event(&l, now).epoch, first + 1);
 }
 
+/* A process that slept: whoever asked when it woke was told that nothing is held, and has let pass by what came. */
+static void test_an_answer_after_its_time_brings_nothing_back(void **state)
+{
+    struct lease_event e;
+    struct lease l;
+    int64_t now = CLOCK_S + ttl_ns / 5;
+    uint64_t first;
+
+    (void)state;
+    take(&l, CLOCK_S);
+    first = l.epoch;
+    assert_int_equal(lease_step(&l, now, 0).what, LEASE_WRITE);
+    now = CLOCK_S + ttl_ns;
+    assert_int_equal(lease_epoch(&l, now), 0);
+    lease_on_written(&l, now, 0, 8);
+    assert_int_equal(lease_epoch(&l, now), 0);
+    e = lease_event(&l, now);
+    assert_int_equal(e.what, LEASE_LOST);
+    assert_int_equal(e.code, MUSTER_ETIME);
+    assert_int_equal(lease_step(&l, now, 0).record.epoch, first + 1);
+}
+
 static void test_a_contender_waits_for_the_holders_ttl(void **state)
 {
     struct lease_record other = record_of("other", 9, 40, true);
@@ -537,6 +658,88 @@ static void test_a_free_record_is_taken_at_once(void **state)
     assert_int_equal(lease_step(&l, CLOCK_S + 100 * CLOCK_MS, 0).record.epoch, 41);
 }
 
+static void name_connection(struct lease_at at[LEASE_N_AT], uint64_t live, uint64_t bulk)
+{
+    memset(at, 0, LEASE_N_AT * sizeof *at);
+    at[0].client = live;
+    at[1].client = bulk;
+    (void)snprintf(at[0].server, sizeof at[0].server, "N1");
+    (void)snprintf(at[1].server, sizeof at[1].server, "N2");
+}
+
+static void test_a_holder_that_has_gone_is_not_waited_for(void **state)
+{
+    struct lease_record other = record_of("other", 9, 40, true);
+    struct lease_step step;
+    struct lease l;
+
+    (void)state;
+    lease_init(&l, "me", ttl_ns, CLOCK_S);
+    (void)lease_step(&l, CLOCK_S, 0);
+    lease_on_read(&l, CLOCK_S, 0, &other);
+    lease_holder_gone(&l, CLOCK_S + spare_ns);
+    assert_int_equal(lease_step(&l, CLOCK_S, 0).due_ns, CLOCK_S + spare_ns);
+    step = lease_step(&l, CLOCK_S + spare_ns, 0);
+    assert_int_equal(step.what, LEASE_WRITE);
+    assert_int_equal(step.record.epoch, 41);
+    lease_on_written(&l, CLOCK_S + spare_ns, MUSTER_ESTALE, 10); /* it lives, and has renewed */
+    assert_int_equal(lease_step(&l, CLOCK_S + spare_ns, 0).what, LEASE_READ);
+    other = record_of("other", 10, 40, true);
+    lease_on_read(&l, CLOCK_S + spare_ns, 0, &other);
+    assert_int_equal(lease_step(&l, CLOCK_S + spare_ns, 0).what, LEASE_WAIT);
+    assert_int_equal(lease_step(&l, 2 * CLOCK_S + spare_ns, 0).what, LEASE_WAIT);
+}
+
+static void test_a_holder_with_other_connections_renews_at_once(void **state)
+{
+    struct lease_at at[LEASE_N_AT], later[LEASE_N_AT];
+    struct lease_step step;
+    struct lease l;
+
+    (void)state;
+    take(&l, CLOCK_S);
+    name_connection(at, 5, 6);
+    assert_false(lease_is_doubtful(&l, at)); /* the record names none, and nobody can think that it has gone */
+    lease_connected(&l, CLOCK_S, at);
+    step = lease_step(&l, CLOCK_S, 0);
+    assert_int_equal(step.what, LEASE_WRITE);
+    assert_int_equal(step.record.at[1].client, 6);
+    lease_on_written(&l, CLOCK_S, 0, 8);
+    lease_connected(&l, CLOCK_S, at);
+    assert_int_equal(lease_step(&l, CLOCK_S, 0).what, LEASE_WAIT);
+
+    name_connection(later, 7, 6);
+    assert_false(lease_is_doubtful(&l, later)); /* one is still there */
+    name_connection(later, 7, 0);
+    assert_true(lease_is_doubtful(&l, later));
+    lease_connected(&l, CLOCK_S + 1, later);
+    assert_int_equal(lease_step(&l, CLOCK_S + 1, 0).what, LEASE_WRITE);
+    assert_true(lease_is_doubtful(&l, later));
+    lease_on_written(&l, CLOCK_S + 2, 0, 9);
+    assert_false(lease_is_doubtful(&l, later));
+}
+
+static void test_a_renewal_that_is_heard_starts_the_waiting(void **state)
+{
+    struct lease_record other = record_of("other", 9, 40, true);
+    struct lease l;
+    int64_t now = CLOCK_S;
+
+    (void)state;
+    lease_init(&l, "me", ttl_ns, now);
+    (void)lease_step(&l, now, 0);
+    lease_on_read(&l, now, 0, &other);
+    now += CLOCK_S;
+    lease_hint_renewed(&l, now);
+    assert_int_equal(lease_step(&l, now, 0).due_ns, now + 50 * CLOCK_MS);
+    now += 50 * CLOCK_MS;
+    assert_int_equal(lease_step(&l, now, 0).what, LEASE_READ);
+    lease_hint_renewed(&l, now); /* while it is being read */
+    other = record_of("other", 10, 40, true);
+    lease_on_read(&l, now, 0, &other);
+    assert_int_equal(lease_step(&l, now, 0).due_ns, now + 100 * CLOCK_MS);
+}
+
 static void test_a_write_on_its_way_is_released_behind_itself(void **state)
 {
     struct lease_step step;
@@ -576,14 +779,25 @@ static void test_records(void **state)
                                       "{\"epoch\":1,\"held\":true,\"ttl_ms\":0,\"holder\":\"a\"}",
                                       "{\"epoch\":1,\"held\":true,\"ttl_ms\":9223372036854775807,\"holder\":\"a\"}",
                                       "{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"0123456789012345678901234567890123456789\"}"};
+    static const char *const strange[] = {"{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"a\"}",
+                                          "{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"a\",\"at\":7}",
+                                          "{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"a\",\"at\":[1]}",
+                                          "{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"a\",\"at\":[{\"server\":\"N\",\"client\":0}]}",
+                                          "{\"epoch\":1,\"held\":true,\"ttl_ms\":1000,\"holder\":\"a\",\"at\":[{\"server\":\"\",\"client\":3}]}"};
     struct lease_record in = record_of("a\"b", 5, UINT64_C(1700000000001), true), out = {.revision = 5};
     struct buf b = {0};
 
     (void)state;
+    name_connection(in.at, 12, 13);
     lease_record_write(&in, "broker \"one\"", &b);
     assert_int_equal(lease_record_read((struct muster_bytes){b.data, b.len}, &out), 0);
     assert_memory_equal(&in, &out, sizeof in);
     buf_done(&b);
+    for (size_t i = 0; i < sizeof strange / sizeof *strange; i++) { /* of connections it takes what it understands */
+        assert_int_equal(lease_record_read((struct muster_bytes){strange[i], strlen(strange[i])}, &out), 0);
+        assert_int_equal(out.at[0].client, 0);
+        assert_string_equal(out.at[0].server, "");
+    }
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++)
         assert_int_equal(lease_record_read((struct muster_bytes){bad[i], strlen(bad[i])}, &out), MUSTER_EINVAL);
 }
@@ -595,8 +809,12 @@ int main(void)
         cmocka_unit_test(test_a_lost_ack_is_found_out),
         cmocka_unit_test(test_another_ones_record_ends_it_at_once),
         cmocka_unit_test(test_time_ends_it_and_it_is_taken_anew_with_another_epoch),
+        cmocka_unit_test(test_an_answer_after_its_time_brings_nothing_back),
         cmocka_unit_test(test_a_contender_waits_for_the_holders_ttl),
         cmocka_unit_test(test_a_free_record_is_taken_at_once),
+        cmocka_unit_test(test_a_holder_that_has_gone_is_not_waited_for),
+        cmocka_unit_test(test_a_holder_with_other_connections_renews_at_once),
+        cmocka_unit_test(test_a_renewal_that_is_heard_starts_the_waiting),
         cmocka_unit_test(test_a_write_on_its_way_is_released_behind_itself),
         cmocka_unit_test(test_who_never_wrote_leaves_at_once),
         cmocka_unit_test(test_records),

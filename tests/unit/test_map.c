@@ -121,6 +121,28 @@ static void test_deleted_slots_are_swept(void **state)
     map_done(&m);
 }
 
+static void test_an_empty_large_table_is_given_back(void **state)
+{
+    struct map m = {0};
+
+    (void)state;
+    for (size_t i = 0; i < 1000; i++) {
+        char key[24];
+
+        assert_true(map_put(&m, key, key_of(i, key), &values[i]));
+    }
+    for (size_t i = 0; i < 1000; i++) {
+        char key[24];
+
+        assert_true(m.cap >= 1000);
+        assert_ptr_equal(map_take(&m, key, key_of(i, key)), &values[i]);
+    }
+    assert_int_equal(m.cap, 0);
+    assert_true(map_put(&m, "a", 1, &values[0]));
+    assert_ptr_equal(map_get(&m, "a", 1), &values[0]);
+    map_done(&m);
+}
+
 static void test_walk_may_remove(void **state)
 {
     struct map m = {0};
@@ -161,6 +183,7 @@ int main(void)
         cmocka_unit_test(test_keys_are_copied_and_values_replaced),
         cmocka_unit_test(test_random_work_against_an_array),
         cmocka_unit_test(test_deleted_slots_are_swept),
+        cmocka_unit_test(test_an_empty_large_table_is_given_back),
         cmocka_unit_test(test_walk_may_remove),
     };
 

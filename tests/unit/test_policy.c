@@ -110,6 +110,16 @@ static void test_what_the_broker_alone_says_is_never_said(void **state)
     assert_int_equal(policy_publish(&wide, NULL, why), MUSTER_EINVAL);
 }
 
+static void test_respond_comes_to_the_plugin(void **state)
+{
+    (void)state;
+    assert_int_equal(policy_respond(&bare, "to.a1._p_acme.hi", "rpc.a1.tide.took.r", why), 0);
+    assert_int_equal(policy_respond(&bare, "to.a1._p_acme.hi", "rpc.a1.task.accept.r", why), MUSTER_EACCES);
+    assert_non_null(strstr(why, "task is no service of plugin acme"));
+    assert_int_equal(policy_respond(&bare, "to.a1._p_acme.hi", "rpc.a2.tide.took.r", why), MUSTER_EINVAL);
+    assert_int_equal(policy_respond(&bare, "all._p_acme.hi", "rpc.a1.tide.took.r", why), MUSTER_EINVAL);
+}
+
 static void test_streams_are_of_the_plugin(void **state)
 {
     const struct policy task = {.plugin = "evt"};
@@ -143,6 +153,7 @@ int main(void)
         cmocka_unit_test(test_own_events_are_emitted),
         cmocka_unit_test(test_nobody_else_is_spoken_for),
         cmocka_unit_test(test_what_the_broker_alone_says_is_never_said),
+        cmocka_unit_test(test_respond_comes_to_the_plugin),
         cmocka_unit_test(test_streams_are_of_the_plugin),
     };
 

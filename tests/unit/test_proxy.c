@@ -95,13 +95,19 @@ static void put_out(struct frame *f, uint64_t tenant, const char *subject)
     frame_put_bytes(f, (struct muster_bytes){"{}", 2});
 }
 
-static void say_publish(uint64_t call, uint64_t tenant, const char *subject)
+static void say_publication(uint64_t call, uint64_t tenant, const char *subject, const char *reply)
 {
     struct buf b = {0};
     struct frame f = frame_begin(&b, FRAME_PUBLISH, call);
 
     put_out(&f, tenant, subject);
+    frame_put_str(&f, reply);
     say(&b, &f);
+}
+
+static void say_publish(uint64_t call, uint64_t tenant, const char *subject)
+{
+    say_publication(call, tenant, subject, NULL);
 }
 
 static void say_append(uint64_t call, uint64_t stream, uint64_t tenant, const char *subject, uint64_t lease)
@@ -312,6 +318,20 @@ static void test_what_it_publishes(void **state)
     assert_int_equal(fake.n_published, 2);
 }
 
+static void test_where_its_respond_goes(void **state)
+{
+    struct frame_reader r;
+
+    (void)state;
+    (void)deliver(&acme, 0);
+    say_publication(5, 1, "to.a1._p_acme.hail", "rpc.a1.acme.took.r");
+    assert_true(heard(FRAME_SENT, &r));
+    assert_string_equal(fake.reply, "rpc.a1.acme.took.r");
+    say_publication(0, 1, "to.a1._p_acme.hail", "rpc.a1.task.accept.r");
+    assert_breach("task is no service of plugin acme");
+    assert_int_equal(fake.n_published, 1);
+}
+
 static void test_subjects_that_it_may_not_name(void **state)
 {
     static const char *const subjects[] = {"to.a1.a2.hail", "box.a1.x", "evt.task.done.k", "_in.acme.x", "acme.*"};
@@ -349,6 +369,8 @@ static void test_streams(void **state)
     say_stream_open(3, "acme", "acme.>");
     assert_true(heard(FRAME_INFO, &r));
     assert_int_equal(r.id, 50);
+    assert_int_equal(fake.max_msgs, 1000);
+    assert_int_equal(fake.max_msgs_per_subject, 10);
     say_read(51, 3);
     assert_true(heard(FRAME_STORED, &r));
     assert_int_equal(frame_get_i32(&r), 0);
@@ -433,6 +455,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_a_message_of_which_nobody_waits_for_an_answer, begin, end),
         cmocka_unit_test_setup_teardown(test_an_answer_that_is_too_long, begin, end),
         cmocka_unit_test_setup_teardown(test_what_it_publishes, begin, end),
+        cmocka_unit_test_setup_teardown(test_where_its_respond_goes, begin, end),
         cmocka_unit_test_setup_teardown(test_subjects_that_it_may_not_name, begin, end),
         cmocka_unit_test_setup_teardown(test_tenants_that_it_was_not_given, begin, end),
         cmocka_unit_test_setup_teardown(test_subscriptions_that_it_may_not_have, begin, end),

@@ -122,6 +122,54 @@ static void test_no_role_escapes_a_narrowing(void **state)
         }
 }
 
+static void test_what_a_role_covers(void **state)
+{
+    static const struct role_narrowing groups = {.groups = "red,A"}, tables = {.tables = "public.orders,audit.*"};
+    static const struct {
+        int role;
+        const struct role_narrowing *narrowing;
+        const char *subject;
+        bool covers;
+    } cases[] = {
+        {ROLE_AGENT, NULL, "mst.acme.evt.presence.>", true},
+        {ROLE_AGENT, NULL, "mst.acme.msg.a1", true},
+        {ROLE_AGENT, NULL, "mst.acme.msg.a2", false},
+        {ROLE_AGENT, NULL, "mst.acme.msg.*", false},
+        {ROLE_AGENT, NULL, "mst.acme.to.a2.>", false},
+        {ROLE_AGENT, NULL, "mst.acme.audit.>", false},
+        {ROLE_AGENT, NULL, "mst.zeta.evt.>", false},
+        {ROLE_AGENT, &groups, "mst.acme.grp.red.>", true},
+        {ROLE_AGENT, &groups, "mst.acme.grp.A.x.hi", true},
+        {ROLE_AGENT, &groups, "mst.acme.grp.blue.>", false},
+        {ROLE_AGENT, &groups, "mst.acme.grp.>", false},
+        {ROLE_AGENT, &groups, "mst.acme.cdc.>", true},
+        {ROLE_AGENT, &tables, "mst.acme.cdc.*.public.orders.*.*", true},
+        {ROLE_AGENT, &tables, "mst.acme.cdc.main.audit.x.insert.k", true},
+        {ROLE_AGENT, &tables, "mst.acme.cdc.*.public.items.>", false},
+        {ROLE_AGENT, &tables, "mst.acme.cdc.>", false},
+        {ROLE_OBSERVER, NULL, "mst.acme.evt.>", true},
+        {ROLE_OBSERVER, NULL, "mst.acme.msg.a1", false},
+        {ROLE_OBSERVER, NULL, "mst.acme.log.to.a1.>", false},
+        {ROLE_USER, NULL, "mst.acme.evt.>", false},
+        {ROLE_USER, NULL, "mst.acme.sub.a1.w", true},
+        {ROLE_HUMAN, NULL, "mst.acme.to.a1.>", true},
+        {ROLE_ADMIN, NULL, "mst.acme.msg.a2", true},
+        {ROLE_ADMIN, NULL, "mst.acme.to.>", true},
+        {ROLE_ADMIN, NULL, "mst.zeta.to.>", false},
+        {ROLE_ADMIN, NULL, "mst.acme.box.a2.>", false},
+        {ROLE_OPERATOR, NULL, "mst.zeta.evt.>", true},
+        {ROLE_OPERATOR, NULL, "mst.zeta.box.a1.>", false},
+        {ROLE_PLUGIN, NULL, "mst.acme.evt.>", false},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (role_covers(cases[i].role, ROLE_SUB, &names, cases[i].narrowing, cases[i].subject) != cases[i].covers)
+            fail_msg("%s %s", role_name(cases[i].role), cases[i].subject);
+    assert_true(role_covers(ROLE_AGENT, ROLE_PUB, &names, NULL, "mst.acme.rpc.a1.task.get"));
+    assert_false(role_covers(ROLE_AGENT, ROLE_PUB, &names, NULL, "mst.acme.evt.x.y.z"));
+}
+
 static void test_lists_are_never_empty(void **state)
 {
     (void)state;
@@ -234,6 +282,7 @@ int main(void)
         cmocka_unit_test(test_agent_is_as_the_contract_says),
         cmocka_unit_test(test_narrowed_lists),
         cmocka_unit_test(test_no_role_escapes_a_narrowing),
+        cmocka_unit_test(test_what_a_role_covers),
         cmocka_unit_test(test_lists_are_never_empty),
         cmocka_unit_test(test_nothing_leaves_the_tenant),
         cmocka_unit_test(test_nobody_can_send_as_another),

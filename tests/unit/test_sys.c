@@ -253,6 +253,19 @@ static void test_answers_to_kick(void **state)
         assert_int_equal(sys_read_kick((struct muster_bytes){cases[i].text, strlen(cases[i].text)}), cases[i].code);
 }
 
+static void test_who_is_stopped(void **state)
+{
+    static const char *const others[] = {"$SYS.SERVER..SHUTDOWN", "$SYS.SERVER.NA.STATSZ", "$SYS.SERVER.NA.SHUTDOWN.x", "$SYS.ACCOUNT.NA.CONNECT",
+                                         "$SYS.SERVER.0123456789012345678901234567890123456789012345678901234567890123.SHUTDOWN"};
+    char server[SYS_SERVER_SIZE];
+
+    (void)state;
+    assert_int_equal(sys_read_stopped("$SYS.SERVER.NA.SHUTDOWN", server), 0);
+    assert_string_equal(server, "NA");
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        assert_int_equal(sys_read_stopped(others[i], server), MUSTER_EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -262,6 +275,7 @@ int main(void)
         cmocka_unit_test(test_what_is_malformed),
         cmocka_unit_test(test_which_servers_can_kick),
         cmocka_unit_test(test_answers_to_kick),
+        cmocka_unit_test(test_who_is_stopped),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -103,6 +103,29 @@ static void test_an_event_has_its_key_and_members(void **state)
     buf_done(&out);
 }
 
+/* Who is here, as people ask for it; what every agent has is left to `muster agents show`. */
+static void test_presence_is_told_in_a_line(void **state)
+{
+    (void)state;
+    expect(&plain, "mst.acme.evt.presence.join.ann",
+           "{\"at\":\"2026-01-31T10:00:00.000001Z\",\"agent_id\":\"ann\",\"status\":\"online\",\"from\":null,\"task\":null,"
+           "\"capabilities\":[\"plan\",\"review\"],\"labels\":{\"team\":\"core\"},\"load\":0.5}",
+           "10:00:00.000  acme        presence.join  ann  online capabilities=plan,review labels=team=core\n");
+    expect(&plain, "mst.acme.evt.presence.leave.ann",
+           "{\"at\":\"2026-01-31T10:00:00.000001Z\",\"agent_id\":\"ann\",\"status\":\"busy\",\"from\":\"busy\",\"task\":\"t\\u001b-1\","
+           "\"reason\":\"timeout\",\"capabilities\":[],\"labels\":{}}",
+           "10:00:00.000  acme        presence.leave  ann  busy reason=timeout task=t?-1\n");
+    expect(&plain, "mst.acme.evt.presence.status.ann",
+           "{\"at\":\"2026-01-31T10:00:00.000001Z\",\"agent_id\":\"ann\",\"status\":\"busy\",\"from\":\"online\"}",
+           "10:00:00.000  acme        presence.status  ann  busy (was online)\n");
+    expect(&plain, "mst.acme.evt.presence.join._",
+           "{\"at\":\"2026-01-31T10:00:00.000001Z\",\"agents\":[{\"agent_id\":\"a1\"},{\"agent_id\":\"a2\"},3]}",
+           "10:00:00.000  acme        presence.join  _  3 agents: a1, a2, ?\n");
+    expect(&plain, "mst.acme.evt.presence.count._",
+           "{\"at\":\"2026-01-31T10:00:00.000001Z\",\"count\":7,\"by_status\":{\"online\":5,\"busy\":2}}",
+           "10:00:00.000  acme        presence.count  _  7: online=5,busy=2\n");
+}
+
 /* Bodies in which something is missing or of another type are shown as far as they go. */
 static void test_strange_bodies_are_no_fault(void **state)
 {
@@ -297,6 +320,7 @@ int main(void)
         cmocka_unit_test(test_update_shows_what_changed_where_that_is_known),
         cmocka_unit_test(test_delete_and_truncate),
         cmocka_unit_test(test_an_event_has_its_key_and_members),
+        cmocka_unit_test(test_presence_is_told_in_a_line),
         cmocka_unit_test(test_strange_bodies_are_no_fault),
         cmocka_unit_test(test_nothing_in_a_row_reaches_the_terminal_as_control),
         cmocka_unit_test(test_long_values_and_rows_are_cut),

@@ -258,6 +258,57 @@ static void test_overlap(void **state)
     }
 }
 
+static void test_covers(void **state)
+{
+    static const struct {
+        const char *pattern, *covered;
+        bool covers;
+    } cases[] = {
+        {"a.b", "a.b", true},     {"a.b", "a.c", false}, {"a.*", "a.b", true},   {"a.*", "a.*", true},       {"a.b", "a.*", false},
+        {"a.>", "a.b.c", true},   {"a.>", "a.*", true},  {"a.>", "a.*.>", true}, {"a.>", "a.>", true},       {"a.>", "a", false},
+        {"a.*", "a.>", false},    {"a.*.>", "a.>", false}, {"*.b", "a.*", false}, {">", "a.>", true},        {"a.*.c", "a.>", false},
+        {"a.b.c", "a.b", false},  {"a.b", "a.b.c", false}, {"a.*.c", "a.b.c", true},
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (subject_covers(cases[i].pattern, cases[i].covered) != cases[i].covers)
+            fail_msg("%s %s", cases[i].pattern, cases[i].covered);
+}
+
+static void test_responds(void **state)
+{
+    static const struct {
+        const char *message, *reply;
+        bool responds;
+    } cases[] = {
+        {"to.b.a.hi", "rpc.b.message.receipt.r1", true},
+        {"to.b._muster.roll_call", "rpc.b.presence.here.~aaaaaaaaaaaaaaaa", true},
+        {"to.b._p_acme.hi", "rpc.b.message.receipt.r1", true},
+        {"to.b.a.hi", "rpc.c.message.receipt.r1", false}, /* another agent's */
+        {"to.b.a.hi", "rpc.a.message.receipt.r1", false},
+        {"to.b.a.hi", "rpc.b.message.receipt", false}, /* no ref */
+        {"to.b.a.hi", "rpc.b.message.receipt.r1.r2", false},
+        {"to.b.a.hi", "rpc.b.message.receipt.$JS", false},
+        {"to.b.a.hi", "rpc.b.message.*.r1", false},
+        {"to.b.a.hi", "box.b.r1", false},
+        {"to.b.a.hi", "$JS.API.STREAM.PURGE.x", false},
+        {"to.b.a.hi", "", false},
+        {"to.b.a", "rpc.b.message.receipt.r1", false},
+        {"all.b.hi", "rpc.b.message.receipt.r1", false},
+        {"grp.b.a.hi", "rpc.b.message.receipt.r1", false},
+        {"to._op_b.a.hi", "rpc._op_b.message.receipt.r1", false},
+    };
+    struct text service;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        if (subject_responds(cases[i].message, cases[i].reply, &service) != cases[i].responds)
+            fail_msg("%s %s", cases[i].message, cases[i].reply);
+    assert_true(subject_responds("to.b.a.hi", "rpc.b.message.receipt.r1", &service));
+    assert_true(text_is(service, "message"));
+}
+
 static void test_patterns(void **state)
 {
     (void)state;
@@ -297,7 +348,8 @@ int main(void)
         cmocka_unit_test(test_malformed), cmocka_unit_test(test_long),
         cmocka_unit_test(test_reply),     cmocka_unit_test(test_match),
         cmocka_unit_test(test_overlap),   cmocka_unit_test(test_patterns),
-        cmocka_unit_test(test_asker),
+        cmocka_unit_test(test_asker),     cmocka_unit_test(test_covers),
+        cmocka_unit_test(test_responds),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
