@@ -152,7 +152,7 @@ int main(int argc, char **argv)
     (void)snprintf(body, sizeof body, "{\"text\":\"%0200d\"}", 7);
     nc = connect_agent();
     begin = clock_now_ns();
-    publish_all(nc, body);
+    publish_all(nc, args.body ? args.body : body);
     for (uint64_t i = 0; args.box && i < args.window; i++)
         wait_for_room();
     print_latencies((double)(clock_now_ns() - begin) / 1e9);

@@ -17,9 +17,11 @@ from typing import Any
 
 from agent import Agent
 from childrig import Child
+from fanout import fanout
 from harness import BUILD, Musterd, installed, wait_until
 from logins import logins
 from pluginrig import echo, isolated
+from presence import presence
 from rig import Result, Rig, children, cpu_us
 
 IDLE_SECONDS = 10
@@ -490,10 +492,11 @@ def rest(report: Report, rig: Rig, rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "all"], default="all")
+    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "presence", "fanout", "all"], default="all")
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--logins", type=int, default=10_000)
+    parser.add_argument("--agents", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     if args.rows < 1000 or args.rows % 1000 or args.rounds < 1:
@@ -516,6 +519,10 @@ def main() -> None:
             rest(report, rig, args.rounds)
         if args.what in ("logins", "all"):
             logins(report, args.logins, args.rounds)
+        if args.what in ("presence", "all"):
+            presence(report, args.agents, args.rounds)
+        if args.what in ("fanout", "all"):
+            fanout(report, args.rounds)
     finally:
         rig.close()
     report.end()

@@ -35,7 +35,7 @@ void args_parse(struct args *a, int argc, char **argv)
                  {"--url", &a->url, NULL},       {"--creds", &a->creds, NULL},   {"--source", &a->source, NULL},
                  {"--plugin", &a->plugin, NULL}, {"--table", &a->table, NULL},   {"--rate", NULL, &a->rate},
                  {"--count", NULL, &a->count},   {"--subject", &a->subject, NULL}, {"--box", &a->box, NULL},
-                 {"--window", NULL, &a->window}};
+                 {"--window", NULL, &a->window}, {"--body", &a->body, NULL}};
     const size_t n = sizeof known / sizeof *known;
 
     for (int i = 1; i < argc; i++) {

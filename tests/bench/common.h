@@ -22,6 +22,7 @@ struct args {
     const char *table;
     uint64_t rate, count; /* transactions a second (0: as fast as it goes), and in all */
     const char *subject, *box; /* of asker and bare_echo: what is published or heard, and where answers come to */
+    const char *body;          /* of asker; NULL: 200 bytes of its own */
     uint64_t window;           /* requests under way at a time */
     bool lenient;              /* of asker: what is refused is no fault, and no request waits for others */
     bool live;                 /* every message is sent at once, and there is no marker */
