@@ -263,7 +263,7 @@ static struct filter_cond *add_cond(struct reader *r, const struct filter_column
 
 static bool read_cond(struct reader *r)
 {
-    const struct filter_column *column;
+    const struct filter_column *column = NULL;
     struct filter_cond *c;
 
     if (r->n_read++ == FILTER_MAX_CONDS)

@@ -406,7 +406,7 @@ static void fill(struct tenancy *t, struct flight *f, struct change **list, bool
 /* Send the changes of one kind. What could not be sent waits again. */
 static int send_kind(struct tenancy *t, int kind, struct change *list, size_t n)
 {
-    bool digest = n >= DIGEST_MIN && kind != KIND_COUNT;
+    bool digest = n > (size_t)t->p->config->digest_above && kind != KIND_COUNT;
     int err = 0;
 
     while (list && !err) {

@@ -30,16 +30,16 @@
 #include "common/shares.h"
 #include "presence/death.h"
 
-enum { SHARDS = 16, SESSION_MAX = 64, DIGEST_MIN = 16, DIGEST_MAX = 500, PAGE = 1000 };
+enum { SHARDS = 16, SESSION_MAX = 64, DIGEST_MAX = 500, PAGE = 1000 };
 
 struct presence_config {
     int64_t heartbeat_ns, dead_after_ns, grace_ns, stuck_after_ns; /* stuck_after 0: off */
     int64_t roll_call_ns;                                          /* within which a roll call wants its beats */
     int64_t lost_after_ns;                                         /* how long agents of a lost NATS server are waited for */
-    int64_t count_above, replicas;
+    int64_t digest_above, count_above, replicas;
 };
 
-enum { PRESENCE_OPTIONS_N = 8 };
+enum { PRESENCE_OPTIONS_N = 9 };
 extern const struct muster_option presence_options[PRESENCE_OPTIONS_N];
 /* What is given, with what the environment says and what follows from it. MUSTER_EINVAL with a reason. */
 int settings_settle(const struct muster_host *host, const struct presence_config *given, struct presence_config *ret_settled);

@@ -25,6 +25,8 @@ const struct muster_option presence_options[PRESENCE_OPTIONS_N] = {
     {.key = "lost_after", .help = "Agents of a NATS server that is lost are suspect for that long before they are gone.",
      .type = MUSTER_T_DURATION_NS, .def = "60s", .min = 300 * CLOCK_MS, .max = 3600 * CLOCK_S, .flags = MUSTER_O_RELOADABLE,
      FIELD(lost_after_ns)},
+    {.key = "digest_above", .help = "More joins, leaves or changes of a tenant that wait at once are told as one event.", .type = MUSTER_T_INT, .def = "100",
+     .min = 1, .max = INT64_MAX, .flags = MUSTER_O_RELOADABLE, FIELD(digest_above)},
     {.key = "count_above", .help = "Tenants with more agents hear evt.presence.count._ as well.", .type = MUSTER_T_INT, .def = "1000", .min = 0,
      .max = INT64_MAX, .flags = MUSTER_O_RELOADABLE, FIELD(count_above)},
     {.key = "replicas", .help = "Copies of the streams PRES_0 to PRES_15 in the NATS cluster.", .type = MUSTER_T_INT, .def = "1", .min = 1,

@@ -16,7 +16,7 @@ from client import Client, Message
 from harness import ROOT_TOKEN, Musterd, Site, wait_until
 from pluginrig import Agents, own_broker
 
-CONFIG = {"heartbeat": "500ms", "dead_after": "60s", "grace": "300ms", "count_above": 20}
+CONFIG = {"heartbeat": "500ms", "dead_after": "60s", "grace": "300ms", "digest_above": 15, "count_above": 20}
 MANY = [f"m{n:03}" for n in range(40)]
 
 

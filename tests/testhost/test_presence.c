@@ -42,7 +42,7 @@ static struct muster_test *begin(uint32_t flags)
     const struct muster_test_options options = {.size = sizeof options,
                                                 .flags = flags,
                                                 .file = PRESENCE_SO,
-                                                .config = "heartbeat: 5s\ndead_after: 1h\ncount_above: 5\n",
+                                                .config = "heartbeat: 5s\ndead_after: 1h\ndigest_above: 15\ncount_above: 5\n",
                                                 .tenants = "acme"};
     struct muster_test *t = muster_test_begin(&options);
 
