@@ -51,7 +51,7 @@ def kill_child(broker: Musterd, instance: str) -> None:
     os.kill(child, signal.SIGKILL)
 
 
-FOLDERS = sorted(path.name for path in (REPO / "examples").iterdir())
+FOLDERS = sorted(path.name for path in (REPO / "examples").iterdir() if path.name != "agent")  # which is no plugin
 
 
 def options_of(schema: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -170,7 +170,7 @@ def out(tenant: int, subject: str) -> bytes:
 
 
 def publish(subject: str, tenant: int = 1) -> bytes:
-    return frame("PUBLISH", 0, out(tenant, subject))
+    return frame("PUBLISH", 0, out(tenant, subject) + text(None))
 
 
 FORGED: dict[str, tuple[bytes, str]] = {

@@ -38,6 +38,10 @@ class Rig:
         self._clients: list[Client] = []
 
     def start(self) -> Rig:
+        # The ears listen between two attempts only, and an attempt may take a while.
+        config = self.site.nats.config
+        config.write_text(config.read_text().replace("ping_max: 2", "ping_max: 60"))
+        assert "ping_max: 60" in config.read_text()
         self.site.start(OWN, FOREIGN, *CONFUSABLE)
         self.site.postgres.query("CREATE TABLE public.orders (tenant_id text, id int, PRIMARY KEY (tenant_id, id))")
         self.site.cli("publish", "public.orders", "--tenant-column", "tenant_id")
