@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agent import Agent
-from client import Client
+from client import Client, Subscription
 from harness import LONG, NATS_VERSION, Site, wait_until
 from pluginrig import EACCES, EEXIST, EINVAL, ELINK, ENOTFOUND, Agents, echo, end_of, own_broker
 
@@ -280,14 +280,20 @@ def test_a_consumer_that_is_removed_is_made_anew(scene: Scene, a1: Agent) -> Non
     assert (said["sum"], said["lost"], said["gaps"]) == (21, 1, 0)
 
 
+def steal_one(scene: Scene, box: str) -> Subscription:
+    """The next message is given to somebody else, and the plugin's consumer believes that it was delivered."""
+    stolen = scene.insider.subscribe(box)
+    asking = f"$JS.API.CONSUMER.MSG.NEXT.{scene.stream}.{scene.consumers()[0]}"
+    scene.insider.publish(asking, b'{"batch": 1, "expires": 30000000000}', reply=box)
+    return stolen
+
+
 def test_a_message_that_is_lost_on_its_way_is_fetched_again(scene: Scene, a1: Agent) -> None:
     open_shelf(scene, a1)
     store(scene, 3)
     a1.ask("lab", "follow")
     wait_followed(a1, ends=1)
-    stolen = scene.insider.subscribe("_INBOX.thief")
-    asking = f"$JS.API.CONSUMER.MSG.NEXT.{scene.stream}.{scene.consumers()[0]}"
-    scene.insider.publish(asking, b'{"batch": 1, "expires": 30000000000}', reply="_INBOX.thief")
+    stolen = steal_one(scene, "_INBOX.thief")
     store(scene, 3)
     said = wait_followed(a1, n=6, ends=2)
     assert [m.subject for m in stolen.messages] == ["mst._in.acme.shelf.x"], "one was given to somebody else"
@@ -300,9 +306,7 @@ def test_the_last_message_is_lost_on_its_way(scene: Scene, a1: Agent) -> None:
     store(scene, 3)
     a1.ask("lab", "follow")
     wait_followed(a1, ends=1)
-    stolen = scene.insider.subscribe("_INBOX.thief2")
-    asking = f"$JS.API.CONSUMER.MSG.NEXT.{scene.stream}.{scene.consumers()[0]}"
-    scene.insider.publish(asking, b'{"batch": 1, "expires": 30000000000}', reply="_INBOX.thief2")
+    stolen = steal_one(scene, "_INBOX.thief2")
     store(scene, 2)
     said = wait_followed(a1, n=5, ends=2)
     assert [m.subject for m in stolen.messages] == ["mst._in.acme.shelf.x"], "the last was given to somebody else"
