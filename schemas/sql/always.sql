@@ -168,6 +168,7 @@ GRANT USAGE ON SCHEMA muster TO muster_engine, muster_broker;
 GRANT SELECT ON muster.migrations, muster.tables, muster.channel TO muster_broker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON muster.tenants, muster.credentials, muster.requests TO muster_broker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON muster.inboxes, muster.groups, muster.watches TO muster_broker;
+GRANT SELECT, INSERT, UPDATE ON muster.fanout_counts TO muster_broker;
 GRANT SELECT, DELETE ON muster.tenant_roles TO muster_broker;
 GRANT SELECT ON muster.tenants, muster.tenant_roles TO muster_engine;
 GRANT SELECT, UPDATE, DELETE ON muster.requests TO muster_engine;
@@ -195,9 +196,12 @@ GRANT EXECUTE ON FUNCTION
     muster.watch_may_read(text, text, text, text),
     muster.watch_open(text, text, jsonb),
     muster.watch_close(text, text, jsonb),
+    muster.fanout_lock(text), muster.fanout_count(),
     muster.record_sessions(jsonb), muster.session_shown(public.agent_sessions),
     muster.session_register(text, text, jsonb), muster.session_status(text, text, jsonb),
-    muster.session_active(text, text, jsonb), muster.sessions_present(text, integer)
+    muster.session_active(text, text, jsonb), muster.sessions_present(text, integer),
+    muster.presence_begin(text, text, jsonb), muster.presence_done(text, text, text, text, jsonb),
+    muster.purge_sessions(interval, integer)
     TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.limit(text, text), muster.error(text, text, text, integer) TO muster_engine;
 
@@ -211,6 +215,9 @@ BEGIN
     IF has_table_privilege('muster_tenants', 'public.agent_sessions', 'INSERT') THEN -- as 0.4 granted it
         REVOKE INSERT ON public.agent_sessions FROM muster_tenants;
     END IF;
+    IF has_column_privilege('muster_tenants', 'public.agent_sessions', 'agent_id', 'UPDATE') THEN -- as 0.5.0 granted it
+        REVOKE UPDATE (agent_id, started_at) ON public.agent_sessions FROM muster_tenants;
+    END IF;
 END
 $$;
 GRANT SELECT, INSERT ON public.agent_runs, public.agent_memories, public.agent_tasks, public.agent_events TO muster_tenants;
@@ -219,7 +226,8 @@ GRANT SELECT, INSERT (tenant_id, id, session_id, agent_id, status, started_at, e
 GRANT UPDATE (task_id, user_id, agent_name, agent_id, status, current_step, progress_percent, result, error, metadata,
               verification_attempts, verification_evidence, started_at, completed_at)
     ON public.agent_runs TO muster_tenants;
-GRANT UPDATE (agent_id, status, started_at, ended_at, metadata) ON public.agent_sessions TO muster_tenants;
+-- Whose session it is stays as it was inserted; of one in the roster brokers alone say how it is (policy below).
+GRANT UPDATE (status, ended_at, metadata) ON public.agent_sessions TO muster_tenants;
 GRANT UPDATE (agent_id, session_id, content, embedding, metadata, expires_at) ON public.agent_memories TO muster_tenants;
 GRANT UPDATE (assigned_to, assigned_by, description, priority, status, result, dependencies, deadline, started_at,
               completed_at, metadata)
@@ -276,6 +284,7 @@ BEGIN
                 ('setting', 'muster.inboxes', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
                 ('setting', 'muster.groups', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
                 ('broker', 'muster.watches', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
+                ('broker', 'muster.fanout_counts', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
                 ('engine', 'muster.tenants', 'ALL', 'muster_engine', 'true'),
                 ('broker', 'muster.tenants', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'name')),
                 ('broker', 'muster.credentials', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
@@ -295,5 +304,14 @@ BEGIN
                            CASE v.command WHEN 'INSERT' THEN 'WITH CHECK' ELSE 'USING' END, v.expression);
         END IF;
     END LOOP;
+END
+$$;
+
+-- A session in the roster is its broker's until it has ended: a tenant's role cannot have it end, or say another thing of it.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = 'public.agent_sessions'::regclass AND polname = 'roster') THEN
+        CREATE POLICY roster ON public.agent_sessions AS RESTRICTIVE FOR UPDATE TO muster_tenants USING (state IS NULL);
+    END IF;
 END
 $$;
