@@ -14,6 +14,8 @@
 #include "bus/link.h"
 
 enum { MAX_REPLY = 352 };
+enum { RUN_MSGS = 256, SHORT_RUN_MSGS = 16 }; /* of a direct subscription, before lanes are woken and messages given back */
+static const int64_t hear_ns = 2 * CLOCK_MS; /* a read and subscription, where the link is behind */
 enum { MAX_CALLS = 1 << 16, MAX_PENDING_MSGS = 1 << 16, MAX_PENDING_BYTES = 64 << 20, SYSTEM_OUT_MSGS = 1024, MAX_ANSWERS = 1024 };
 
 /* One open call. Owned by the table until it completes, then by the lane. */
@@ -37,6 +39,7 @@ struct subscription {
     struct bus *bus;
     atomic_int refs;
     natsSubscription *sub; /* the link's thread only */
+    struct subscription *next_direct; /* likewise */
 };
 
 struct side { /* what a link's hooks need to know */
@@ -45,6 +48,7 @@ struct side { /* what a link's hooks need to know */
     struct link *link;
     char id[CLOCK_UUID_SIZE]; /* last token but one of the reply subjects */
     natsSubscription *inboxes[1 + BUS_N_ANSWERS]; /* link thread only */
+    struct subscription *direct; /* likewise: those that it reads itself, in the order in which it does */
 };
 
 struct bus {
@@ -182,7 +186,7 @@ static void on_inbox(natsConnection *nc, natsSubscription *sub, natsMsg *msg, vo
 
     (void)nc;
     (void)sub;
-    link_count_received(side->link);
+    link_count_received(side->link, 1);
     pthread_mutex_lock(&b->lock);
     c = slot < b->n_slots && b->generations[slot] == generation ? b->calls[slot] : NULL;
     if (c && strcmp(subject, c->reply) != 0)
@@ -428,8 +432,55 @@ static void on_message(natsConnection *nc, natsSubscription *sub, natsMsg *msg, 
 
     (void)nc;
     (void)sub;
-    link_count_received(s->bus->sides[link_of(s)].link);
+    link_count_received(s->bus->sides[link_of(s)].link, 1);
     s->how.fn(s->how.arg, (struct bus_msg *)msg);
+}
+
+/* Hear some of what waits; how many it was. What the library has dropped for want of room it says once, in place of a message. */
+static uint64_t hear_some(struct subscription *s, uint64_t max)
+{
+    uint64_t n = 0;
+
+    while (n < max) {
+        natsMsg *msg;
+        natsStatus status = natsSubscription_NextMsg(&msg, s->sub, 0);
+
+        if (status == NATS_SLOW_CONSUMER)
+            continue;
+        if (status != NATS_OK)
+            break;
+        n++;
+        s->how.fn(s->how.arg, (struct bus_msg *)msg);
+    }
+    return n;
+}
+
+/* Where the link is behind, for a moment only: of what waits meanwhile the library keeps as much as bound() says. True: more waits. */
+static bool hear(struct side *side, struct subscription *s, bool behind)
+{
+    int64_t until_ns = behind ? clock_now_ns() + hear_ns : INT64_MAX;
+    uint64_t waiting = 0, n = 1;
+
+    while (n && natsSubscription_QueuedMsgs(s->sub, &waiting) == NATS_OK && waiting) {
+        lane_hold_wakes();
+        n = hear_some(s, behind ? SHORT_RUN_MSGS : RUN_MSGS);
+        lane_let_wakes();
+        link_count_received(side->link, n);
+        if (behind && clock_now_ns() >= until_ns)
+            return waiting > n;
+    }
+    return false;
+}
+
+static bool on_read(void *arg, bool behind)
+{
+    struct side *side = arg;
+    bool more = false;
+
+    bus_msgs_gather(); /* until the next tick */
+    for (struct subscription *s = side->direct; s; s = s->next_direct)
+        more = hear(side, s, behind) || more;
+    return lane_let_late_wakes(clock_now_ns()) || more;
 }
 
 static void count_detached(struct bus *b)
@@ -455,26 +506,43 @@ static void on_inbox_complete(void *arg)
     count_detached(arg);
 }
 
+/* Our bounds rule as soon as its thread comes to a message; this one holds when it does not. What is over is dropped and counted as slow. */
+static natsStatus bound(natsSubscription *sub)
+{
+    return natsSubscription_SetPendingLimits(sub, MAX_PENDING_MSGS, MAX_PENDING_BYTES);
+}
+
 /* The lock is held. */
 static natsStatus adopt(struct bus *b, natsSubscription *sub, natsOnCompleteCB last_word, void *arg)
 {
     b->n_attached++;
     ASSERT(natsSubscription_SetOnCompleteCB(sub, last_word, arg) == NATS_OK);
-    /* Our bounds rule as soon as its thread comes to a message; this one holds when it does not. What is over is dropped and counted
-     * as slow. */
-    return natsSubscription_SetPendingLimits(sub, MAX_PENDING_MSGS, MAX_PENDING_BYTES);
+    return bound(sub);
+}
+
+static natsStatus subscribe_direct(natsConnection *nc, struct subscription *s)
+{
+    return s->queue ? natsConnection_QueueSubscribeSync(&s->sub, nc, s->subject, s->queue)
+                    : natsConnection_SubscribeSync(&s->sub, nc, s->subject);
+}
+
+static natsStatus subscribe(natsConnection *nc, struct subscription *s)
+{
+    return s->queue ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_message, s)
+                    : natsConnection_Subscribe(&s->sub, nc, s->subject, on_message, s);
 }
 
 /* The lock is held. */
 static natsStatus attach(natsConnection *nc, struct subscription *s)
 {
-    natsStatus status = s->queue ? natsConnection_QueueSubscribe(&s->sub, nc, s->subject, s->queue, on_message, s)
-                                 : natsConnection_Subscribe(&s->sub, nc, s->subject, on_message, s);
+    natsStatus status = s->how.direct ? subscribe_direct(nc, s) : subscribe(nc, s);
 
     if (status != NATS_OK) {
         log_error("bus", "cannot subscribe to %s: %s", s->subject, nats_GetLastError(NULL));
         return status;
     }
+    if (s->how.direct)
+        return bound(s->sub);
     atomic_fetch_add(&s->refs, 1);
     return adopt(s->bus, s->sub, on_complete, s);
 }
@@ -515,6 +583,25 @@ static void drop_all(struct subscription *s)
     }
 }
 
+/* The lock is held. */
+static void put_direct(struct side *side, bool queued)
+{
+    for (struct subscription *s = side->bus->subs; s; s = s->next) {
+        if (!s->how.direct || !s->sub || link_of(s) != side->index || queued != (s->queue != NULL))
+            continue;
+        s->next_direct = side->direct;
+        side->direct = s;
+    }
+}
+
+/* The lock is held. */
+static void list_direct(struct side *side)
+{
+    side->direct = NULL;
+    put_direct(side, true);
+    put_direct(side, false); /* in front of them */
+}
+
 /* Bring the library's subscriptions to what the list says. */
 static void on_resync(void *arg, natsConnection *nc)
 {
@@ -527,6 +614,7 @@ static void on_resync(void *arg, natsConnection *nc)
     for (struct subscription *s = b->subs; s; s = s->next)
         if (!s->sub && link_of(s) == side->index)
             (void)attach(nc, s); /* was logged; the connection's end, which is near, makes it good */
+    list_direct(side);
     pthread_mutex_unlock(&b->lock);
     drop_all(dead);
 }
@@ -569,6 +657,7 @@ static natsStatus on_connected(void *arg, natsConnection *nc)
         if (status == NATS_OK)
             status = attach(nc, s);
     }
+    list_direct(side);
     pthread_mutex_unlock(&b->lock);
     return status;
 }
@@ -622,8 +711,10 @@ static void on_state(void *arg, bool up, const char *reason)
 {
     struct side *side = arg;
 
-    if (!up)
+    if (!up) {
+        (void)lane_let_late_wakes(INT64_MAX); /* nothing is read for a while */
         complete_where(side->bus, is_of_link, &side->index, MUSTER_ELINK);
+    }
     side->bus->options.on_link(side->bus->options.arg, side->index, up, reason);
 }
 
@@ -648,6 +739,7 @@ static void on_tick(void *arg, int64_t now_ns)
     struct bus *b = side->bus;
     bool tell;
 
+    bus_msgs_flush();
     complete_where(b, is_late, &(struct late){side->index, now_ns}, MUSTER_ETIME);
     pthread_mutex_lock(&b->lock);
     tell = b->calls_starved && b->n_free >= b->n_slots / 2;
@@ -656,6 +748,13 @@ static void on_tick(void *arg, int64_t now_ns)
     pthread_mutex_unlock(&b->lock);
     for (int link = 0; link < BUS_N_LINKS && tell; link++) /* whose call it was is not known */
         b->options.on_writable(b->options.arg, link);
+}
+
+static void on_end(void *arg)
+{
+    (void)arg; /* it is the thread's */
+    (void)lane_let_late_wakes(INT64_MAX);
+    bus_msgs_flush();
 }
 
 /* NULL: that of the options themselves. */
@@ -667,7 +766,7 @@ static const struct bus_login *login_of(const struct bus_options *options, int i
 static int open_side(struct bus *b, int index)
 {
     struct side *side = &b->sides[index];
-    struct link_hooks hooks = {on_connected, on_resync, on_state, on_writable, on_pressure, on_tick, side};
+    struct link_hooks hooks = {on_connected, on_resync, on_read, on_state, on_writable, on_pressure, on_tick, on_end, side};
     struct bus_options options = b->options;
     const struct bus_login *login = login_of(&options, index);
 
@@ -763,6 +862,11 @@ int bus_where(const struct bus *b, int link, char server[BUS_SERVER_SIZE], uint6
 int bus_server_version(const struct bus *b, int link, struct bus_version *ret_version)
 {
     return b->sides[link].link ? link_server_version(b->sides[link].link, ret_version) : MUSTER_ELINK;
+}
+
+void bus_go(struct bus *b, int link)
+{
+    link_go(b->sides[link].link);
 }
 
 bool bus_is_starved(struct bus *b, int link)

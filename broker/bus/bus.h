@@ -5,8 +5,8 @@
  *
  * Shape    Each link is one connection, one bounded outbox and one thread that alone calls into the NATS library (link.c). Nothing
  *          here blocks its caller. A link that is away is connected again with jitter, for ever; subscriptions come back with it.
- * Threads  Any, where not said otherwise. Subscription functions run on threads of the NATS library and may only take the message
- *          and push it on; completions of calls run on the lane that made them.
+ * Threads  Any, where not said otherwise. Subscription functions run on threads of the NATS library, or where they are `direct` on the
+ *          link's own, and may only take the message and push it on; completions of calls run on the lane that made them.
  * Errors   MUSTER_ELINK: the link is away. MUSTER_EAGAIN: the outbox is full; on_writable follows.
  */
 #ifndef MUSTER_BUS_BUS_H
@@ -68,6 +68,8 @@ void bus_close(struct bus *bus, int64_t timeout_ns);
 bool bus_is_up(const struct bus *bus, int link);
 /* True while on_writable is due because somebody got MUSTER_EAGAIN. */
 bool bus_is_starved(struct bus *bus, int link);
+/* Nothing more follows what was sent with `more`. */
+void bus_go(struct bus *bus, int link);
 void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
 enum { BUS_SERVER_SIZE = 64 };
 /* Which client of which server a link is. MUSTER_ELINK: it is away. */
@@ -123,6 +125,10 @@ typedef void (*bus_msg_fn)(void *arg, struct bus_msg *msg); /* takes msg */
 struct bus_sub {
     const char *subject, *queue; /* queue NULL: plain */
     bool system, callout;        /* on BUS_SYSTEM, or on BUS_CALLOUT, not on BUS_LIVE */
+    /* fn runs on the link's thread, a run of messages at a time: no hop and no wakeup for each. Of what was read at once the plain ones come
+     * first, those of a queue group after them, unless more comes for seconds than can be heard: then reading comes first, so that the server
+     * does not give up the link, and what finds no room is dropped. */
+    bool direct;
     bus_msg_fn fn;
     void (*gone)(void *arg); /* fn will not be called any more: after bus_unsubscribe() or in bus_close(); may be NULL. Any thread */
     void *arg;
@@ -140,8 +146,15 @@ bool bus_msg_headers_fit(const struct bus_msg *msg);
 const char *bus_msg_header(const struct bus_msg *msg, const char *name); /* NULL when it is not there, or they do not fit */
 /* Up to n headers, borrowed from the message; returns how many were written, 0 when they do not fit. One reader at a time. */
 uint32_t bus_msg_headers(const struct bus_msg *msg, struct muster_header *out, uint32_t n);
+/* The same for whoever owns the message and asks once: they are cut out of it where they stand, without the library's help and memory. What
+ * reads headers of the message later finds none. */
+uint32_t bus_msg_take_headers(struct bus_msg *msg, struct muster_header *out, uint32_t n);
 /* Bytes of subject, reply subject, headers and body. */
 size_t bus_msg_size(const struct bus_msg *msg);
 void bus_msg_free(struct bus_msg *msg);
+/* What this thread frees from now on is kept for a moment, and given back together by bus_msgs_flush(), or when it is much: the library wakes its
+ * collector for each message that finds it idle. */
+void bus_msgs_gather(void);
+void bus_msgs_flush(void);
 
 #endif

@@ -12,23 +12,27 @@
 #include "base/clock.h"
 #include "bus/js_api.h"
 
-enum { MAX_NAME = 128, INBOX_SIZE = CLOCK_UUID_SIZE + 16 };
+enum { MAX_NAME = 128, INBOX_SIZE = CLOCK_UUID_SIZE + 16, MAX_SPARE = 1024, REST_MS = 2 };
 static const int64_t forget_ns = 60 * CLOCK_S;
 
-/* One reference for its owner, one for the subscription, one for the call that makes the consumer, one while the item is on its way. */
+/* One reference for its owner, one for the subscription, one for the timer, one for the call that makes the consumer, one while the item is
+ * on its way. */
 struct js_pull {
     struct lane_item item;
     struct js_target t;
     struct js_pull_how how;
     char stream[MAX_NAME], consumer[MAX_NAME], inbox[INBOX_SIZE];
     uint64_t sub;
-    bool dead; /* lane only */
+    bool dead, due;                  /* these are the lane's; due: fn is called after the rest, whatever has come */
+    struct js_pulled *taken, *spent; /* off the shared list; to be used again */
+    uint32_t n_spent;
+    uv_timer_t rest;
     atomic_int refs;
     _Atomic int64_t heard_ns;
 
     pthread_mutex_t lock; /* guards these */
-    struct js_pulled *first, **last;
-    bool scheduled;
+    struct js_pulled *first, **last, *spare;
+    bool scheduled, resting; /* the item is on its way; the timer runs, and what arrives meanwhile wakes nobody */
 };
 
 /* ---- what was pulled --------------------------------------------------------------------------------------------------------- */
@@ -41,36 +45,66 @@ void js_pulled_free(struct js_pulled *got)
     free(got);
 }
 
+void js_pull_spend(struct js_pull *p, struct js_pulled *got)
+{
+    if (p->n_spent >= MAX_SPARE) {
+        js_pulled_free(got);
+        return;
+    }
+    bus_msg_free(got->msg);
+    got->next = p->spent;
+    p->spent = got;
+    p->n_spent++;
+}
+
 void js_pulled_msg(const struct js_pulled *got, struct muster_header *headers, uint32_t n, struct js_msg *ret_msg)
 {
     *ret_msg = (struct js_msg){.subject = bus_msg_subject(got->msg),
                                .seq = got->seq,
                                .headers = headers,
-                               .n_headers = bus_msg_headers(got->msg, headers, n),
+                               .n_headers = bus_msg_take_headers(got->msg, headers, n),
                                .data = bus_msg_data(got->msg),
                                .stored_wall_ns = got->stored_wall_ns};
 }
 
+/* The number in front of *end, which then stands at the dot before it. False: it is none. */
+static bool read_number(const char *begin, const char **end, uint64_t *ret)
+{
+    uint64_t n = 0, place = 1;
+    const char *p = *end;
+
+    while (p > begin && p[-1] >= '0' && p[-1] <= '9') {
+        n += place * (uint64_t)(*--p - '0');
+        place *= 10;
+    }
+    if (p == *end || p == begin || p[-1] != '.')
+        return false;
+    *end = p - 1;
+    *ret = n;
+    return true;
+}
+
 /* "$JS.ACK.<stream>.<consumer>.<times>.<seq>.<delivered>.<time>.<pending>"; some servers put domain and account behind ACK, and a word of
- * their own at the end (ADR-15). */
+ * their own at the end (ADR-15), which the count of dots tells. */
 static bool read_ack(const char *reply, struct js_pulled *out)
 {
-    uint64_t numbers[12] = {0};
-    size_t n = 0, from;
+    const char *end, *extra = NULL; /* where what a newer server says begins */
+    uint64_t stored = 0;
+    size_t dots = 0;
 
     if (!reply || strncmp(reply, "$JS.ACK.", 8) != 0)
         return false;
-    for (const char *token = reply; token && n < 12; token = token ? token + 1 : NULL) {
-        numbers[n++] = strtoull(token, NULL, 10);
-        token = strchr(token, '.');
-    }
-    from = n == 9 ? 5 : 7;
-    if (n < 9 || n == 10)
+    for (end = reply; *end; end++)
+        if (*end == '.' && ++dots == 11)
+            extra = end;
+    if (dots < 8 || dots == 9)
         return false;
-    out->seq = numbers[from];
-    out->delivered = numbers[from + 1];
-    out->stored_wall_ns = (int64_t)numbers[from + 2];
-    out->n_pending = numbers[from + 3];
+    if (extra)
+        end = extra;
+    if (!read_number(reply, &end, &out->n_pending) || !read_number(reply, &end, &stored) || !read_number(reply, &end, &out->delivered) ||
+        !read_number(reply, &end, &out->seq))
+        return false;
+    out->stored_wall_ns = (int64_t)stored;
     return true;
 }
 
@@ -93,31 +127,39 @@ static uint64_t read_last(const struct bus_msg *msg)
     return last ? strtoull(last, NULL, 10) : 0;
 }
 
-static struct js_pulled *pulled_new(struct bus_msg *msg)
+/* False: nobody knows what it is. */
+static bool read_msg(struct bus_msg *msg, struct js_pulled *got)
 {
-    struct js_pulled *got = calloc(1, sizeof *got);
-
-    if (!got)
-        return NULL;
-    got->msg = msg;
+    *got = (struct js_pulled){.msg = msg};
     if (read_ack(bus_msg_reply(msg), got))
-        return got;
+        return true;
     got->status = read_status(msg);
     got->delivered = read_last(msg);
-    if (got->status)
-        return got;
-    free(got);
-    return NULL;
+    return got->status != 0;
 }
 
 /* ---- arrival ----------------------------------------------------------------------------------------------------------------- */
 
+static void free_list(struct js_pulled *list)
+{
+    while (list) {
+        struct js_pulled *got = list;
+
+        list = got->next;
+        free(got);
+    }
+}
+
 static void unref(struct js_pull *p)
 {
+    struct js_pulled *got;
+
     if (atomic_fetch_sub(&p->refs, 1) != 1)
         return;
-    while (p->first)
-        js_pulled_free(js_pull_take(p));
+    while ((got = js_pull_take(p)))
+        js_pulled_free(got);
+    free_list(p->spent);
+    free_list(p->spare);
     (void)pthread_mutex_destroy(&p->lock);
     free(p);
 }
@@ -132,27 +174,85 @@ static void schedule(struct js_pull *p)
     lane_push(p->t.lane, &p->item);
 }
 
+/* The lock is held. NULL: no memory. */
+static struct js_pulled *new_pulled(struct js_pull *p)
+{
+    struct js_pulled *got = p->spare;
+
+    if (!got)
+        return malloc(sizeof *got);
+    p->spare = got->next;
+    return got;
+}
+
+/* The lock is held. */
+static bool keep(struct js_pull *p, const struct js_pulled *arrived)
+{
+    struct js_pulled *got = new_pulled(p);
+
+    if (!got)
+        return false;
+    *got = *arrived;
+    *p->last = got;
+    p->last = &got->next;
+    if (!p->resting)
+        schedule(p);
+    return true;
+}
+
 /* What cannot be kept is missed: the next one's number tells. On a thread of the library. */
 static void on_arrival(void *arg, struct bus_msg *msg)
 {
     struct js_pull *p = arg;
-    struct js_pulled *got = pulled_new(msg);
+    struct js_pulled arrived;
+    bool kept = read_msg(msg, &arrived);
 
-    atomic_store(&p->heard_ns, clock_now_ns());
-    if (!got) {
-        bus_msg_free(msg);
-        return;
+    atomic_store_explicit(&p->heard_ns, clock_now_ns(), memory_order_relaxed);
+    if (kept) {
+        pthread_mutex_lock(&p->lock);
+        kept = keep(p, &arrived);
+        pthread_mutex_unlock(&p->lock);
     }
-    pthread_mutex_lock(&p->lock);
-    *p->last = got;
-    p->last = &got->next;
-    schedule(p);
-    pthread_mutex_unlock(&p->lock);
+    if (!kept)
+        bus_msg_free(msg);
 }
 
 static void on_gone(void *arg)
 {
     unref(arg);
+}
+
+static void on_rested(uv_timer_t *timer);
+
+static void rest(struct js_pull *p, uint32_t ms)
+{
+    pthread_mutex_lock(&p->lock);
+    p->resting = true;
+    pthread_mutex_unlock(&p->lock);
+    uv_update_time(p->rest.loop);
+    ASSERT(uv_timer_start(&p->rest, on_rested, ms, 0) == 0);
+}
+
+/* Where much comes, the lane wakes once for what has come in a while, not for each message. */
+static void run_then_rest(struct js_pull *p)
+{
+    p->due = false;
+    if (p->how.rests)
+        rest(p, REST_MS);
+    p->how.fn(p->how.arg); /* it may be freed in there */
+}
+
+static void on_rested(uv_timer_t *timer)
+{
+    struct js_pull *p = timer->data;
+    bool some;
+
+    pthread_mutex_lock(&p->lock);
+    some = p->first || p->due;
+    p->resting = some;
+    pthread_mutex_unlock(&p->lock);
+    if (some)
+        run_then_rest(p);
 }
 
 static void run_item(struct lane_item *item)
@@ -163,7 +263,7 @@ static void run_item(struct lane_item *item)
     p->scheduled = false;
     pthread_mutex_unlock(&p->lock);
     if (!p->dead)
-        p->how.fn(p->how.arg);
+        run_then_rest(p);
     unref(p);
 }
 
@@ -172,19 +272,32 @@ static void drop_item(struct lane_item *item)
     unref((struct js_pull *)item);
 }
 
+/* All that has arrived is taken over at once, and what is spent given back for it. */
+static void take_over(struct js_pull *p)
+{
+    pthread_mutex_lock(&p->lock);
+    p->taken = p->first;
+    p->first = NULL;
+    p->last = &p->first;
+    if (!p->spare) {
+        p->spare = p->spent;
+        p->spent = NULL;
+        p->n_spent = 0;
+    }
+    pthread_mutex_unlock(&p->lock);
+}
+
 struct js_pulled *js_pull_take(struct js_pull *p)
 {
     struct js_pulled *got;
 
-    pthread_mutex_lock(&p->lock);
-    got = p->first;
-    if (got)
-        p->first = got->next;
-    if (!p->first)
-        p->last = &p->first;
-    pthread_mutex_unlock(&p->lock);
-    if (got)
-        got->next = NULL;
+    if (!p->taken)
+        take_over(p);
+    got = p->taken;
+    if (!got)
+        return NULL;
+    p->taken = got->next;
+    got->next = NULL;
     return got;
 }
 
@@ -193,6 +306,12 @@ void js_pull_again(struct js_pull *p)
     pthread_mutex_lock(&p->lock);
     schedule(p);
     pthread_mutex_unlock(&p->lock);
+}
+
+void js_pull_rest(struct js_pull *p, uint32_t ms)
+{
+    p->due = true;
+    rest(p, ms);
 }
 
 int64_t js_pull_heard_ns(const struct js_pull *p)
@@ -283,7 +402,7 @@ int js_pull_new(const struct js_target *t, const struct js_pull_how *how, struct
 
     if (!p)
         return MUSTER_ENOMEM;
-    *p = (struct js_pull){.item = {.run = run_item, .drop = drop_item}, .t = *t, .how = *how, .last = &p->first, .refs = 1};
+    *p = (struct js_pull){.item = {.run = run_item, .drop = drop_item}, .t = *t, .how = *how, .last = &p->first, .rest = {.data = p}, .refs = 1};
     ASSERT(pthread_mutex_init(&p->lock, NULL) == 0);
     (void)snprintf(p->stream, sizeof p->stream, "%s", how->stream);
     atomic_fetch_add(&p->refs, 1);
@@ -293,6 +412,8 @@ int js_pull_new(const struct js_target *t, const struct js_pull_how *how, struct
         unref(p);
         return err;
     }
+    ASSERT(uv_timer_init(lane_loop(t->lane), &p->rest) == 0);
+    atomic_fetch_add(&p->refs, 1);
     atomic_fetch_add(&p->refs, 1);
     err = ask_for_consumer(p);
     if (err) {
@@ -305,11 +426,17 @@ int js_pull_new(const struct js_target *t, const struct js_pull_how *how, struct
     return 0;
 }
 
+static void on_closed(uv_handle_t *timer)
+{
+    unref(timer->data);
+}
+
 void js_pull_free(struct js_pull *p)
 {
     if (!p)
         return;
     p->dead = true;
+    uv_close((uv_handle_t *)&p->rest, on_closed);
     bus_unsubscribe(p->t.bus, p->sub);
     if (*p->consumer)
         remove_consumer(p);

@@ -33,7 +33,9 @@ struct js_pulled {
     int64_t stored_wall_ns;
 };
 void js_pulled_free(struct js_pulled *got); /* NULL is accepted */
-/* headers has room for n. Borrowed from got. */
+/* The same for one of p's, which keeps the room for another. */
+void js_pull_spend(struct js_pull *p, struct js_pulled *got);
+/* headers has room for n. Borrowed from got. Once. */
 void js_pulled_msg(const struct js_pulled *got, struct muster_header *headers, uint32_t n, struct js_msg *ret_msg);
 
 struct js_pull_how {
@@ -41,6 +43,7 @@ struct js_pull_how {
     uint64_t from_seq;            /* > 0 */
     /* The consumer is there, and n_pending messages match; or code, with why. MUSTER_ENOTFOUND: there is no such stream. Once. */
     void (*made)(void *arg, int code, const char *why, uint64_t n_pending);
+    bool rests;            /* fn runs at once, and then not for 2 ms: where much comes, few wakings of the lane are paid for */
     void (*fn)(void *arg); /* something can be taken */
     void *arg;
 };
@@ -59,6 +62,8 @@ int js_pull_next(struct js_pull *p, const struct js_pull_request *request);
 struct js_pulled *js_pull_take(struct js_pull *p);
 /* Have fn called again, after what else the lane has to do. */
 void js_pull_again(struct js_pull *p);
+/* Have fn called again after so many milliseconds, and not for what arrives until then; where it rests. */
+void js_pull_rest(struct js_pull *p, uint32_t ms);
 /* When something arrived last, by clock_now_ns(); 0: nothing yet. */
 int64_t js_pull_heard_ns(const struct js_pull *p);
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include "base/assert.h"
@@ -19,12 +20,16 @@
 
 enum {
     TICK_MS = 100,
+    SOON_MS = 5,
     BUFFERED_MAX = 1 << 20, /* in the library's write buffer before more is taken from the outbox */
     SEND_BATCH = 64,        /* messages a write(2), and the library's collector is woken for them once */
     SEND_BYTES = 1 << 18,
+    SEND_BATCHES = 128, /* between two reads: one may bring thousands of requests, which are judged and refused on this thread */
     GREETING_MS = 1000,
 };
 static const int64_t backoff_min_ns = 50 * CLOCK_MS, backoff_max_ns = 2 * CLOCK_S, steady_ns = 5 * CLOCK_S;
+/* The server gives up a connection that reads more slowly than it has to send; pings stand in that queue, too. A herd is over before. */
+static const int64_t behind_ns = CLOCK_S;
 
 struct out {
     natsMsg *msg;
@@ -52,6 +57,8 @@ struct link {
     int64_t backoff_ns, retry_at_ns, next_tick_ns, up_since_ns;
     char last_error[256];
     bool told_pressed; /* what on_pressure said last */
+    bool soon;         /* on_read is to be called */
+    int64_t unread_ns; /* since when each read has left something behind; 0: the last one did not */
 
     pthread_mutex_t lock; /* guards the outbox, server, client and version */
     pthread_cond_t drained;
@@ -373,8 +380,8 @@ static void resync(struct link *l)
         l->hooks.on_resync(l->hooks.arg, l->nc);
 }
 
-/* Hand a batch to the library unless its buffer is full, and let it write before the messages are given up. */
-static void pump_out(struct link *l)
+/* Hand a batch to the library unless its buffer is full, and let it write before the messages are given up. True: there may be more. */
+static bool pump_out(struct link *l)
 {
     struct out batch[SEND_BATCH];
     uint32_t n = natsConnection_Buffered(l->nc) < BUFFERED_MAX ? outbox_take(l, batch) : 0;
@@ -386,6 +393,13 @@ static void pump_out(struct link *l)
         natsConnection_ProcessWriteEvent(l->nc);
     for (uint32_t i = 0; i < n; i++)
         natsMsg_Destroy(batch[i].msg);
+    return n == SEND_BATCH;
+}
+
+static void pump_all(struct link *l)
+{
+    for (int i = 0; i < SEND_BATCHES && pump_out(l) && !natsConnection_IsClosed(l->nc); i++)
+        ;
 }
 
 /* True when the outbox is empty: who fills it wakes the thread. */
@@ -400,6 +414,18 @@ static bool may_sleep(struct link *l)
     return empty;
 }
 
+/* True when more comes, for some time now, than is read. */
+static bool is_behind(struct link *l)
+{
+    int n = 0, fd = atomic_load(&l->fd);
+
+    if (fd < 0 || ioctl(fd, FIONREAD, &n) != 0 || n == 0)
+        l->unread_ns = 0;
+    else if (!l->unread_ns)
+        l->unread_ns = clock_now_ns();
+    return l->unread_ns && clock_now_ns() - l->unread_ns > behind_ns;
+}
+
 static void wait_and_read(struct link *l)
 {
     int fd = atomic_load(&l->fd);
@@ -408,11 +434,14 @@ static void wait_and_read(struct link *l)
     bool full = atomic_load(&l->want_write) && l->nc && natsConnection_Buffered(l->nc) >= BUFFERED_MAX;
     uint64_t count;
 
-    (void)poll(fds, 2, l->nc && !full && !may_sleep(l) ? 0 : TICK_MS); /* EINTR is a short wait */
+    (void)poll(fds, 2, l->nc && !full && !may_sleep(l) ? 0 : l->soon ? SOON_MS : TICK_MS); /* EINTR is a short wait */
     if (fds[0].revents)
         (void)!read(l->wake_fd, &count, sizeof count); /* non-blocking; only resets it */
     if (l->nc && fds[1].revents & (POLLIN | POLLERR | POLLHUP))
         natsConnection_ProcessReadEvent(l->nc);
+    else if (!l->soon)
+        return;
+    l->soon = l->hooks.on_read(l->hooks.arg, is_behind(l));
 }
 
 static void tick(struct link *l)
@@ -440,12 +469,13 @@ static void *run(void *arg)
             try_connect(l);
         }
         if (l->nc)
-            pump_out(l);
+            pump_all(l);
         tell_pressure(l);
         wait_and_read(l);
         tick(l);
     }
     set_down(l, "the broker stops");
+    l->hooks.on_end(l->hooks.arg);
     return NULL;
 }
 
@@ -578,6 +608,19 @@ int link_send(struct link *l, natsMsg *msg, size_t n_bytes, const struct bus_out
     return err;
 }
 
+void link_go(struct link *l)
+{
+    bool call;
+
+    pthread_mutex_lock(&l->lock);
+    call = l->asleep && l->n;
+    if (call)
+        l->asleep = false;
+    pthread_mutex_unlock(&l->lock);
+    if (call)
+        wake(l);
+}
+
 bool link_is_starved(struct link *l)
 {
     bool starved;
@@ -594,9 +637,9 @@ void link_resync(struct link *l)
     wake(l);
 }
 
-void link_count_received(struct link *l)
+void link_count_received(struct link *l, uint64_t n)
 {
-    atomic_fetch_add_explicit(&l->received_msgs, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->received_msgs, n, memory_order_relaxed);
 }
 
 int link_where(const struct link *cl, char server[BUS_SERVER_SIZE], uint64_t *ret_client)

@@ -18,10 +18,13 @@ struct link_hooks {
     /* Subscribe what belongs on this link. On the link's thread, before it is up. */
     natsStatus (*on_connected)(void *arg, natsConnection *nc);
     void (*on_resync)(void *arg, natsConnection *nc); /* link_resync() was called; the link is connected */
+    /* The library has read what had come. behind: it is to be read faster. True: it is to be called again soon, whether something comes or not. */
+    bool (*on_read)(void *arg, bool behind);
     void (*on_state)(void *arg, bool up, const char *reason);
     void (*on_writable)(void *arg);
     void (*on_pressure)(void *arg, bool on);
     void (*on_tick)(void *arg, int64_t now_ns); /* every 100 ms */
+    void (*on_end)(void *arg);                  /* the thread ends */
     void *arg;
 };
 
@@ -36,9 +39,11 @@ int link_where(const struct link *link, char server[BUS_SERVER_SIZE], uint64_t *
 /* MUSTER_ELINK: it is away. MUSTER_ENOTFOUND: it is not known. */
 int link_server_version(const struct link *link, struct bus_version *ret_version);
 void link_counters(const struct link *link, struct bus_counters *ret);
-void link_count_received(struct link *link);
+void link_count_received(struct link *link, uint64_t n);
 /* Queue msg, which the link owns from then on; on failure it stays the caller's. Of how, more and answer count. */
 int link_send(struct link *link, natsMsg *msg, size_t n_bytes, const struct bus_out *how);
+/* Nothing more follows what was queued with `more`. */
+void link_go(struct link *link);
 /* True while on_writable is due to somebody who got MUSTER_EAGAIN. */
 bool link_is_starved(struct link *link);
 /* Have on_resync called on the link's thread, before anything that is sent from now on. */
