@@ -45,7 +45,7 @@ void admission_unknown(const struct intake *in, struct admission_refusal *why)
 
 bool admission_in_force(const struct intake *in, struct admission_refusal *why)
 {
-    int state = in->credential ? credential_state(in->credential, clock_wall_ns()) : CREDENTIAL_LIVE;
+    int state = in->credential ? credential_state(in->credential, credential_expires(in->credential) ? clock_wall_ns() : 0) : CREDENTIAL_LIVE;
 
     if (state == CREDENTIAL_LIVE)
         return true;
@@ -79,7 +79,9 @@ bool admission_allows(struct credentials *c, const struct intake *in, struct adm
                        endpoint_user(in->endpoint) ? ", and open to users" : "");
         return refuse_verb(in, "role", because, why);
     }
-    if (credential_may(c, in->credential, in->subject.service.s, in->subject.service.len, in->subject.verb.s, in->subject.verb.len))
+    /* With a ref it answers what was pushed to the name, and its service knows what it has pushed: a narrowing is of what a name asks for. */
+    if (in->subject.ref.len ||
+        credential_may(c, in->credential, in->subject.service.s, in->subject.service.len, in->subject.verb.s, in->subject.verb.len))
         return true;
     return refuse_verb(in, "verbs", "the credential is narrowed to other verbs", why);
 }

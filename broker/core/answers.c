@@ -13,6 +13,7 @@
 #include "core/services.h"
 #include "metrics/metrics.h"
 #include "tenant/tenant.h"
+#include "wire/schema.h"
 #include "wire/value.h"
 
 enum { RETRY_AFTER_MS = 1000 };
@@ -212,12 +213,20 @@ void answers_turn_away(struct answers *a, const struct intake *in, const struct 
 
 /* ---- limits ---------------------------------------------------------------------------------------------------------------------- */
 
+/* What every broker hears, changes nothing and waits for no answer only tells that its agent lives. */
+static bool is_beat(const struct intake *in)
+{
+    return in->everywhere && !in->reply && in->endpoint && endpoint_access(in->endpoint) == SCHEMA_READ;
+}
+
 static struct tenant_asker asker_of(const struct intake *in)
 {
     return (struct tenant_asker){.agent = in->subject.agent.s,
                                  .agent_len = in->subject.agent.len,
-                                 .n_bytes = bus_msg_size(in->raw),
-                                 .now_ns = clock_now_ns()};
+                                 .n_bytes = in->n_bytes,
+                                 .now_ns = in->recv_ns,
+                                 .lives = is_beat(in),
+                                 .everywhere = in->everywhere};
 }
 
 static const char *reason_of(int limit)

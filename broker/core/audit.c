@@ -188,8 +188,7 @@ static bool pop(struct audit *a, struct audit_record *ret_record)
     if (any) {
         *ret_record = a->ring[a->first];
         cell_of(a, ret_record)->n_waiting--;
-        a->first = (a->first + 1) % AUDIT_MAX;
-        a->n--;
+        a->first = --a->n ? (a->first + 1) % AUDIT_MAX : 0; /* of a ring that is seldom full little is touched */
     }
     pthread_mutex_unlock(&a->lock);
     return any;

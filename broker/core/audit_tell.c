@@ -60,10 +60,11 @@ static void find_object(const struct request_note *note, struct muster_bytes ans
 void audit_answer(struct audit *a, const struct request *r, int error, struct muster_bytes answer)
 {
     const struct request_note *note = &r->note;
-    struct audit_record record = {.at_wall_ns = clock_wall_ns(), .role = credential_role(note->credential)};
+    struct audit_record record;
 
     if (!note->endpoint || !note->tenant || !writes(note->endpoint))
         return;
+    record = (struct audit_record){.at_wall_ns = clock_wall_ns(), .role = credential_role(note->credential)};
     put(record.tenant, sizeof record.tenant, tenants_name(note->tenant));
     put(record.agent, sizeof record.agent, note->credential ? note->credential->agent : "_muster");
     put(record.service, sizeof record.service, endpoint_service(note->endpoint));
@@ -75,10 +76,11 @@ void audit_answer(struct audit *a, const struct request *r, int error, struct mu
 
 void audit_delivery(struct audit *a, const struct delivery *d, int err)
 {
-    struct audit_record record = {.at_wall_ns = clock_wall_ns(), .role = d->msg.role};
+    struct audit_record record;
 
     if (!d->sub->queue || !d->msg.service || d->is_answer || (d->msg.request && d->endpoint) || !writes(d->endpoint))
         return;
+    record = (struct audit_record){.at_wall_ns = clock_wall_ns(), .role = d->msg.role};
     put(record.tenant, sizeof record.tenant, tenants_name(d->tenant));
     put(record.agent, sizeof record.agent, d->msg.agent ? d->msg.agent : "_muster");
     put(record.service, sizeof record.service, d->msg.service);

@@ -13,6 +13,7 @@
 #include "core/admission.h"
 #include "core/answers.h"
 #include "core/audit.h"
+#include "core/copies.h"
 #include "core/instance.h"
 #include "core/intake.h"
 #include "core/services.h"
@@ -34,6 +35,7 @@ struct dispatch {
     struct metric *taken;
     uint64_t rpc_sub; /* NATS's; 0: not started */
     atomic_bool stopped;
+    struct copies copies;
 
     /* Guards all below. Read for each message, until it is on its inbox: so what was unsubscribed gets no message any more once
      * the writer is through. */
@@ -75,6 +77,7 @@ static void hand_on(struct dispatch *d, const struct intake *in, struct sub *sub
         delivery_unref(delivery);
         return;
     }
+    delivery->is_late = !in->reply && !sub->queue && in->subject.kind == SUBJECT_RPC && !in->subject.ref.s;
     metric_add(d->taken, NULL, 1);
     if (inbox_push(sub->in->inbox, delivery, &limit) == 0)
         return;
@@ -85,7 +88,7 @@ static void hand_on(struct dispatch *d, const struct intake *in, struct sub *sub
 /* hash: of a tenant's name, whether it is known or not. */
 static bool is_mine(const struct sub *sub, uint64_t hash)
 {
-    return hash % sub->in->host.n_lanes == sub->in->host.lane;
+    return sub->in->host.n_lanes == 1 || hash % sub->in->host.n_lanes == sub->in->host.lane;
 }
 
 /* The subscription of the lane that has this tenant. `plain`: one of every broker's, which NATS delivers by itself. The lock is held. */
@@ -183,16 +186,26 @@ static void take_request(struct dispatch *d, struct intake *in)
         bus_msg_free(in->raw);
 }
 
+/* Other brokers answer. */
+static bool admit_direct(struct dispatch *d, struct intake *in)
+{
+    return !atomic_load(&d->stopped) && admit(d, in) && !is_no_verb(d, in) && may_ask(d, in, false);
+}
+
 /* The same for a message of a subscription of its own. */
 static void take_direct(struct sub *sub, struct intake *in)
 {
     struct dispatch *d = sub->dispatch;
     bool ok;
 
+    in->everywhere = true;
     pthread_rwlock_rdlock(&d->lock);
     ok = !sub->dead && is_mine(sub, in->tenant->hash);
-    if (ok && in->subject.kind == SUBJECT_RPC)
-        ok = !atomic_load(&d->stopped) && admit(d, in) && !is_no_verb(d, in) && may_ask(d, in, false); /* other brokers answer */
+    if (ok && in->subject.kind == SUBJECT_RPC) {
+        ok = admit_direct(d, in);
+        if (!ok)
+            copies_doubt(&d->copies);
+    }
     if (ok)
         hand_on(d, in, sub);
     else
@@ -221,7 +234,7 @@ static struct waiter waiter_of(struct dispatch *d, const struct intake *in, cons
     return (struct waiter){
         .tenant = for_name ? admission_tenant(in) : in->subject.tenant,
         .agent = for_name ? in->subject.agent : (struct text){0},
-        .n_bytes = bus_msg_size(in->raw) + sizeof(struct arrival),
+        .n_bytes = in->n_bytes + sizeof(struct arrival),
         .known = for_name ? in->credential != NULL : in->tenant != NULL,
         /* Every request comes once without a sub, so that is the one that is answered. */
         .asks = !sub && in->reply && intake_reply_is_own(in, broker_root(d->broker)),
@@ -303,12 +316,15 @@ static bool refuse_name(struct dispatch *d, struct intake *in, const struct sub 
 /* The tenant and the name are known. Takes the message. */
 static void take(struct dispatch *d, struct intake *in, struct sub *sub)
 {
-    if (refuse_name(d, in, sub))
+    if (refuse_name(d, in, sub)) {
+        if (sub)
+            copies_doubt(&d->copies);
         bus_msg_free(in->raw);
-    else if (sub)
+    } else if (sub) {
         take_direct(sub, in);
-    else
+    } else {
         take_request(d, in);
+    }
 }
 
 /* As if it had just come: what waited for its tenant may wait for its name now. What was known when it was told, and is gone again, is unknown
@@ -367,8 +383,13 @@ static void on_request(void *arg, struct bus_msg *raw)
 {
     struct dispatch *d = arg;
     struct intake in;
-    int err = intake_open(&in, d->broker, raw);
+    int err;
 
+    if (copies_is_superfluous(&d->copies, raw)) {
+        bus_msg_free(raw);
+        return;
+    }
+    err = intake_open(&in, d->broker, raw);
     if (err) {
         dispatch_count_refused(d, "subject");
         if (err == MUSTER_EINVAL)
@@ -387,16 +408,21 @@ static void on_request(void *arg, struct bus_msg *raw)
 static void on_direct(void *arg, struct bus_msg *raw)
 {
     struct sub *sub = arg;
+    struct dispatch *d = sub->dispatch;
     struct intake in;
 
-    if (intake_open(&in, sub->dispatch->broker, raw) != 0) {
-        dispatch_count_refused(sub->dispatch, "subject");
+    if (intake_open(&in, d->broker, raw) != 0) {
+        copies_doubt(&d->copies);
+        dispatch_count_refused(d, "subject");
         bus_msg_free(raw);
     } else if (!bus_msg_headers_fit(raw)) {
-        dispatch_count_refused(sub->dispatch, "headers");
+        copies_doubt(&d->copies);
+        dispatch_count_refused(d, "headers");
         bus_msg_free(raw);
-    } else if (!await_tenant(sub->dispatch, &in, sub) && !await_name(sub->dispatch, &in, sub)) {
-        take(sub->dispatch, &in, sub);
+    } else if (await_tenant(d, &in, sub) || await_name(d, &in, sub)) {
+        copies_doubt(&d->copies);
+    } else {
+        take(d, &in, sub);
     }
     intake_close(&in);
 }
@@ -415,6 +441,7 @@ static int attach(struct dispatch *d, struct sub *s)
     bool is_rpc = strncmp(s->pattern, "rpc.", 4) == 0;
     int err = 0;
 
+    how.direct = is_rpc;
     if ((size_t)snprintf(full, sizeof full, "%s.*.%s", broker_root(d->broker), s->pattern) >= sizeof full)
         return MUSTER_EINVAL;
     if (is_rpc) {
@@ -488,6 +515,7 @@ int dispatch_subscribe(struct dispatch *d, struct instance *in, const struct mus
     s->id = ++d->next_id;
     s->next = d->subs;
     d->subs = s;
+    copies_list(&d->copies, d->subs);
     pthread_rwlock_unlock(&d->lock);
     *ret_id = s->id;
     return 0;
@@ -507,6 +535,7 @@ static struct sub *take_sub(struct dispatch *d, const struct instance *in, uint6
         s->dead = true;
         if (strncmp(s->pattern, "rpc.", 4) == 0)
             trie_remove(d->trie, s->pattern, s);
+        copies_list(&d->copies, d->subs);
     }
     pthread_rwlock_unlock(&d->lock);
     return s;
@@ -563,6 +592,7 @@ int dispatch_new(struct broker *broker, struct dispatch **ret_dispatch)
         return MUSTER_ENOMEM;
     d->broker = broker;
     init_lock(&d->lock);
+    copies_init(&d->copies);
     d->trie = trie_new();
     d->arrivals = arrivals_new(broker, on_leave, d);
     d->credentials = d->arrivals ? arrivals_credentials(d->arrivals) : NULL;
@@ -594,7 +624,7 @@ int dispatch_start(struct dispatch *d)
     if (atomic_load(&d->stopped))
         return 0;
     (void)snprintf(subject, sizeof subject, "%s.*.rpc.*.>", broker_root(d->broker));
-    return bus_subscribe(broker_bus(d->broker), &(struct bus_sub){.subject = subject, .queue = "muster", .fn = on_request, .arg = d},
+    return bus_subscribe(broker_bus(d->broker), &(struct bus_sub){.subject = subject, .queue = "muster", .direct = true, .fn = on_request, .arg = d},
                          &d->rpc_sub);
 }
 
@@ -612,6 +642,7 @@ void dispatch_free(struct dispatch *d)
     arrivals_free(d->arrivals); /* first: what leaves it looks for its subscription */
     trie_free(d->trie);
     answers_free(d->answers);
+    copies_done(&d->copies);
     (void)pthread_rwlock_destroy(&d->lock);
     free(d);
 }

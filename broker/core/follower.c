@@ -7,7 +7,8 @@
 #include "base/assert.h"
 #include "base/clock.h"
 
-enum { TURN = 64, TICK_MS = 500, MAX_WAITING_BYTES = 8 << 20, MAX_HEADERS = 32 };
+enum { TURN = 64, TICK_MS = 500, MAX_WAITING_BYTES = 8 << 20, MAX_HEADERS = 32, MAX_DONE = 512, FLOOD_MSGS = 8, FLOOD_REST_MS = 5 };
+static const int64_t flood_ns = CLOCK_MS / 2; /* between two messages of a flood, or less */
 static const int64_t expires_ns = 30 * CLOCK_S, heartbeat_ns = CLOCK_S, silence_ns = 4 * CLOCK_S; /* of a request */
 static const int64_t idle_ns = 20 * CLOCK_S; /* the server may forget a consumer that was not asked for longer */
 static const int64_t start_up_ns = 2 * CLOCK_S, catch_up_ns = 10 * CLOCK_S; /* that a server is given for its streams, and for their ends */
@@ -48,16 +49,23 @@ struct follower {
     struct js_pull *pull;
     uint64_t delivered, n_pending;
     struct js_pulled *first, **last; /* has arrived, and waits */
+    struct js_pulled *done;          /* was delivered, and is freed with others */
+    uint32_t n_done;
     uint32_t n_asked, n_got;         /* of the request that is open */
     int64_t asked_ns;
     bool asking;  /* a request is open */
     bool settled; /* it has brought what there was, or is over */
     bool lone;    /* the next request is for one message of any size */
+    uint32_t flood; /* so much comes that so many at a time are asked for, once they are there; 0: it does not */
+    int64_t rest_until_ns; /* nothing is asked for before */
+    int64_t rested_ns;     /* when it was asked again last, after a rest */
+    uint32_t n_since;      /* that have come since then */
     bool doubt;   /* something may have gone from the stream unseen; only where some subjects are followed */
     bool looking; /* because of it, or to know the end */
 };
 
 static void begin(struct follower *f);
+static void free_done(struct follower *f);
 static void turn(struct follower *f);
 static void on_arrival(void *arg);
 
@@ -86,6 +94,7 @@ static void drop_consumer(struct follower *f)
     f->life++;
     js_pull_free(f->pull);
     f->pull = NULL;
+    free_done(f);
     while (f->first) {
         struct js_pulled *got = f->first;
 
@@ -95,6 +104,8 @@ static void drop_consumer(struct follower *f)
     f->last = &f->first;
     f->delivered = f->n_pending = f->looked = 0;
     f->n_asked = 0;
+    f->rest_until_ns = f->rested_ns = 0;
+    f->flood = f->n_since = 0;
     f->asking = f->settled = f->doubt = f->looking = f->lone = false;
 }
 
@@ -231,7 +242,7 @@ static bool tell_end(struct follower *f)
 
 static void ask(struct follower *f)
 {
-    const struct js_pull_request request = {.batch = f->lone ? 1 : f->how.max_msgs,
+    const struct js_pull_request request = {.batch = f->lone ? 1 : f->flood && f->flood < f->how.max_msgs ? f->flood : f->how.max_msgs,
                                             .max_bytes = f->lone ? 0 : MAX_WAITING_BYTES,
                                             .expires_ns = expires_ns,
                                             .heartbeat_ns = heartbeat_ns};
@@ -288,7 +299,7 @@ static uint64_t count_connects(const struct follower *f)
 
 static void on_first_look(struct follower *f, const struct muster_stream_info *state)
 {
-    struct js_pull_how how = {.stream = f->stream, .subject = f->subject, .made = on_made, .fn = on_arrival, .arg = f};
+    struct js_pull_how how = {.stream = f->stream, .subject = f->subject, .made = on_made, .rests = true, .fn = on_arrival, .arg = f};
 
     f->created_wall_ns = state->created_wall_ns;
     if (!f->next)
@@ -395,6 +406,28 @@ static bool deliver(struct follower *f, const struct js_pulled *got)
     return tell(f, 0, &msg) && (got->n_pending || tell_end(f));
 }
 
+/* The library has a thread to free messages, which is woken for each that comes alone and then contends for the list of them. */
+static void free_done(struct follower *f)
+{
+    while (f->done) {
+        struct js_pulled *got = f->done;
+
+        f->done = got->next;
+        if (f->pull)
+            js_pull_spend(f->pull, got);
+        else
+            js_pulled_free(got);
+    }
+    f->n_done = 0;
+}
+
+static void keep_done(struct follower *f, struct js_pulled *got)
+{
+    got->next = f->done;
+    f->done = got;
+    f->n_done++;
+}
+
 /* False as tell(). */
 static bool deliver_some(struct follower *f)
 {
@@ -407,8 +440,13 @@ static bool deliver_some(struct follower *f)
         if (!f->first)
             f->last = &f->first;
         ok = deliver(f, got);
-        js_pulled_free(got);
+        if (ok)
+            keep_done(f, got);
+        else
+            js_pulled_free(got);
     }
+    if (ok && (!f->first || f->n_done >= MAX_DONE))
+        free_done(f);
     return ok;
 }
 
@@ -428,9 +466,54 @@ static void on_end_look(struct follower *f, const struct muster_stream_info *sta
     ask(f);
 }
 
+/* A server that sends each message as it is stored has a dozen threads woken for it, here and there. */
+static bool is_flood(const struct follower *f, int64_t now_ns)
+{
+    return !f->subject && f->n_got >= FLOOD_MSGS && now_ns - f->asked_ns < f->n_got * flood_ns;
+}
+
+/* What most likely is there after a rest: what is asked for beyond that would be sent one by one. */
+static uint32_t expected(const struct follower *f, int64_t now_ns)
+{
+    int64_t since_ns = now_ns - (f->rested_ns ? f->rested_ns : f->asked_ns);
+    int64_t n = since_ns > 0 ? f->n_since * FLOOD_REST_MS * CLOCK_MS / since_ns * 3 / 4 : FLOOD_MSGS;
+
+    return n < FLOOD_MSGS ? FLOOD_MSGS : n > f->how.max_msgs ? f->how.max_msgs : (uint32_t)n;
+}
+
+static void end_rest(struct follower *f, int64_t now_ns)
+{
+    f->rest_until_ns = 0;
+    f->rested_ns = now_ns;
+    f->n_since = 0;
+}
+
+/* True: it is asked a little later, for what has come together by then. */
+static bool rests(struct follower *f)
+{
+    int64_t now_ns = clock_now_ns(), left_ns = f->rest_until_ns - now_ns;
+
+    if (!f->rest_until_ns) {
+        f->n_since += f->n_got;
+        f->flood = !is_flood(f, now_ns) ? 0 : f->n_pending >= FLOOD_MSGS ? (uint32_t)f->n_pending : expected(f, now_ns);
+        if (!f->flood || f->n_pending >= FLOOD_MSGS || f->lone)
+            return false;
+        left_ns = FLOOD_REST_MS * CLOCK_MS;
+        f->rest_until_ns = now_ns + left_ns;
+    }
+    if (left_ns <= CLOCK_MS) { /* of which timers are that sure */
+        end_rest(f, now_ns);
+        return false;
+    }
+    js_pull_rest(f->pull, (uint32_t)(left_ns / CLOCK_MS));
+    return true;
+}
+
 /* The request is over, and what it brought was delivered. */
 static void ask_on(struct follower *f)
 {
+    if (rests(f))
+        return;
     if (f->subject && f->n_got)
         f->doubt = true; /* more may have come, and gone, while nothing was asked for */
     if (f->subject && f->n_asked && !f->n_got)

@@ -16,7 +16,7 @@
 #include "wire/error.h"
 #include "wire/subject.h"
 
-enum { MAX_SUBJECT = 512 };
+enum { MAX_SUBJECT = 512, CORKED_MAX = 64 };
 
 static bool is_request(const char *subject)
 {
@@ -27,10 +27,11 @@ static bool is_request(const char *subject)
 static int check_sender(const struct instance *in, const char *subject)
 {
     char own[8 + sizeof SUBJECT_PLUGIN_PREFIX + NAME_MAX_LEN];
-    int n = snprintf(own, sizeof own, "rpc." SUBJECT_PLUGIN_PREFIX "%s.", in->plugin->name);
+    int n;
 
     if (!is_request(subject))
         return 0;
+    n = snprintf(own, sizeof own, "rpc." SUBJECT_PLUGIN_PREFIX "%s.", in->plugin->name);
     if (n - (int)strlen("rpc..") > NAME_MAX_LEN)
         return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": plugin %s cannot ask services: its name is longer than %d bytes",
                              subject, in->plugin->name, NAME_MAX_LEN - (int)strlen(SUBJECT_PLUGIN_PREFIX));
@@ -39,15 +40,38 @@ static int check_sender(const struct instance *in, const char *subject)
     return 0;
 }
 
+static char *put(char *at, const char *s, size_t len)
+{
+    memcpy(at, s, len);
+    return at + len;
+}
+
+/* R.T.<rest>; every message out comes by here. */
+static int absolute(const struct instance *in, const struct muster_tenant *of, const char *rest, char out[MAX_SUBJECT])
+{
+    const char *root = broker_root(in->broker), *tenant = tenants_name(of);
+    size_t n_root = strlen(root), n_tenant = strlen(tenant), n_rest = strlen(rest);
+    char *at = out;
+
+    if (n_root + n_tenant + n_rest + 3 > MAX_SUBJECT)
+        return MUSTER_EINVAL;
+    at = put(at, root, n_root);
+    *at++ = '.';
+    at = put(at, tenant, n_tenant);
+    *at++ = '.';
+    (void)put(at, rest, n_rest + 1);
+    return 0;
+}
+
 static int full_subject(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
 {
-    int n;
+    int err;
 
     if (!MUSTER_HAS(pub, arg) || !pub->tenant || !pub->subject || !subject_is_literal(pub->subject, strlen(pub->subject)))
         return in->host.fail(&in->host, MUSTER_EINVAL, "subject \"%s\": expected size, a tenant, and tokens without wildcards",
                              MUSTER_HAS(pub, subject) && pub->subject ? pub->subject : "");
-    n = snprintf(out, MAX_SUBJECT, "%s.%s.%s", broker_root(in->broker), tenants_name(pub->tenant), pub->subject);
-    return n > 0 && n < MAX_SUBJECT ? check_sender(in, pub->subject) : MUSTER_EINVAL;
+    err = absolute(in, pub->tenant, pub->subject, out);
+    return err ? err : check_sender(in, pub->subject);
 }
 
 static bool has_service(const struct muster_plugin *plugin, struct text service)
@@ -64,7 +88,6 @@ static bool has_service(const struct muster_plugin *plugin, struct text service)
 static int full_reply(const struct instance *in, const struct muster_publication *pub, char out[MAX_SUBJECT])
 {
     struct text service;
-    int n;
 
     *out = '\0';
     if (!MUSTER_HAS(pub, reply) || !pub->reply)
@@ -75,8 +98,7 @@ static int full_reply(const struct instance *in, const struct muster_publication
     if (!has_service(in->plugin, service))
         return in->host.fail(&in->host, MUSTER_EACCES, "reply \"%s\": %.*s is no service of plugin %s", pub->reply, (int)service.len, service.s,
                              in->plugin->name);
-    n = snprintf(out, MAX_SUBJECT, "%s.%s.%s", broker_root(in->broker), tenants_name(pub->tenant), pub->reply);
-    return n > 0 && n < MAX_SUBJECT ? 0 : MUSTER_EINVAL;
+    return absolute(in, pub->tenant, pub->reply, out);
 }
 
 static int host_subscribe(const struct muster_host *host, const struct muster_subscription *sub, uint64_t *ret_sub)
@@ -199,6 +221,15 @@ static bool is_event(const char *subject)
     return strncmp(subject, "evt.", 4) == 0 && strncmp(subject, "evt._.", 6) != 0;
 }
 
+/* What one callback publishes travels together: each wake of the link's thread costs more than a message does. */
+static bool is_corked(struct instance *in)
+{
+    if (!lane_here(in->lane))
+        return false;
+    in->n_corked = (in->n_corked + 1) % CORKED_MAX;
+    return in->n_corked != 0;
+}
+
 static int host_publish(const struct muster_host *host, const struct muster_publication *pub)
 {
     struct instance *in = instance_of(host);
@@ -222,6 +253,7 @@ static int host_publish(const struct muster_host *host, const struct muster_publ
                            .headers = pub->headers,
                            .n_headers = pub->n_headers,
                            .payload = pub->payload,
+                           .more = is_corked(in),
                            .fence = -1};
     err = pub->done ? send_and_tell(in, pub, &out) : bus_send(broker_bus(in->broker), BUS_LIVE, &out);
     return instance_sent(in, BUS_LIVE, err);
@@ -270,11 +302,12 @@ static void on_answer(void *arg, int code, const struct bus_msg *raw)
 static const char *answers_of(struct question *q, const struct muster_publication *pub, char out[MAX_SUBJECT])
 {
     const char *root = broker_root(q->in->broker), *tenant = tenants_name(pub->tenant);
-    const char *agent = pub->subject + 3, *dot = strchr(agent, '.');
+    size_t prefix = strncmp(pub->subject, "to.", 3) == 0 ? 3 : strncmp(pub->subject, "sub.", 4) == 0 ? 4 : 0;
+    const char *agent = pub->subject + prefix, *dot = strchr(agent, '.');
 
     if (is_request(pub->subject)) {
         (void)snprintf(out, MAX_SUBJECT, "%s.%s.box." SUBJECT_PLUGIN_PREFIX "%s", root, tenant, q->in->plugin->name);
-    } else if (strncmp(pub->subject, "to.", 3) == 0 && dot && dot - agent <= NAME_MAX_LEN) {
+    } else if (prefix && dot && dot - agent <= NAME_MAX_LEN) {
         (void)snprintf(q->agent, sizeof q->agent, "%.*s", (int)(dot - agent), agent);
         (void)snprintf(out, MAX_SUBJECT, "%s.%s.to._muster.%s", root, tenant, q->agent);
     } else {

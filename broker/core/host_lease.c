@@ -1,5 +1,5 @@
 /*
- * muster.lease/1: lease/lease.h driven over the bucket muster_leases, key <plugin>.<name>. Lane only.
+ * muster.lease/1: lease/lease.h driven by time and by what its record says (host_lease_bucket.c). Lane only.
  *
  * Clocks   CLOCK_BOOTTIME: a machine that slept has not held meanwhile. Timer and answers are the lane's, so a lane that hangs
  *          renews nothing.
@@ -22,10 +22,8 @@
 #include "lease/record.h"
 #include "metrics/metrics.h"
 
-#define STREAM "KV_muster_leases"
-#define ALL "$KV.muster_leases.>"
-enum { MAX_SUBJECT = HOST_LEASE_SUBJECT, MAX_LEASES = 1024 };
-static const int64_t default_ttl_ns = 15 * CLOCK_S, ttl_min_ns = 3 * CLOCK_S, ttl_max_ns = 3600 * CLOCK_S, call_max_ns = 5 * CLOCK_S;
+enum { MAX_LEASES = 1024 };
+static const int64_t default_ttl_ns = 15 * CLOCK_S, ttl_min_ns = 3 * CLOCK_S, ttl_max_ns = 3600 * CLOCK_S;
 
 struct lease_metrics {
     struct metric *held, *taken, *lost;
@@ -97,108 +95,19 @@ static void forget(struct host_lease *h)
     uv_close((uv_handle_t *)&h->timer, free_lease);
 }
 
-/* ---- the bucket ------------------------------------------------------------------------------------------------------------- */
+/* ---- what the bucket says ------------------------------------------------------------------------------------------------------ */
 
-static struct js_target target(struct host_lease *h)
-{
-    struct js_target t = host_js(h->in, h);
-
-    t.timeout_ns = h->lease.ttl_ns / 5 < call_max_ns ? h->lease.ttl_ns / 5 : call_max_ns;
-    return t;
-}
-
-static void heard_of(struct host_lease *h, int code, const struct lease_record *record)
+void lease_heard_of(struct host_lease *h, int code, const struct lease_record *record)
 {
     lease_on_read(&h->lease, clock_boot_ns(), code, record);
     lease_at_judge(h);
     pump(h);
 }
 
-static void on_bucket(void *arg, int code, const struct js_info *info)
+void lease_was_written(struct host_lease *h, int code, uint64_t revision)
 {
-    struct host_lease *h = arg;
-    struct lease_record none = {0};
-
-    if (code && code != MUSTER_ELINK && code != MUSTER_ETIME)
-        h->in->host.log(&h->in->host, MUSTER_LOG_ERROR, "lease %s: bucket muster_leases: %s", h->name, info->text);
-    heard_of(h, code ? (code == MUSTER_ENOTFOUND ? MUSTER_ELINK : code) : MUSTER_ENOTFOUND, &none);
-}
-
-/* Where there is no record, there may be no bucket either. */
-static void make_bucket(struct host_lease *h)
-{
-    static const char *const subjects[] = {ALL};
-    struct js_config config = {.name = STREAM,
-                               .subjects = subjects,
-                               .n_subjects = 1,
-                               .max_msgs_per_subject = 1,
-                               .replicas = host_stream_replicas(h->in),
-                               .is_kv = true};
-    struct js_target t = target(h);
-    struct lease_record none = {0};
-    int err = h->lease.releasing || h->in->ending ? MUSTER_ENOTFOUND : js_ensure(&t, &config, on_bucket, h);
-
-    if (err)
-        heard_of(h, err, &none);
-}
-
-/* What is no record, because somebody else's tool has put it there, counts as one of an unknown holder. */
-static int read_record(struct host_lease *h, const struct js_msg *msg, struct lease_record *out)
-{
-    int err;
-
-    *out = (struct lease_record){.ttl_ns = h->lease.ttl_ns, .held = true};
-    err = lease_record_read(msg->data, out);
-    out->revision = msg->seq;
-    return err == MUSTER_ENOMEM ? err : 0;
-}
-
-static void on_read(void *arg, int code, const struct js_msg *msg)
-{
-    struct host_lease *h = arg;
-    struct lease_record record = {0};
-
-    if (code == MUSTER_ENOTFOUND) {
-        make_bucket(h);
-        return;
-    }
-    if (!code && js_msg_header(msg, "KV-Operation")) {
-        record.revision = msg->seq;
-        code = MUSTER_ENOTFOUND;
-    } else if (!code) {
-        code = read_record(h, msg, &record);
-    }
-    heard_of(h, code, &record);
-}
-
-static void on_written(void *arg, int code, uint64_t revision)
-{
-    struct host_lease *h = arg;
-
     lease_on_written(&h->lease, clock_boot_ns(), code, revision);
     pump(h);
-}
-
-static int write_record(struct host_lease *h, const struct lease_record *record)
-{
-    char fence[24];
-    struct muster_header header = {"Nats-Expected-Last-Subject-Sequence", fence};
-    struct js_target t = target(h);
-    struct buf body = {0};
-    int err;
-
-    (void)snprintf(fence, sizeof fence, "%llu", (unsigned long long)record->revision);
-    lease_record_write(record, broker_id(h->in->broker), &body);
-    err = buf_failed(&body) ? MUSTER_ENOMEM
-                            : js_append(&t, BUS_LIVE,
-                                        &(struct bus_out){.subject = h->subject,
-                                                          .headers = &header,
-                                                          .n_headers = 1,
-                                                          .payload = {body.data, body.len},
-                                                          .fence = -1},
-                                        on_written, h);
-    buf_done(&body);
-    return err;
 }
 
 /* ---- driving it --------------------------------------------------------------------------------------------------------------- */
@@ -227,17 +136,16 @@ static void tell(struct host_lease *h, const struct lease_event *e)
 static bool do_step(struct host_lease *h, const struct lease_step *step)
 {
     struct lease_record none = {0};
-    struct js_target t = target(h);
     int err;
 
     if (step->what == LEASE_READ) {
-        err = js_last(&t, STREAM, h->subject, on_read, h);
+        err = lease_bucket_read(h);
         if (err)
             lease_on_read(&h->lease, clock_boot_ns(), err == MUSTER_ENOTFOUND ? MUSTER_ELINK : err, &none);
         return true;
     }
     if (step->what == LEASE_WRITE) {
-        err = write_record(h, &step->record);
+        err = lease_bucket_write(h, &step->record);
         if (err)
             lease_on_written(&h->lease, clock_boot_ns(), err == MUSTER_ESTALE ? MUSTER_ELINK : err, 0);
         return true;

@@ -1,5 +1,5 @@
 /*
- * core/host_lease.h - a contender of an instance for a lease. Private to host_lease.c and host_lease_at.c; lane only.
+ * core/host_lease.h - a contender of an instance for a lease. Private to host_lease*.c; lane only.
  */
 #ifndef MUSTER_CORE_HOST_LEASE_H
 #define MUSTER_CORE_HOST_LEASE_H
@@ -28,6 +28,21 @@ struct host_lease {
     int64_t asked_ns;
     unsigned int n_unasked; /* times that it could not be asked, in a row */
 };
+
+/* ---- host_lease_bucket.c ---- */
+
+/* lease_heard_of() follows where this gave 0. */
+int lease_bucket_read(struct host_lease *h);
+/* lease_was_written() follows where this gave 0. */
+int lease_bucket_write(struct host_lease *h, const struct lease_record *record);
+
+/* ---- host_lease.c ---- */
+
+/* code 0: the record as it is; MUSTER_ENOTFOUND: there is none; MUSTER_E*: nobody knows. */
+void lease_heard_of(struct host_lease *h, int code, const struct lease_record *record);
+void lease_was_written(struct host_lease *h, int code, uint64_t revision);
+
+/* ---- host_lease_at.c ---- */
 
 /* The connections that this broker has now. */
 void lease_at_learn(struct instance *in, struct lease_at at[LEASE_N_AT]);

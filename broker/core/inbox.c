@@ -17,9 +17,10 @@
 
 enum {
     TURN_MESSAGES = 64,
-    QUANTUM = 16384,
+    QUANTUM = 6144, /* a score of small messages: a turn of a slow service stays short */
     LANE_MSGS = 65536,
     TENANT_MSGS = 8192,
+    TENANT_LATE_MSGS = LANE_MSGS / 2, /* with what nobody waits for: beats, of which one tenant may have tens of thousands a second */
     HELD_MSGS = 16384,
     RING_LOOK = 256,
     RETRY_MS = 20
@@ -145,7 +146,7 @@ static const char *full_by(const struct inbox *b, const struct queue *q, const s
 {
     if (d->sub->n_msgs >= d->sub->max_msgs || d->sub->n_bytes + d->n_bytes > d->sub->max_bytes)
         return "subscription";
-    if (q->n_msgs >= (uint64_t)limit_or(d->tenant, TENANT_QUEUED_MESSAGES, TENANT_MSGS) ||
+    if (q->n_msgs >= (uint64_t)limit_or(d->tenant, TENANT_QUEUED_MESSAGES, d->is_late ? TENANT_LATE_MSGS : TENANT_MSGS) ||
         q->n_bytes + d->n_bytes >
             (size_t)limit_or(d->tenant, TENANT_QUEUED_BYTES, (int64_t)tenant_bytes))
         return "tenant";
@@ -293,6 +294,7 @@ int inbox_push(struct inbox *b, struct delivery *d, int *ret_limit)
 {
     struct delivery *old = NULL;
     const char *full = "memory";
+    bool is_late = d->is_late; /* who delivers it may be faster */
     struct queue *q;
 
     pthread_mutex_lock(&b->lock);
@@ -308,7 +310,10 @@ int inbox_push(struct inbox *b, struct delivery *d, int *ret_limit)
         count_drop(b, d, full);
         return MUSTER_EAGAIN;
     }
-    lane_wake(b->how.lane);
+    if (is_late)
+        lane_wake_late(b->how.lane);
+    else
+        lane_wake(b->how.lane);
     return 0;
 }
 
@@ -402,10 +407,8 @@ static void refuse_stopped(struct inbox *b, struct delivery *d)
     delivery_unref(d);
 }
 
-static bool turn(void *arg)
+static bool deliver_some(struct inbox *b)
 {
-    struct inbox *b = arg;
-
     for (int i = 0; i < TURN_MESSAGES; i++) {
         struct delivery *d;
 
@@ -422,6 +425,18 @@ static bool turn(void *arg)
             b->how.deliver(b->how.arg, d);
     }
     return true;
+}
+
+/* What was delivered is given back together; who hears it may keep it longer. */
+static bool turn(void *arg)
+{
+    bool more;
+
+    bus_msgs_gather();
+    more = deliver_some(arg);
+    if (!more)
+        bus_msgs_flush();
+    return more;
 }
 
 void inbox_pause(struct inbox *b, bool on)

@@ -47,7 +47,6 @@ struct sub {
 struct delivery {
     struct delivery *next;
     struct muster_msg msg;
-    struct muster_header headers[DELIVERY_HEADERS];
     struct bus_msg *raw; /* owned */
     struct sub *sub;
     const struct muster_tenant *tenant;
@@ -57,8 +56,9 @@ struct delivery {
     char object[AUDIT_OBJECT_SIZE]; /* what a request that writes is about, for the audit; "": not said. On the lane */
     atomic_int refs;
     atomic_bool held; /* bus->hold() was called: no answer is made when the function returns */
+    bool is_late;     /* it may wait for some milliseconds: nobody waits for an answer */
     bool is_patient;  /* it may be given back for ever: it waits for a place, not for a plugin that could have failed. On the lane */
-    char text[];      /* subject and its split copy */
+    struct muster_header headers[]; /* as many as it has; behind them the subject and its split copy */
 };
 
 void delivery_unref(struct delivery *d);

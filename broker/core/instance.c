@@ -461,6 +461,12 @@ int instance_sent(struct instance *in, int link, int err)
     return err;
 }
 
+void instance_uncork(struct instance *in)
+{
+    in->n_corked = 0;
+    bus_go(broker_bus(in->broker), BUS_LIVE);
+}
+
 void instance_tell_pressure(struct instance *in)
 {
     tell(in, TELL_PRESSURE);

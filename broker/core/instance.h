@@ -74,6 +74,7 @@ struct instance {
     bool kv_starved;                     /* a put found no room among them */
     struct sys_listing *listings;
     struct desk *desk; /* NULL until it serves logins */
+    uint32_t n_corked; /* messages that were published and lie in the outbox until more have come, or the callback returns */
     struct delivery *delivering; /* what the message callback that runs was given */
     struct sql *sql; /* NULL until the first statement is prepared */
     bool sql_pressed;  /* its statements are nearly full */
@@ -111,9 +112,14 @@ static inline void instance_enter(struct instance *in, const char *callback, con
     lane_enter(in->lane, &in->crumb, callback, subject);
 }
 
+/* Send what was published without waking the link. */
+void instance_uncork(struct instance *in);
+
 static inline void instance_leave(struct instance *in)
 {
     lane_leave(in->lane);
+    if (in->n_corked)
+        instance_uncork(in);
 }
 
 bool instance_has_capability(const struct instance *in, const char *capability);

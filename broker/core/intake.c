@@ -25,7 +25,7 @@ int intake_open(struct intake *in, const struct broker *broker, struct bus_msg *
     size_t len = strlen(subject);
     int err;
 
-    *in = (struct intake){.raw = raw, .encoding = encoding_of(bus_msg_data(raw))};
+    *in = (struct intake){.raw = raw, .encoding = encoding_of(bus_msg_data(raw)), .n_bytes = bus_msg_size(raw), .recv_ns = clock_now_ns()};
     err = subject_parse(root, subject, len, &in->subject);
     if (err && subject_parse_asker(root, subject, len, &in->subject) != 0)
         return MUSTER_ENOTFOUND;
@@ -83,7 +83,7 @@ static struct text sender_of(const struct subject *s)
 static void copy_names(struct delivery *d, const struct subject *s)
 {
     const char *rest = s->tenant.s + s->tenant.len + 1;
-    char *at = copy_text(d->text, text_of(rest), &d->msg.subject);
+    char *at = copy_text((char *)&d->headers[d->msg.n_headers], text_of(rest), &d->msg.subject);
 
     at = copy_text(at, sender_of(s), &d->msg.agent);
     if (s->kind != SUBJECT_RPC)
@@ -92,31 +92,39 @@ static void copy_names(struct delivery *d, const struct subject *s)
     (void)copy_text(at, s->verb, &d->msg.verb);
 }
 
+static struct muster_msg message_of(const struct intake *in)
+{
+    struct muster_bytes data = bus_msg_data(in->raw);
+
+    return (struct muster_msg){.size = sizeof(struct muster_msg),
+                               .encoding = in->encoding,
+                               .tenant = in->tenant,
+                               .payload = data.len ? data : (struct muster_bytes){"{}", 2},
+                               .recv_ns = in->recv_ns,
+                               .role = credential_role(in->credential)};
+}
+
 struct delivery *intake_deliver(const struct intake *in, struct sub *sub)
 {
-    const char *subject = bus_msg_subject(in->raw);
-    struct delivery *d = calloc(1, sizeof *d + 2 * strlen(subject) + 8);
-    struct muster_bytes data = bus_msg_data(in->raw);
+    struct muster_header headers[DELIVERY_HEADERS];
+    uint32_t n = bus_msg_headers(in->raw, headers, DELIVERY_HEADERS);
+    size_t size = sizeof(struct delivery) + n * sizeof *headers;
+    struct delivery *d = malloc(size + 2 * strlen(bus_msg_subject(in->raw)) + 8);
 
     if (!d)
         return NULL;
-    atomic_store(&d->refs, 1);
-    atomic_fetch_add(&sub->refs, 1);
-    d->raw = in->raw;
-    d->sub = sub;
-    d->tenant = in->tenant;
-    d->endpoint = in->endpoint;
-    d->is_answer = in->subject.kind == SUBJECT_RPC && in->subject.ref.s;
-    d->n_bytes = bus_msg_size(in->raw) + sizeof *d;
-    d->msg =
-        (struct muster_msg){.size = sizeof d->msg,
-                            .encoding = in->encoding,
-                            .tenant = in->tenant,
-                            .headers = d->headers,
-                            .n_headers = bus_msg_headers(in->raw, d->headers, DELIVERY_HEADERS),
-                            .payload = data.len ? data : (struct muster_bytes){"{}", 2},
-                            .recv_ns = clock_now_ns(),
-                            .role = credential_role(in->credential)};
+    *d = (struct delivery){.raw = in->raw,
+                           .sub = sub,
+                           .tenant = in->tenant,
+                           .endpoint = in->endpoint,
+                           .is_answer = in->subject.kind == SUBJECT_RPC && in->subject.ref.s,
+                           .n_bytes = in->n_bytes + size,
+                           .msg = message_of(in)};
+    atomic_init(&d->refs, 1);
+    atomic_fetch_add_explicit(&sub->refs, 1, memory_order_relaxed);
+    memcpy(d->headers, headers, n * sizeof *headers);
+    d->msg.headers = d->headers;
+    d->msg.n_headers = n;
     copy_names(d, &in->subject);
     return d;
 }

@@ -23,7 +23,10 @@ struct intake {
     struct credential *credential; /* who sent it; counted, intake_close(). NULL: no agent's, or not looked up */
     struct endpoint *endpoint;     /* NULL: not of a declared service */
     uint32_t encoding;
+    int64_t recv_ns;
+    size_t n_bytes; /* bus_msg_size() */
     const char *reply; /* of a request; NULL: nobody waits */
+    bool everywhere;   /* it came on a plain subscription, which other brokers have as well */
 };
 
 /* Read a message. MUSTER_EINVAL: its subject is malformed; but who asks, tenant and reply are there where the beginning of the

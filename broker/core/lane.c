@@ -8,12 +8,15 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/assert.h"
 #include "base/clock.h"
 
 enum { CONTROL_BATCH = 256 }; /* control items a turn, so that timers and sockets get theirs */
 enum { SIGNAL_STACK = 65536 };
+enum { HELD_WAKES = 16, LATE_MAX = 256 };
+static const int64_t late_max_ns = 5 * CLOCK_MS;
 
 struct beat {
     struct lane_item item;
@@ -34,6 +37,7 @@ struct lane {
     bool (*on_turn)(void *arg);
     void *turn_arg;
     atomic_bool stopping;
+    atomic_int n_held; /* threads that will wake it in a moment */
     _Atomic uint64_t turns;
 
     struct lane_crumb crumb; /* written on the lane before busy_since */
@@ -189,18 +193,11 @@ void lane_stop(struct lane *l)
     (void)lane_stop_until(l, INT64_MAX); /* without a deadline there is no failure */
 }
 
-int lane_stop_until(struct lane *l, int64_t deadline_ns)
+/* Of one that has ended, or never ran. */
+static void drop_waiting(struct lane *l)
 {
     struct lane_item *item;
 
-    if (!l || !l->running)
-        return 0;
-    atomic_store(&l->stopping, true);
-    lane_wake(l);
-    if (!wait_for_end(l, deadline_ns))
-        return MUSTER_ETIME;
-    (void)pthread_join(l->thread, NULL);
-    l->running = false;
     pthread_mutex_lock(&l->lock);
     l->closed = true;
     item = l->head;
@@ -212,6 +209,21 @@ int lane_stop_until(struct lane *l, int64_t deadline_ns)
         (item->drop ? item->drop : item->run)(item);
         item = next;
     }
+}
+
+int lane_stop_until(struct lane *l, int64_t deadline_ns)
+{
+    if (!l)
+        return 0;
+    if (l->running) {
+        atomic_store(&l->stopping, true);
+        lane_wake(l);
+        if (!wait_for_end(l, deadline_ns))
+            return MUSTER_ETIME;
+        (void)pthread_join(l->thread, NULL);
+        l->running = false;
+    }
+    drop_waiting(l);
     return 0;
 }
 
@@ -220,6 +232,8 @@ void lane_free(struct lane *l)
     if (!l)
         return;
     lane_stop(l);
+    while (atomic_load(&l->n_held)) /* for some milliseconds at most */
+        (void)usleep(200);
     uv_walk(&l->loop, close_handle, NULL);
     (void)uv_run(&l->loop, UV_RUN_DEFAULT); /* runs the close callbacks; nothing is left that could block */
     (void)uv_loop_close(&l->loop);
@@ -262,9 +276,83 @@ void lane_push(struct lane *l, struct lane_item *item)
         lane_wake(l);
 }
 
-void lane_wake(struct lane *l)
+static void wake_now(struct lane *l)
 {
     (void)uv_async_send(&l->wake); /* coalesces; cannot fail for a live handle */
+}
+
+/* Each lane once. Those that are kept count it, so that they are not freed meanwhile. */
+struct wakes {
+    struct lane *lanes[HELD_WAKES];
+    int n;
+};
+
+static _Thread_local struct {
+    struct wakes soon, late;
+    int64_t late_ns; /* when the first of the late ones came; 0: not known yet */
+    int n_late;      /* how often those that are kept were asked for */
+    bool on;
+} held;
+
+/* False: there is no room. */
+static bool keep(struct wakes *w, struct lane *l)
+{
+    for (int i = 0; i < w->n; i++)
+        if (w->lanes[i] == l)
+            return true;
+    if (w->n == HELD_WAKES)
+        return false;
+    atomic_fetch_add(&l->n_held, 1);
+    w->lanes[w->n++] = l;
+    return true;
+}
+
+static void let(struct wakes *w)
+{
+    for (int i = 0; i < w->n; i++) {
+        wake_now(w->lanes[i]);
+        atomic_fetch_sub(&w->lanes[i]->n_held, 1);
+    }
+    w->n = 0;
+}
+
+void lane_wake(struct lane *l)
+{
+    if (!held.on || !keep(&held.soon, l))
+        wake_now(l);
+}
+
+void lane_wake_late(struct lane *l)
+{
+    if (held.on && keep(&held.late, l))
+        held.n_late++;
+    else
+        wake_now(l);
+}
+
+void lane_hold_wakes(void)
+{
+    held.on = true;
+}
+
+void lane_let_wakes(void)
+{
+    let(&held.soon);
+    held.on = false;
+}
+
+bool lane_let_late_wakes(int64_t now_ns)
+{
+    if (!held.late.n)
+        return false;
+    if (!held.late_ns)
+        held.late_ns = now_ns;
+    if (held.n_late < LATE_MAX && now_ns - held.late_ns < late_max_ns && now_ns != INT64_MAX)
+        return true;
+    let(&held.late);
+    held.late_ns = 0;
+    held.n_late = 0;
+    return false;
 }
 
 void lane_on_turn(struct lane *l, bool (*fn)(void *arg), void *arg)
@@ -369,8 +457,12 @@ void lane_enter(struct lane *l, const struct lane_crumb *who, const char *callba
     l->crumb.instance = who->instance;
     l->crumb.callback = callback;
     l->crumb.subject[0] = '\0';
-    if (subject)
-        (void)snprintf(l->crumb.subject, sizeof l->crumb.subject, "%s", subject);
+    if (subject) {
+        size_t len = strnlen(subject, sizeof l->crumb.subject - 1);
+
+        memcpy(l->crumb.subject, subject, len);
+        l->crumb.subject[len] = '\0';
+    }
     pthread_mutex_unlock(&l->lock);
     atomic_store_explicit(&l->busy_since_ns, clock_now_ns(), memory_order_release);
 }

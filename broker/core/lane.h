@@ -44,6 +44,15 @@ uv_loop_t *lane_loop(struct lane *lane);
 bool lane_here(const struct lane *lane); /* true on the lane's own thread */
 void lane_push(struct lane *lane, struct lane_item *item);
 void lane_wake(struct lane *lane);
+/* Lanes that this thread wakes from now on are woken by lane_let_wakes(): once for a run of messages, and not while more come. lane_free()
+ * waits for it. */
+void lane_hold_wakes(void);
+void lane_let_wakes(void);
+/* As lane_wake(), for what may wait for some milliseconds: the lane is woken when many have come, or by lane_let_late_wakes(). A thread that
+ * does not hold wakes wakes it at once. */
+void lane_wake_late(struct lane *lane);
+/* Wake those that have waited for long enough, at INT64_MAX all. False: nobody waits any more. */
+bool lane_let_late_wakes(int64_t now_ns);
 /* Call fn on each turn after the control items; it delivers some messages and returns true while there are more. */
 void lane_on_turn(struct lane *lane, bool (*fn)(void *arg), void *arg);
 /* Run fn(arg) on the lane and wait for it; on the lane itself, and before it runs, it is called at once. For start, stop and

@@ -26,6 +26,7 @@ struct endpoint {
     char service[NAME_MAX_LEN + 1], verb[NAME_MAX_LEN + 1];
     const struct muster_plugin *plugin;
     const struct schema_entry *definition; /* NULL: bodies are only held to the limits */
+    bool takes_empty;                      /* a body without a member is well-formed */
     _Atomic uint64_t n_requests, n_errors;
     _Atomic int64_t total_ns;
     pthread_mutex_t lock; /* guards last_error */
@@ -182,6 +183,19 @@ static int declare_limits(struct services *s, const struct schema *schema, char 
                : 0;
 }
 
+static bool takes_empty(const struct schema_entry *entry)
+{
+    struct muster_value *body;
+    struct wire_error err;
+    bool ok = value_decode(MUSTER_JSON, (struct muster_bytes){"{}", 2}, &body, &err) == 0;
+
+    if (!ok)
+        return false;
+    ok = schema_check(&entry->body, body, SCHEMA_STRICT, &err) == 0;
+    value_free(body);
+    return ok;
+}
+
 /* Keep the schema, and give each verb of it its definition. */
 static int take_schema(struct services *s, const struct muster_service *service,
                        struct schema *schema, char why[SERVICES_WHY_SIZE])
@@ -206,6 +220,7 @@ static int take_schema(struct services *s, const struct muster_service *service,
                            "service %s: its definition has verb %s, expected one of \"%s\"",
                            service->name, entry->name, service->verbs);
         e->definition = entry;
+        e->takes_empty = takes_empty(entry);
     }
     return declare_limits(s, schema, why);
 }
@@ -386,11 +401,22 @@ void endpoint_object(const struct endpoint *e, const struct muster_value *body, 
         (void)take_object(body, "id", out, size);
 }
 
+/* "{}", or the same in MessagePack: there is nothing to look at, and a beat is no more than that. */
+static bool is_empty(struct muster_bytes body)
+{
+    return (body.len == 2 && memcmp(body.data, "{}", 2) == 0) || (body.len == 1 && *(const unsigned char *)body.data == 0x80);
+}
+
 int endpoint_check(const struct endpoint *e, const struct muster_msg *msg, char object[AUDIT_OBJECT_SIZE], struct wire_error *err)
 {
     struct muster_value *body;
-    int code = value_decode(msg->encoding, msg->payload, &body, err);
+    int code;
 
+    if (e && e->takes_empty && is_empty(msg->payload)) {
+        *object = '\0';
+        return 0;
+    }
+    code = value_decode(msg->encoding, msg->payload, &body, err);
     if (code)
         return code;
     if (e && e->definition)

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "core/broker.h"
 #include "core/health.h"
+#include "core/heap.h"
 #include "core/instance.h"
 #include "metrics/metrics.h"
 
@@ -32,6 +33,7 @@ struct watch {
     bool stop, running;
     struct watched *lanes;
     size_t n_lanes;
+    struct heap heap; /* the thread's alone */
 };
 
 static void tell_stalled(struct watched *w, const struct lane_crumb *who, int64_t ns)
@@ -96,6 +98,7 @@ static void *run(void *arg)
                 look_at(&w->lanes[i]);
             else
                 look_at_own(&w->lanes[i], broker_lane(w->broker));
+        heap_look(&w->heap, clock_now_ns());
         pthread_mutex_lock(&w->lock);
         if (!w->stop)
             wait_a_period(w);

@@ -1,5 +1,5 @@
 /*
- * core/watch.h - the thread that sees when a lane hangs, an instance's or the broker's own.
+ * core/watch.h - the thread that sees when a lane hangs, an instance's or the broker's own. It looks after the heap, too (core/heap.h).
  *
  * A callback that runs longer than WATCH_WARN_NS is logged with its name; longer than WATCH_STALL_NS, the lane is stalled: /readyz and
  * muster_lane_stalled say which plugin, version, callback and subject. A stuck thread cannot be killed safely; whoever runs the

@@ -107,7 +107,7 @@ static int64_t charge_tenant(struct muster_tenant *t, const struct tenant_asker 
     if (wait && over->limit == TENANT_BYTES_PER_S && taken[TENANT_REQUESTS])
         atomic_fetch_sub_explicit(&t->full_at_ns[TENANT_REQUESTS], buckets[TENANT_REQUESTS].cost_ns, memory_order_relaxed);
     for (int i = 0; i < TENANT_N_BUCKETS && !wait; i++)
-        if (taken[i])
+        if (taken[i] && !who->everywhere)
             atomic_fetch_add_explicit(&t->untold[i], i == TENANT_REQUESTS ? 1 : who->n_bytes, memory_order_relaxed);
     return wait;
 }
@@ -119,7 +119,7 @@ int tenant_charge(struct tenants *tenants, struct muster_tenant *t, const struct
 
     atomic_fetch_add_explicit(&t->n_charged, 1, memory_order_relaxed);
     wait = charge_agent(tenants->usage, t, who, &over);
-    if (!wait)
+    if (!wait && !who->lives)
         wait = charge_tenant(t, who, &over);
     return wait ? refuse(t, who->now_ns, over, wait, ret_over) : TENANT_OK;
 }

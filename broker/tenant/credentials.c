@@ -85,6 +85,11 @@ int credential_state(const struct credential *credential, int64_t wall_ns)
     return expires && expires <= wall_ns ? CREDENTIAL_EXPIRED : CREDENTIAL_LIVE;
 }
 
+bool credential_expires(const struct credential *credential)
+{
+    return atomic_load_explicit(&credential->expires_wall_ns, memory_order_relaxed) != 0;
+}
+
 uint32_t credential_role(const struct credential *credential)
 {
     return credential ? atomic_load_explicit(&credential->role, memory_order_relaxed) : MUSTER_ROLE_NONE;

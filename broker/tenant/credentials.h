@@ -25,7 +25,7 @@
 #include "base/name.h"
 #include "tenant/tenant.h"
 
-enum { CREDENTIALS_MAX = 1 << 17, CREDENTIALS_BATCH = 512, CREDENTIALS_CHANGES_MAX = 16384, CREDENTIALS_WATCHERS_MAX = 8 };
+enum { CREDENTIALS_MAX = 1 << 17, CREDENTIALS_BATCH = 4096, CREDENTIALS_CHANGES_MAX = 16384, CREDENTIALS_WATCHERS_MAX = 8 };
 
 enum { /* whether a name may speak */
     CREDENTIAL_LIVE,
@@ -95,6 +95,7 @@ struct credential *credential_ref(struct credential *credential); /* accepts NUL
 void credential_unref(struct credential *credential);             /* accepts NULL. [any] */
 /* CREDENTIAL_*, at that time. [any] */
 int credential_state(const struct credential *credential, int64_t wall_ns);
+bool credential_expires(const struct credential *credential); /* some day */
 uint32_t credential_role(const struct credential *credential); /* MUSTER_ROLE_*; NONE for NULL: broker and plugins. [any] */
 /* Whether the narrowing leaves the verb; the role is another question (auth/access.h). [any] */
 bool credential_may(struct credentials *c, const struct credential *credential, const char *service, size_t service_len,

@@ -34,6 +34,8 @@ struct batch {
     struct inquiry *inquiries[CREDENTIALS_BATCH];
     struct credential *again[CREDENTIALS_BATCH];
     size_t n_inquiries, n_again;
+    struct credential_row rows[CREDENTIALS_BATCH]; /* of its answer, while it is read; too many for the stack */
+    bool there[CREDENTIALS_BATCH];
 };
 
 struct credentials {

@@ -1,8 +1,8 @@
 /*
  * Names that are asked for in the database; see credentials.h. On the loop's thread, but for credentials_want().
  *
- * One statement is on its way at a time, and asks for all that came meanwhile: a broker that starts among ten thousand agents asks twenty
- * times and not ten thousand.
+ * One statement is on its way at a time, and asks for all that came meanwhile: a broker that starts among a hundred thousand agents
+ * asks some dozens of times.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -263,21 +263,24 @@ static struct credential_row row_of(const struct muster_sql_result *result, uint
 static void finish(struct credentials *c, const struct muster_sql_result *result)
 {
     struct batch *b = &c->batch;
-    struct credential_row rows[CREDENTIALS_BATCH] = {{0}};
-    bool there[CREDENTIALS_BATCH] = {false};
+    size_t n_asked = b->n_inquiries + b->n_again;
 
+    memset(b->there, 0, n_asked);
     for (uint32_t i = 0; i < result->n_rows; i++) {
         unsigned long n = strtoul(result->get(result, i, 0), NULL, 10) - 1;
 
-        if (n >= CREDENTIALS_BATCH)
+        if (n >= n_asked)
             continue;
-        rows[n] = row_of(result, i);
-        there[n] = true;
+        b->rows[n] = row_of(result, i);
+        b->there[n] = true;
     }
     for (size_t i = 0; i < b->n_inquiries; i++)
-        finish_inquiry(c, b->inquiries[i], there[i] ? &rows[i] : NULL);
-    for (size_t i = 0; i < b->n_again; i++)
-        finish_again(c, b->again[i], there[b->n_inquiries + i] ? &rows[b->n_inquiries + i] : NULL);
+        finish_inquiry(c, b->inquiries[i], b->there[i] ? &b->rows[i] : NULL);
+    for (size_t i = 0; i < b->n_again; i++) {
+        size_t n = b->n_inquiries + i;
+
+        finish_again(c, b->again[i], b->there[n] ? &b->rows[n] : NULL);
+    }
 }
 
 static void on_retry(uv_timer_t *timer)

@@ -72,6 +72,8 @@ struct tenant_asker {
     const char *agent;
     size_t agent_len, n_bytes;
     int64_t now_ns;
+    bool lives;      /* a beat: what a tenant may ask must not make its agents gone, so its agent's limits alone count */
+    bool everywhere; /* every broker has the request, and takes it from its own buckets: others need not be told */
 };
 
 /* The limit that was reached. */
