@@ -52,7 +52,7 @@ static void watch(struct cdc *c, uint32_t events)
         s->events = events;
         return;
     }
-    unwatch(c); /* libpq tries one address after another, each with a socket of its own */
+    unwatch(c);
     s->fd = fd;
     s->events = events;
     if (fd < 0 || c->io->watch(c->host, fd, events, on_socket, c, &s->watch) != 0)
@@ -349,8 +349,10 @@ static void read_results(struct cdc *c)
     watch_io(c);
 }
 
+/* libpq may close its socket in here, and open the next address's under the same number. */
 static void poll_connect(struct cdc *c)
 {
+    unwatch(c);
     switch (PQconnectPoll(c->source.conn)) {
     case PGRES_POLLING_READING:
         watch(c, MUSTER_READABLE);
