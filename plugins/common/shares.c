@@ -2,29 +2,58 @@
 #include "common/shares.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/name.h"
 
-static const int64_t say_ns = 1500 * CLOCK_MS, here_ns = 6 * CLOCK_S;
+static const int64_t say_ns = 1500 * CLOCK_MS, here_ns = 6 * CLOCK_S, stand_back_ns = 8 * CLOCK_S;
+
+enum { OFFER_ROUNDS = 2 };
+
+static uint32_t part_of(const struct shares *s)
+{
+    return s->n_brokers ? (s->how.n_shards + s->n_brokers - 1) / s->n_brokers : s->how.n_shards;
+}
+
+static void offer(struct shares *s, uint32_t n)
+{
+    s->n_rounds = 0;
+    for (uint32_t i = s->how.n_shards; i-- > 0 && n;)
+        if (s->how.holds(s->how.arg, i)) {
+            s->offered |= UINT32_C(1) << i;
+            n--;
+        }
+}
+
+static void let_go(struct shares *s, int64_t now_ns)
+{
+    for (uint32_t i = 0; i < s->how.n_shards; i++) {
+        if (!(s->offered >> i & 1) || !s->how.let_go(s->how.arg, i))
+            continue;
+        s->offered &= ~(UINT32_C(1) << i);
+        s->let_go_ns = now_ns + here_ns + say_ns;
+    }
+}
 
 /* The number has to be seen twice: a broker that starts again soon is not worth two moves. What nobody has taken is not let go again before who
  * has died is no longer counted. */
 static void share(struct shares *s, uint32_t n_brokers)
 {
-    uint32_t part = (s->how.n_shards + n_brokers - 1) / n_brokers, held = s->how.held(s->how.arg);
+    uint32_t held = s->how.held(s->how.arg), spare;
     int64_t now_ns = s->how.timer->now(s->how.host);
-    bool steady = n_brokers == s->n_brokers && now_ns >= s->let_go_ns;
+    bool steady = n_brokers == s->n_brokers;
 
     s->n_brokers = n_brokers;
-    for (uint32_t i = s->how.n_shards; i-- > 0 && steady && held > part;) {
-        if (!s->how.let_go(s->how.arg, i))
-            continue;
-        held--;
-        s->let_go_ns = now_ns + here_ns + say_ns;
-    }
+    spare = held > part_of(s) ? held - part_of(s) : 0;
+    if (!steady || !spare || !s->n_lacking)
+        s->offered = 0;
+    else if (!s->offered && now_ns >= s->let_go_ns)
+        offer(s, spare < s->n_lacking ? spare : s->n_lacking);
+    else if (s->offered && ++s->n_rounds >= OFFER_ROUNDS)
+        let_go(s, now_ns);
 }
 
 enum { KEY_SIZE = sizeof "broker." + NAME_TOKEN_SIZE };
@@ -55,6 +84,21 @@ static bool is_alive(struct shares *s, const struct muster_kv_entry *entry)
     return before && entry->revision > before;
 }
 
+/* "here <held> <offered>": how many, and a bit each. A broker that says no more is an older one, which may lack any number. */
+static void hear(struct shares *s, const struct muster_kv_entry *entry)
+{
+    char text[64], *rest;
+    uint32_t part = part_of(s), held, offered;
+
+    (void)snprintf(text, sizeof text, "%.*s", (int)entry->value.len, entry->value.data ? (const char *)entry->value.data : "");
+    held = (uint32_t)strtoul(strlen(text) > 5 ? text + 5 : "", &rest, 10);
+    offered = (uint32_t)strtoul(rest, NULL, 16);
+    s->n_lacking += held < part ? part - held : 0;
+    for (uint32_t i = 0; i < s->how.n_shards && s->how.held(s->how.arg) >= part; i++)
+        if (offered >> i & 1)
+            s->how.stand_back(s->how.arg, i, s->how.timer->now(s->how.host) + stand_back_ns);
+}
+
 /* Its own is counted apart: it is written meanwhile, and may be told or not. */
 static void on_entry(void *arg, int code, const struct muster_kv_entry *entry)
 {
@@ -62,7 +106,10 @@ static void on_entry(void *arg, int code, const struct muster_kv_entry *entry)
     char own[KEY_SIZE];
 
     if (entry) {
-        s->n_counted += strcmp(entry->key, own_key(s, own)) != 0 && is_alive(s, entry);
+        if (strcmp(entry->key, own_key(s, own)) == 0 || !is_alive(s, entry))
+            return;
+        s->n_counted++;
+        hear(s, entry);
         return;
     }
     s->counting = false;
@@ -74,7 +121,7 @@ static void count_brokers(struct shares *s)
 {
     if (s->counting)
         return;
-    s->n_counted = 0;
+    s->n_counted = s->n_lacking = 0;
     s->counting = s->how.kv->scan(s->how.host, NULL, "broker.", on_entry, s) == 0;
 }
 
@@ -89,9 +136,10 @@ static void on_said(void *arg, int code, struct muster_bytes value, uint64_t rev
 
 static void say(struct shares *s)
 {
-    char key[KEY_SIZE];
+    char key[KEY_SIZE], text[48];
+    int n = snprintf(text, sizeof text, "here %u %x", s->how.held(s->how.arg), s->offered);
     struct muster_kv_put put = {
-        .size = sizeof put, .key = own_key(s, key), .value = {"here", 4}, .revision = MUSTER_UNFENCED, .ttl_ns = here_ns, .fn = on_said};
+        .size = sizeof put, .key = own_key(s, key), .value = {text, (size_t)n}, .revision = MUSTER_UNFENCED, .ttl_ns = here_ns, .fn = on_said};
 
     if (s->how.kv->put(s->how.host, &put) == MUSTER_EINVAL)
         s->how.host->log(s->how.host, MUSTER_LOG_ERROR, "key %s cannot be written", key);
