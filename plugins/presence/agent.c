@@ -191,6 +191,35 @@ int said_read(struct presence *p, const struct muster_value *body, struct said *
     return err;
 }
 
+/* Levels of lists and maps; no body has more than 32. */
+static int depth_of(const struct muster_codec *codec, const struct muster_value *v)
+{
+    int type = codec->type(v), deepest = 0;
+    bool is_map = type == MUSTER_MAP;
+
+    if (!is_map && type != MUSTER_ARRAY)
+        return 0;
+    for (size_t i = 0; i < codec->count(v); i++) {
+        const char *key;
+        size_t len;
+        int depth = depth_of(codec, is_map ? codec->key(v, i, &key, &len) : codec->at(v, i));
+
+        deepest = depth > deepest ? depth : deepest;
+    }
+    return deepest + 1;
+}
+
+int said_ask(struct presence *p, const struct muster_value *body, struct said *ret_said)
+{
+    const struct muster_value *metadata = p->codec->get(body, "metadata");
+    int err = said_read(p, body, ret_said), depth = err || !metadata ? 0 : depth_of(p->codec, metadata);
+
+    if (depth <= METADATA_DEPTH_MAX)
+        return err;
+    said_done(ret_said);
+    return refuse(ret_said, "metadata", "metadata: %d levels of lists and maps came, expected %d at most", depth, METADATA_DEPTH_MAX);
+}
+
 void said_done(struct said *said)
 {
     buf_done(&said->metadata);

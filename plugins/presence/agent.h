@@ -17,7 +17,7 @@ struct tenancy;
 struct agent;
 
 /* CAPABILITIES_MAX and LABELS_MAX as in schemas/messages/presence.yaml. SAID_MAX: all that an agent says of itself, together. */
-enum { CAPABILITIES_MAX = 64, LABELS_MAX = 64, SAID_MAX = 4096, LABEL_VALUE_MAX = 256 };
+enum { CAPABILITIES_MAX = 64, LABELS_MAX = 64, SAID_MAX = 4096, LABEL_VALUE_MAX = 256, METADATA_DEPTH_MAX = 16 };
 
 /* An agent as a body tells of it: hello, an event, a list, agent_sessions. */
 struct said {
@@ -34,6 +34,8 @@ struct said {
 
 /* 0, MUSTER_ENOMEM, or MUSTER_EINVAL with field and why. What is not there is left at its default; agent.status is 0 then. */
 int said_read(struct presence *p, const struct muster_value *body, struct said *ret_said);
+/* The same of a request. metadata is told inside of lists and maps, up to a message that has an event in a list, and has to fit there. */
+int said_ask(struct presence *p, const struct muster_value *body, struct said *ret_said);
 void said_done(struct said *said);
 
 /* What happened, after the fields of the agent itself. */

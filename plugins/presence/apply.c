@@ -19,20 +19,6 @@ static const uint32_t roster_kinds[KINDS] = {
     [KIND_SUSPECT] = MUSTER_ROSTER_SUSPECT,
 };
 
-static struct agent *agent_new(struct tenancy *t, const char *name)
-{
-    struct agent *a = calloc(1, sizeof *a);
-
-    if (!a)
-        return NULL;
-    a->tenancy = t;
-    (void)snprintf(a->name, sizeof a->name, "%s", name);
-    if (map_put(&t->agents, name, strlen(name), a))
-        return a;
-    free(a);
-    return NULL;
-}
-
 static uint64_t task_digest(const struct said *said)
 {
     const char *task = said->agent.task;
@@ -43,7 +29,6 @@ static uint64_t task_digest(const struct said *said)
 /* A session that is new here: what is known of the one before says nothing of it. */
 static void begin_session(struct agent *a, const struct said *said)
 {
-    (void)snprintf(a->session, sizeof a->session, "%s", said->agent.session);
     a->started_wall_ns = said->agent.started_wall_ns;
     a->heard = false;
     a->beat_digest = 0;
@@ -63,7 +48,8 @@ static void take_state(struct agent *a, const struct said *said)
     a->suspect = said->agent.flags & MUSTER_AGENT_SUSPECT;
     a->tenancy->n_status[a->status]++;
     a->tenancy->n_suspect += a->suspect;
-    a->load = a->load_put = said->agent.load;
+    a->load = said->agent.load;
+    a->load_put = (float)a->load;
     if (said->heartbeat_wall_ns > a->beat_wall_ns)
         a->beat_wall_ns = said->heartbeat_wall_ns;
 }
@@ -84,10 +70,12 @@ struct agent *apply_present(struct tenancy *t, int kind, const struct said *said
     if (!is_whole(said) || (a && a->started_wall_ns > said->agent.started_wall_ns))
         return NULL;
     if (is_new)
-        a = agent_new(t, said->agent.agent);
+        a = agent_add(t, said->agent.agent, said->agent.session);
     if (!a)
         return NULL;
     replaces = !is_new && strcmp(a->session, said->agent.session) != 0;
+    if (replaces && !agent_set_session(a, said->agent.session))
+        return NULL;
     if (is_new || replaces)
         begin_session(a, said);
     take_state(a, said);
@@ -201,8 +189,7 @@ static int kind_of(const char *word, size_t len)
     return 0;
 }
 
-/* The last value: a sender could put one before that of the server. */
-static uint64_t header_number(const struct muster_msg *msg, const char *name)
+uint64_t header_number(const struct muster_msg *msg, const char *name)
 {
     uint64_t n = 0;
 
@@ -243,6 +230,12 @@ void apply_message(struct tenancy *t, const struct event_place *place, const str
     }
     apply_event(t, place->kind, body);
     t->p->codec->free_doc(body);
+}
+
+/* Only what the holder has appended itself shuts out those before it: until then several of them may come late, one after another. */
+bool place_is_late(const struct tenancy *t, const struct event_place *place)
+{
+    return place->epoch < t->epoch && place->stream_seq > t->covered;
 }
 
 void apply_late(struct tenancy *t, const struct event_place *place, const struct muster_msg *msg)

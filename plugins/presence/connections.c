@@ -59,6 +59,12 @@ static void drop_lost(struct presence *p, struct contact *contact)
     }
 }
 
+static void tie(struct agent *a, struct contact *contact)
+{
+    a->death.contact = contact;
+    contact->agent = a;
+}
+
 static void meet(struct presence *p, struct connection *c)
 {
     struct agent *a = agent_of(p, c->contact);
@@ -66,6 +72,7 @@ static void meet(struct presence *p, struct connection *c)
     drop_lost(p, c->contact);
     if (!a || !a->death.joined)
         return;
+    tie(a, c->contact);
     a->death.met_ns = p->timer->now(p->host);
     silence_move(a, c->server);
     silence_met(a);
@@ -159,17 +166,15 @@ static void on_ended(struct presence *p, const struct muster_connection *told)
 
 void conn_join(struct agent *a)
 {
-    struct agent_death *d = &a->death;
     struct presence *p = a->tenancy->p;
+    struct contact *contact = a->death.contact ? a->death.contact : contacts_get(&p->death.contacts, a->tenancy->tenant, a->name);
 
-    if (!d->contact)
-        d->contact = contacts_of(&p->death.contacts, a->tenancy->tenant, a->name);
-    if (!d->contact)
-        return; /* its beats alone tell then */
-    d->contact->agent = a;
-    contact_came(d->contact);
-    if (d->contact->first)
-        silence_move(a, d->contact->first->server);
+    if (!contact)
+        return; /* its beats alone tell, until it connects */
+    tie(a, contact);
+    contact_came(contact);
+    if (contact->first)
+        silence_move(a, contact->first->server);
 }
 
 /* ---- servers ------------------------------------------------------------------------------------------------------------------ */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/name.h"
+#include "base/hash.h"
 
 struct connection_key {
     const struct server *server;
@@ -13,16 +13,33 @@ struct connection_key {
 
 struct contact_key {
     const struct muster_tenant *tenant;
-    char name[NAME_MAX_LEN];
+    const char *name;
 };
 
-static size_t contact_key(struct contact_key *key, const struct muster_tenant *tenant, const char *name)
+static uint64_t contact_hash(const struct muster_tenant *tenant, const char *name)
 {
-    size_t len = strnlen(name, NAME_MAX_LEN);
+    return hash_bytes(name, strlen(name)) ^ hash_bytes(&tenant, sizeof tenant);
+}
 
-    key->tenant = tenant;
-    memcpy(key->name, name, len);
-    return offsetof(struct contact_key, name) + len;
+static bool contact_is(const void *item, const void *key)
+{
+    const struct contact_key *k = key;
+    const struct contact *c = item;
+
+    return c->tenant == k->tenant && strcmp(c->name, k->name) == 0;
+}
+
+static uint64_t connection_hash(const struct server *server, uint64_t client)
+{
+    return hash_bytes(&server, sizeof server) ^ hash_bytes(&client, sizeof client);
+}
+
+static bool connection_is(const void *item, const void *key)
+{
+    const struct connection_key *k = key;
+    const struct connection *c = item;
+
+    return c->server == k->server && c->client == k->client;
 }
 
 void contacts_init(struct contacts *contacts, size_t max)
@@ -36,12 +53,12 @@ void contacts_done(struct contacts *contacts)
 {
     void *item;
 
-    for (size_t at = 0; map_next(&contacts->by_id, &at, NULL, &item);)
+    for (size_t at = 0; table_next(&contacts->by_id, &at, &item);)
         free(item);
-    map_done(&contacts->by_id);
-    for (size_t at = 0; map_next(&contacts->by_name, &at, NULL, &item);)
+    table_done(&contacts->by_id);
+    for (size_t at = 0; table_next(&contacts->by_name, &at, &item);)
         free(item);
-    map_done(&contacts->by_name);
+    table_done(&contacts->by_name);
     while (contacts->servers.next && contacts->servers.next != &contacts->servers) {
         struct server *server = contacts->servers.next;
 
@@ -52,20 +69,24 @@ void contacts_done(struct contacts *contacts)
 
 /* ---- names ------------------------------------------------------------------------------------------------------------------- */
 
+struct contact *contacts_get(const struct contacts *contacts, const struct muster_tenant *tenant, const char *name)
+{
+    return table_get(&contacts->by_name, contact_hash(tenant, name), contact_is, &(struct contact_key){tenant, name});
+}
+
 struct contact *contacts_of(struct contacts *contacts, const struct muster_tenant *tenant, const char *name)
 {
-    struct contact_key key;
-    size_t len = contact_key(&key, tenant, name), name_len = len - offsetof(struct contact_key, name);
-    struct contact *contact = map_get(&contacts->by_name, &key, len);
+    struct contact *contact = contacts_get(contacts, tenant, name);
+    size_t size = strlen(name) + 1;
 
     if (contact)
         return contact;
-    contact = calloc(1, sizeof *contact + name_len + 1);
+    contact = calloc(1, sizeof *contact + size);
     if (!contact)
         return NULL;
     contact->tenant = tenant;
-    memcpy(contact->name, name, name_len);
-    if (!map_put(&contacts->by_name, &key, len, contact)) {
+    memcpy(contact->name, name, size);
+    if (!table_put(&contacts->by_name, contact_hash(tenant, name), contact)) {
         free(contact);
         return NULL;
     }
@@ -74,11 +95,10 @@ struct contact *contacts_of(struct contacts *contacts, const struct muster_tenan
 
 void contacts_release(struct contacts *contacts, struct contact *contact)
 {
-    struct contact_key key;
-
     if (!contact || contact->first || contact->agent)
         return;
-    (void)map_take(&contacts->by_name, &key, contact_key(&key, contact->tenant, contact->name));
+    (void)table_take(&contacts->by_name, contact_hash(contact->tenant, contact->name), contact_is,
+                     &(struct contact_key){contact->tenant, contact->name});
     free(contact);
 }
 
@@ -167,16 +187,15 @@ struct connection *contacts_find(struct contacts *contacts, const char *server, 
 {
     const struct connection_key key = {contacts_server(contacts, server), client};
 
-    return key.server ? map_get(&contacts->by_id, &key, sizeof key) : NULL;
+    return key.server ? table_get(&contacts->by_id, connection_hash(key.server, client), connection_is, &key) : NULL;
 }
 
 static struct connection *connection_new(struct contacts *contacts, struct server *server, const struct muster_connection *told)
 {
-    const struct connection_key key = {server, told->client};
     struct contact *contact = contacts_of(contacts, told->tenant, told->agent);
     struct connection *c = contact ? calloc(1, sizeof *c) : NULL;
 
-    if (!c || !map_put(&contacts->by_id, &key, sizeof key, c)) {
+    if (!c || !table_put(&contacts->by_id, connection_hash(server, told->client), c)) {
         free(c);
         contacts_release(contacts, contact);
         return NULL;
@@ -229,7 +248,7 @@ void contacts_close(struct contacts *contacts, struct connection *connection)
     while (*at != connection)
         at = &(*at)->next;
     *at = connection->next;
-    (void)map_take(&contacts->by_id, &key, sizeof key);
+    (void)table_take(&contacts->by_id, connection_hash(key.server, key.client), connection_is, &key);
     connection->server->n_connections--;
     forget_unused(connection->server);
     contacts->n--;
@@ -240,7 +259,7 @@ bool contacts_next(const struct contacts *contacts, size_t *at, struct connectio
 {
     void *item;
 
-    if (!map_next(&contacts->by_id, at, NULL, &item))
+    if (!table_next(&contacts->by_id, at, &item))
         return false;
     *ret_connection = item;
     return true;

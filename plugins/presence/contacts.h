@@ -14,7 +14,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "base/map.h"
+#include "base/table.h"
 
 enum { CONTACTS_MAX = 1000000, SERVER_ID_MAX = 64 };
 
@@ -47,7 +47,7 @@ struct contact {
 };
 
 struct contacts {
-    struct map by_name, by_id;
+    struct table by_name, by_id;
     struct server servers; /* head of the ring */
     size_t n, max;
     uint64_t refused;
@@ -57,6 +57,8 @@ struct contacts {
 void contacts_init(struct contacts *contacts, size_t max);
 void contacts_done(struct contacts *contacts);
 
+/* NULL: none of that name is connected. */
+struct contact *contacts_get(const struct contacts *contacts, const struct muster_tenant *tenant, const char *name);
 /* Find or make the contact. NULL: no memory. */
 struct contact *contacts_of(struct contacts *contacts, const struct muster_tenant *tenant, const char *name);
 /* Forget it where it has neither a connection nor an agent. */

@@ -2,6 +2,7 @@
  * presence/death.c - the life of the parts of death.h, and what happens to all deadlines when we were deaf ourselves.
  */
 #include "base/clock.h"
+#include "common/metric_list.h"
 #include "presence/presence.h"
 
 static const int64_t tick_ns = 100 * CLOCK_MS, late_ns = 2 * CLOCK_S;
@@ -74,22 +75,15 @@ void death_link(struct presence *p, bool up)
 
 static int make_metrics(struct presence *p)
 {
-    const struct {
-        int type;
-        const char *name, *help, *label;
-        uint64_t *metric;
-    } wanted[] = {
+    const struct wanted_metric wanted[] = {
         {MUSTER_COUNTER, "suspects_total", "Agents that became suspect, by the reason.", "reason", &p->death.doubts},
         {MUSTER_COUNTER, "roll_calls_total", "Roll calls sent.", NULL, &p->death.calls},
         {MUSTER_COUNTER, "servers_lost_total", "NATS servers lost that had connections of agents.", NULL, &p->death.lost_servers},
         {MUSTER_COUNTER, "connections_vanished_total", "Connections whose end was not told by their server.", NULL, &p->death.vanished},
         {MUSTER_COUNTER, "connections_refused_total", "Connections not kept, for want of room or sense.", NULL, &p->death.refused},
     };
-    int err = 0;
 
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !err; i++)
-        err = p->metrics->make(p->host, wanted[i].type, wanted[i].name, wanted[i].help, wanted[i].label, wanted[i].metric);
-    return err;
+    return metric_list_make(p->host, p->metrics, wanted, sizeof wanted / sizeof *wanted);
 }
 
 int death_prepare(struct presence *p)

@@ -8,6 +8,7 @@
  *          suspects.c     silence of many at once, lost servers, gaps: suspect, roll call, and who is gone after it; stuck ones
  *          mirror.c       sessions as public.agent_sessions has them, written a moment later
  *          sessions.c     the roster from there after a restart; session_verbs.c: the service session
+ *          retention.c    sessions that ended long ago are deleted
  *          stats.c        stats.hub
  *
  * Seam     Every broker keeps connections and deadlines of all agents, so that a shard that moves needs no time to learn them; only where
@@ -42,7 +43,7 @@ enum { /* flags of an agent */
 /* Part of struct agent. */
 struct agent_death {
     struct wheel_entry entry; /* when it is looked at next */
-    struct contact *contact;        /* NULL: there was no memory for one */
+    struct contact *contact;  /* NULL: it has not been connected since it joined */
     struct server *server;    /* with which it is counted: where it was connected last; never NULL once it has joined */
     int64_t met_ns;           /* when it connected last: as good a sign of life as a beat */
     int64_t gone_ns, doubted_ns, doubt_ns, stuck_ns; /* since when; since when, until when; which task_ns */
@@ -53,12 +54,22 @@ struct agent_death {
 
 /* Part of struct tenancy. */
 struct tenancy_death {
+    int64_t floor_ns;  /* silence counts from here at the earliest: what its agents said before was heard late, or found no room */
     int64_t called_ns; /* the last roll call */
     bool call_due;
     struct session_row *rows; /* mirror.c: a ring of those that wait to be written; NULL: none */
     struct map by_session;
     bool writing;
     int64_t not_before_ns;
+};
+
+/* Whose sessions that ended long ago are deleted next. */
+struct retention {
+    uint64_t stmt, purged; /* purged: metric */
+    int64_t next_ns;
+    size_t at; /* in the tenancies */
+    struct tenancy *again; /* has more; NULL: nobody */
+    bool asking, any; /* any: somebody's were, in this round */
 };
 
 /* Part of struct presence. */
@@ -78,7 +89,8 @@ struct death {
     bool listing, calls_due, was_down, done;
     uint64_t doubts, calls, vanished, lost_servers, refused; /* metrics */
     struct session_store *store;                  /* mirror.c */
-    uint64_t present, enrol, set_status, active; /* statements */
+    struct retention retention;
+    uint64_t present, enrol, set_status, active, begin, answered; /* statements */
 };
 
 /* ---- what presence calls ---- */
@@ -94,8 +106,8 @@ void death_link(struct presence *p, bool up);
 void death_tenants(struct presence *p);
 /* The agent is new here, or has another session: a->beat_ns is set. Also for those that an event, a list or agent_sessions tells of. */
 void death_joined(struct agent *a);
-/* A beat, hello or status of it was heard; a->beat_ns is set. The hot path. */
-void death_heard(struct agent *a);
+/* A beat, hello or status of it was heard, lag_ns after it came; a->beat_ns is set. The hot path. */
+void death_heard(struct agent *a, int64_t lag_ns);
 /* Status, task or suspicion changed, as stored. */
 void death_changed(struct agent *a);
 /* It is about to be freed. */
@@ -161,6 +173,8 @@ void suspects_doubt(struct agent *a, const char *reason, int64_t until_ns);
 int64_t suspects_wait(const struct presence *p, int64_t now_ns);
 /* It was heard: no doubt any more. */
 void suspects_trust(struct agent *a);
+/* From when on it counts as stuck, if it says nothing of its task before; INT64_MAX: never. */
+int64_t suspects_stuck_ns(const struct agent *a);
 /* Whether it has become stuck. */
 void suspects_look_stuck(struct agent *a, int64_t now_ns);
 /* What is told of the agent and what is thought of it differ; ask for what makes them agree, where nothing is asked for yet. */
@@ -172,6 +186,13 @@ void suspects_tick(struct presence *p, int64_t now_ns);
 int mirror_prepare(struct presence *p);
 void mirror_tick(struct presence *p, int64_t now_ns);
 void mirror_done(struct presence *p);
+
+/* retention.c */
+int retention_prepare(struct presence *p);
+void retention_tick(struct presence *p, int64_t now_ns);
+
+/* answers.c */
+int answers_prepare(struct presence *p);
 
 /* session_verbs.c */
 int session_verbs_prepare(struct presence *p);

@@ -67,7 +67,7 @@ static void refreshed(void *arg, struct muster_agent *agent)
     agent->n_labels = said->agent.n_labels;
     agent->capacity = said->agent.capacity;
     agent->metadata = said->agent.metadata;
-    agent->flags = said->agent.flags;
+    agent->flags = (agent->flags & MUSTER_AGENT_SUSPECT) | said->agent.flags; /* a word of life, but none of its task */
 }
 
 /* What the event would say is what is known. */
@@ -180,7 +180,7 @@ static int about_agent(struct tenancy *t, struct change *c)
 static int requested(struct tenancy *t, struct change *c, const struct muster_value *body)
 {
     struct said said;
-    int err = said_read(t->p, body, &said), kind;
+    int err = said_ask(t->p, body, &said), kind;
 
     if (err)
         return refuse(c, err, &said);
@@ -203,7 +203,7 @@ static int of_message(struct tenancy *t, struct change *c)
 
 int decide(struct tenancy *t, struct change *c)
 {
-    if (c->error)
+    if (c->error || change_is_answered(c))
         return 0;
     buf_clear(&c->body);
     if (c->msg)

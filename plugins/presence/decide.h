@@ -1,5 +1,6 @@
 /*
- * presence/decide.h - one change of one agent: what was asked for, and the event that it comes to. Private to changes.c and decide.c.
+ * presence/decide.h - one change of one agent: what was asked for, and the event that it comes to. Private to changes.c, flights.c, answers.c
+ * and decide.c.
  */
 #ifndef MUSTER_PRESENCE_DECIDE_H
 #define MUSTER_PRESENCE_DECIDE_H
@@ -22,10 +23,14 @@ struct change {
     size_t at, len;                /* the same within the flight's */
     const char *error;             /* the answer, where it is one; NULL: none */
     char field[32], why[160];
+    struct claim *claim;           /* answers.c: of a request with a request_id; owned */
+    bool looked;                   /* whether it has one */
 };
 
 /* Hold the change against what is stored: the kind of event that it is, with c->body; 0: there is nothing to tell, and c->error says
  * whether that is right. */
 int decide(struct tenancy *t, struct change *c);
+/* answers.c: it was carried out before, under its request_id. */
+bool change_is_answered(const struct change *c);
 
 #endif

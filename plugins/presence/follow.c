@@ -112,6 +112,7 @@ static void listed(struct tenancy *t)
     sweep(t);
     t->epoch = t->list_epoch;
     t->seq = t->list_seq;
+    t->covered = t->list_stream;
     t->follow = FOLLOW_LIVE;
     t->n_failed = 0;
     t->p->n_asking--;
@@ -140,6 +141,7 @@ static void take_page(struct tenancy *t, const struct muster_value *body)
     if (!t->list_epoch) {
         t->list_epoch = epoch;
         t->list_seq = number(codec, body, "seq");
+        t->list_stream = codec->get(body, "stream") ? number(codec, body, "stream") : UINT64_MAX; /* 0.5.0 does not tell */
     }
     take_agents(t, codec->get(body, "agents"));
     if (next)
@@ -170,7 +172,7 @@ static void ask_page(struct tenancy *t, const char *after)
     struct presence *p = t->p;
     struct page *page = malloc(sizeof *page);
     char body[96];
-    struct muster_publication pub = {.size = sizeof pub, .tenant = t->tenant, .subject = "rpc._p_presence.presence.list"};
+    struct muster_publication pub = {.size = sizeof pub, .tenant = t->tenant, .subject = "rpc." PRESENCE_ITSELF ".presence.list"};
     int n = after ? snprintf(body, sizeof body, "{\"limit\":%d,\"after\":\"%.40s\"}", PAGE, after)
                   : snprintf(body, sizeof body, "{\"limit\":%d}", PAGE);
 
@@ -229,6 +231,11 @@ static void go_on(struct tenancy *t, const struct event_place *place, bool conti
 
     if (t->follow != FOLLOW_LIVE)
         return; /* one before it was a gap */
+    if (place_is_late(t, place)) {
+        apply_late(t, place, msg);
+        t->covered = place->stream_seq;
+        return;
+    }
     if (place->epoch < t->epoch || (place->epoch == t->epoch && place->seq <= t->seq))
         return;
     if (next || begins) {
@@ -240,16 +247,16 @@ static void go_on(struct tenancy *t, const struct event_place *place, bool conti
         hold(t, place, msg);
 }
 
-static bool note_sequence(struct shard *s, uint64_t seq)
+/* What did not take effect here, because a list was needed first, is read from the stream if its holder dies meanwhile. */
+static void note_sequence(struct tenancy *t, uint64_t seq, bool contiguous)
 {
-    bool contiguous = !s->hole_ns && seq == s->acked + 1;
+    struct shard *s = t->shard;
 
     s->heard = seq;
-    if (contiguous)
+    if (contiguous && t->follow == FOLLOW_LIVE)
         s->acked = seq;
     else if (!s->hole_ns)
         s->hole_ns = s->p->timer->now(s->p->host);
-    return contiguous;
 }
 
 static int on_event(void *self, const struct muster_msg *msg)
@@ -264,22 +271,36 @@ static int on_event(void *self, const struct muster_msg *msg)
     if (!place_read(msg, &place))
         return 0;
     if (t->shard->state != SHARD_FOLLOWS) {
-        t->shard->heard = place.stream_seq; /* its own, or what it reads from the stream */
-        if (t->shard->state == SHARD_LEADS && place.epoch < t->shard->epoch && place.stream_seq > t->shard->acked)
-            shard_overtaken(t->shard);
+        shard_hears(t->shard, &place);
         return 0;
     }
-    contiguous = note_sequence(t->shard, place.stream_seq);
+    contiguous = !t->shard->hole_ns && place.stream_seq == t->shard->acked + 1;
     if (t->follow == FOLLOW_UNKNOWN)
         ask(t, "start");
     if (t->follow == FOLLOW_ASKING)
         hold(t, &place, msg);
     else
         go_on(t, &place, contiguous, msg);
+    note_sequence(t, place.stream_seq, contiguous);
     return 0;
 }
 
 /* ---- head notices --------------------------------------------------------------------------------------------------------------- */
+
+/* A new epoch in which nothing was told begins where all of the stream has been heard: the roster here is the holder's. */
+static bool begins_here(const struct tenancy *t, uint64_t seq, uint64_t stream)
+{
+    const struct shard *s = t->shard;
+
+    return !seq && stream && !s->hole_ns && s->acked >= stream;
+}
+
+static void take_epoch(struct tenancy *t, uint64_t epoch, uint64_t stream)
+{
+    t->epoch = epoch;
+    t->seq = 0;
+    t->covered = stream;
+}
 
 static int on_head(void *self, const struct muster_msg *msg)
 {
@@ -296,7 +317,9 @@ static int on_head(void *self, const struct muster_msg *msg)
     head = p->codec->get(body, "evt.presence");
     epoch = head ? number(p->codec, head, "epoch") : 0;
     seq = head ? number(p->codec, head, "seq") : 0;
-    if (epoch > t->epoch || (epoch == t->epoch && seq > t->seq))
+    if (epoch > t->epoch && begins_here(t, seq, header_number(msg, PRESENCE_STREAM)))
+        take_epoch(t, epoch, header_number(msg, PRESENCE_STREAM));
+    else if (epoch > t->epoch || (epoch == t->epoch && seq > t->seq))
         ask(t, "head");
     p->codec->free_doc(body);
     return 0;

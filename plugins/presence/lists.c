@@ -1,10 +1,12 @@
 /* list, get and count: what the roster has, with load and last heartbeat as presence knows them. See presence.h. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "presence/agent.h"
 #include "presence/presence.h"
+#include "wire/text.h"
 
 enum { LIMIT = 100, ANSWER_BYTES = 900000, LABELS_ASKED = 16 };
 
@@ -13,20 +15,24 @@ struct question {
     struct muster_roster_query query;
     const char *capability;
     struct muster_header labels[LABELS_ASKED];
+    struct muster_bytes after; /* where it is none */
 };
 
-static int read_after(const struct muster_codec *codec, const struct muster_value *body, uint64_t *ret_after)
+static int read_after(const struct muster_codec *codec, const struct muster_value *body, struct question *q)
 {
     const struct muster_value *v = codec->get(body, "after");
     size_t len;
     const char *s = v ? codec->as_str(v, &len) : NULL;
     char *end;
 
-    *ret_after = 0;
     if (!s)
         return 0;
-    *ret_after = strtoull(s, &end, 10);
-    return *s < '0' || *s > '9' || *end ? MUSTER_EINVAL : 0;
+    errno = 0;
+    q->query.after = strtoull(s, &end, 10);
+    if (*s >= '0' && *s <= '9' && end == s + len && !errno)
+        return 0;
+    q->after = (struct muster_bytes){s, len};
+    return MUSTER_EINVAL;
 }
 
 static void read_labels(const struct muster_codec *codec, const struct muster_value *map, struct question *q)
@@ -58,7 +64,15 @@ static int question_read(const struct muster_codec *codec, const struct muster_v
         q->query.n_capabilities = 1;
     }
     read_labels(codec, codec->get(body, "label"), q);
-    return read_after(codec, body, &q->query.after);
+    return read_after(codec, body, q);
+}
+
+static int refuse_after(struct presence *p, const struct muster_msg *msg, const struct question *q)
+{
+    char came[TEXT_QUOTE_SIZE], why[160];
+
+    (void)snprintf(why, sizeof why, "after: %s came, expected `next` of an answer to list", text_quote(q->after.data, q->after.len, came));
+    return p->bus->reply_error(p->host, msg->request, "invalid_argument", "after", why);
 }
 
 /* Decode the body of a request and hand it on. */
@@ -73,8 +87,7 @@ static int with_question(struct tenancy *t, const struct muster_msg *msg, int (*
     if (err)
         return err;
     err = question_read(p->codec, body, &q);
-    err = err ? p->bus->reply_error(p->host, msg->request, "invalid_argument", "after", "after: expected `next` of an answer to list")
-              : fn(t, msg, &q);
+    err = err ? refuse_after(p, msg, &q) : fn(t, msg, &q);
     p->codec->free_doc(body);
     return err;
 }
@@ -110,9 +123,13 @@ static int list_one(void *arg, const struct muster_agent *agent)
     return 0;
 }
 
-static void put_place(const struct tenancy *t, struct buf *b)
+/* Brokers are told what of the stream is in it: an event of an older epoch behind that was stored late. */
+static void put_place(const struct tenancy *t, const struct muster_msg *msg, struct buf *b)
 {
-    buf_printf(b, ",\"epoch\":%llu,\"seq\":%llu}", (unsigned long long)t->epoch, (unsigned long long)t->seq);
+    buf_printf(b, ",\"epoch\":%llu,\"seq\":%llu", (unsigned long long)t->epoch, (unsigned long long)t->seq);
+    if (strcmp(msg->agent, PRESENCE_ITSELF) == 0)
+        buf_printf(b, ",\"stream\":%llu", (unsigned long long)t->shard->acked);
+    buf_putc(b, '}');
 }
 
 static int list(struct tenancy *t, const struct muster_msg *msg, const struct question *q)
@@ -131,7 +148,7 @@ static int list(struct tenancy *t, const struct muster_msg *msg, const struct qu
     buf_putc(b, ']');
     if (l.more)
         buf_printf(b, ",\"next\":\"%llu\"", (unsigned long long)l.serial);
-    put_place(t, b);
+    put_place(t, msg, b);
     return reply_json(t->p, msg, b);
 }
 

@@ -22,10 +22,18 @@ void notices_tick(struct presence *p)
     p->metrics->set(p->host, p->m.waiting, NULL, p->n_waiting);
 }
 
+/* A new epoch is told before it has an event: who missed the change would go by the roster of the one before. */
+static bool is_told(const struct tenancy *t)
+{
+    return t->head_epoch == t->epoch && t->head_seq == t->seq;
+}
+
 static void tell_head(struct tenancy *t)
 {
     struct presence *p = t->p;
-    struct muster_publication pub = {.size = sizeof pub, .tenant = t->tenant, .subject = "evt._.head"};
+    char stream[BUF_U64_SIZE];
+    const struct muster_header header = {PRESENCE_STREAM, buf_u64(t->shard->acked, stream)};
+    struct muster_publication pub = {.size = sizeof pub, .tenant = t->tenant, .subject = "evt._.head", .headers = &header, .n_headers = 1};
     struct buf *b = &p->scratch;
 
     buf_clear(b);
@@ -33,7 +41,8 @@ static void tell_head(struct tenancy *t)
     pub.payload = (struct muster_bytes){b->data, b->len};
     if (buf_failed(b) || p->bus->publish(p->host, &pub) != 0)
         return;
-    t->n_heads = t->head_seq == t->seq ? t->n_heads + 1 : 1;
+    t->n_heads = is_told(t) ? t->n_heads + 1 : 1;
+    t->head_epoch = t->epoch;
     t->head_seq = t->seq;
 }
 
@@ -42,6 +51,6 @@ void notices_heads(struct presence *p)
     struct tenancy *t;
 
     for (size_t i = 0; tenancy_next(p, &i, &t);)
-        if (tenancy_leads(t) && (t->head_seq != t->seq || (t->n_heads && t->n_heads < HEADS)))
+        if (tenancy_leads(t) && tenancy_is(t) && (!is_told(t) || t->n_heads < HEADS))
             tell_head(t);
 }

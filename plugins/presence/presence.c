@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "common/metric_list.h"
 #include "schemas/presence.h"
 #include "schemas/session.h"
 #include "schemas/stats.h"
@@ -44,11 +45,7 @@ static int find_services(struct presence *p)
 
 static int make_metrics(struct presence *p)
 {
-    const struct {
-        int type;
-        const char *name, *help, *label;
-        uint64_t *metric;
-    } wanted[] = {
+    const struct wanted_metric wanted[] = {
         {MUSTER_GAUGE, "agents", "Agents that are present, of all tenants.", NULL, &p->m.agents},
         {MUSTER_GAUGE, "shards", "Shards that this broker holds.", NULL, &p->m.shards},
         {MUSTER_COUNTER, "events_total", "Events stored.", "event", &p->m.events},
@@ -60,11 +57,8 @@ static int make_metrics(struct presence *p)
         {MUSTER_GAUGE, "waiting", "Changes that wait to be stored.", NULL, &p->m.waiting},
         {MUSTER_HISTOGRAM, "store_seconds", "From a change to the acknowledgement of its event.", NULL, &p->m.store},
     };
-    int err = 0;
 
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !err; i++)
-        err = p->metrics->make(p->host, wanted[i].type, wanted[i].name, wanted[i].help, wanted[i].label, wanted[i].metric);
-    return err;
+    return metric_list_make(p->host, p->metrics, wanted, sizeof wanted / sizeof *wanted);
 }
 
 static void presence_destroy(void *self)
@@ -108,6 +102,11 @@ static int presence_create(const struct muster_host *host, const void *config, v
 
 /* ---- what the host calls ------------------------------------------------------------------------------------------------------ */
 
+static void look_at_clocks(struct presence *p)
+{
+    p->wall_ns = p->timer->wall_now(p->host) - p->timer->now(p->host);
+}
+
 /* One walk over all tenants, because there may be thousands. */
 static void on_tick(void *self, int64_t now_ns)
 {
@@ -115,6 +114,7 @@ static void on_tick(void *self, int64_t now_ns)
     uint32_t missing[SHARDS] = {0}; /* tenants whose roster is not known */
     struct tenancy *t;
 
+    look_at_clocks(p);
     for (size_t i = 0; tenancy_next(p, &i, &t);) {
         if (!tenancy_is(t)) {
             tenancy_clear(t);
@@ -125,7 +125,7 @@ static void on_tick(void *self, int64_t now_ns)
         missing[t->shard->n] += follow_tick(t, now_ns);
     }
     shards_tick(p, now_ns, missing);
-    if (p->link_up)
+    if (p->link_up && p->tenants_known) /* who does not contend yet takes nothing that others let go for it */
         shares_tick(&p->shares, now_ns);
     wellbeing_tick(p, missing);
 }
@@ -157,6 +157,7 @@ static int presence_start(void *self)
     struct presence *p = self;
     int err = start_timers(p);
 
+    look_at_clocks(p);
     shards_start(p);
     if (!err)
         err = verbs_start(p);

@@ -1,10 +1,13 @@
 /*
  * presence/presence.h - one instance of the presence plugin: what its parts share. Everything runs on the instance's lane.
  *
- * Parts    tenants.c      tenants and their agents: the small struct that presence keeps of each; the rest is in muster.roster/1
+ * Parts    tenants.c      tenants
+ *          agents.c       their agents: the small struct that presence keeps of each; the rest is in muster.roster/1
  *          agent.c        an agent as a body: written for answers and events, read from hello, events and lists
  *          shards.c       the lease and the fenced stream of each of 16 shards; taking one over
- *          changes.c      what is to happen, in order a tenant: one event or digest after another, appended, then applied
+ *          changes.c      what is to happen, in order a tenant, round after round; decide.c: what an event of it is
+ *          flights.c      one event or digest after another, appended, then applied
+ *          answers.c      who asked is told, and told the same when he asks again; request.c: what PostgreSQL says of a request
  *          apply.c        an event that is stored takes effect here
  *          follow.c       the events of shards that others hold; gaps, and the list that mends them
  *          verbs.c        who asks what; beats
@@ -27,9 +30,12 @@
 #include "base/buf.h"
 #include "base/map.h"
 #include "base/name.h"
+#include "base/table.h"
 #include "common/shares.h"
 #include "presence/death.h"
 
+#define PRESENCE_ITSELF "_p_presence" /* who asks when a broker asks another one */
+#define PRESENCE_STREAM "Muster-Stream"   /* header of head notices: what of the shard's stream is in the roster by then */
 enum { SHARDS = 16, SESSION_MAX = 64, DIGEST_MAX = 500, PAGE = 1000 };
 
 struct presence_config {
@@ -37,9 +43,10 @@ struct presence_config {
     int64_t roll_call_ns;                                          /* within which a roll call wants its beats */
     int64_t lost_after_ns;                                         /* how long agents of a lost NATS server are waited for */
     int64_t digest_above, count_above, replicas;
+    int64_t keep_sessions_ns; /* that have ended, in agent_sessions; 0: for ever */
 };
 
-enum { PRESENCE_OPTIONS_N = 9 };
+enum { PRESENCE_OPTIONS_N = 10 };
 extern const struct muster_option presence_options[PRESENCE_OPTIONS_N];
 /* What is given, with what the environment says and what follows from it. MUSTER_EINVAL with a reason. */
 int settings_settle(const struct muster_host *host, const struct presence_config *given, struct presence_config *ret_settled);
@@ -48,25 +55,27 @@ int settings_check(const struct muster_host *host, const void *config);
 /* What an event says. */
 enum kind { KIND_JOIN = 1, KIND_LEAVE, KIND_STATUS, KIND_SUSPECT, KIND_COUNT, KINDS };
 
-/* One agent that is present. The roster has what it said in hello and status. */
+/* One agent that is present. The roster has what it said in hello and status. There may be a hundred thousand: nothing stands here that can
+ * be found elsewhere, and what a beat touches stands in front. */
 struct agent {
     struct tenancy *tenancy;
-    char name[NAME_MAX_LEN + 1];
-    char session[SESSION_MAX + 1];
+    int64_t beat_ns, beat_wall_ns; /* when it was heard last: beat, hello or status; monotonic, and for people */
+    uint64_t beat_digest;          /* of the last beat's body */
+    double load;     /* of the last beat or status; NaN: none */
+    float load_put;  /* which the roster has */
     uint8_t status;  /* MUSTER_AGENT_ONLINE … */
     bool suspect;
     bool heard;      /* by this broker, since the session began or the broker started */
     bool restored;   /* from what was stored, after all brokers were gone, and not heard of when its shard was taken over */
-    uint8_t asked;   /* kind that was asked for by change_*() and is not done yet; 0: nothing */
-    uint32_t round;  /* of the list that named it last; follow.c */
-    double load;     /* of the last beat or status; NaN: none */
-    double load_put; /* which the roster has */
-    uint64_t beat_digest;          /* of the last beat's body */
+    struct agent_death death;      /* death.h */
     uint64_t task_digest;          /* of the task; 0: none */
-    int64_t beat_ns, beat_wall_ns; /* when it was heard last: beat, hello or status; monotonic, and for people */
     int64_t task_ns;               /* since its last word of its task and status; monotonic */
     int64_t started_wall_ns;       /* of the session */
-    struct agent_death death;      /* death.h */
+    char *session;   /* behind the name, or, of one that is longer than the first, its own */
+    uint32_t round;  /* of the list that named it last; follow.c */
+    uint8_t asked;   /* kind that was asked for by change_*() and is not done yet; 0: nothing */
+    uint8_t session_room;
+    char name[];
 };
 
 enum follow_state { FOLLOW_UNKNOWN, FOLLOW_ASKING, FOLLOW_LIVE };
@@ -78,7 +87,7 @@ struct tenancy {
     const char *name;
     uint32_t found; /* the look at all tenants that found it last */
     struct shard *shard;
-    struct map agents;   /* by name, struct agent, owned */
+    struct table agents; /* by name, struct agent, owned */
     uint32_t n_suspect, n_status[MUSTER_AGENT_AWAY + 1];
     uint64_t epoch, seq; /* of what is applied */
 
@@ -87,7 +96,8 @@ struct tenancy {
     uint32_t round;  /* of lists; an answer to an older one is dropped */
     uint32_t n_held, n_failed; /* n_failed: lists in a row that nobody answered */
     int64_t asked_ns;
-    uint64_t list_epoch, list_seq;
+    uint64_t list_epoch, list_seq, list_stream;
+    uint64_t covered; /* of the stream, by the list: what follows of an older epoch was stored late */
     struct held *held, **held_end; /* events that came while the list was under way */
 
     /* changes.c: of one whose shard is held here */
@@ -96,10 +106,11 @@ struct tenancy {
     uint64_t sent_seq;
     uint32_t n_waiting;
     bool posted;
+    struct map keeping; /* answers.c: agents whose answer is being kept */
 
     /* notices.c */
-    uint64_t count_seq, head_seq; /* at the last notice */
-    uint32_t n_heads;             /* notices of head_seq; 0: none */
+    uint64_t count_seq, head_epoch, head_seq; /* at the last notice */
+    uint32_t n_heads;                         /* of that position; 0: none */
 
     struct tenancy_death death; /* death.h */
 };
@@ -124,6 +135,7 @@ struct shard {
     uint64_t acked;      /* all up to it took effect here; while another holds it: of what came without a hole */
     uint64_t last;       /* what the tail is read to */
     uint64_t heard;      /* sequence of the last event heard */
+    uint64_t newest;     /* of those heard since the stream was asked how far it is: what comes until this one leads is read, too */
     int64_t hole_ns;     /* since when events are missing after `acked`; 0: none are */
     bool led;            /* since the lease is held it has led: what came after is no new beginning */
     bool unknown;        /* when the lease was got: nobody here knew the whole roster */
@@ -151,6 +163,8 @@ struct presence {
     struct presence_metrics m;
     struct shard shards[SHARDS];
     struct map by_tenant; /* by name, struct tenancy, owned */
+    struct tenancy *asked_last; /* of whom the last message was; NULL: of nobody yet */
+    int64_t wall_ns;      /* what the wall clock is ahead of the monotonic one, as of the last tick */
     uint32_t n_asking;    /* lists under way */
     uint32_t n_waiting;   /* changes */
     uint32_t looks;       /* at all tenants */
@@ -158,12 +172,13 @@ struct presence {
     struct shares shares;
     bool ready;           /* the whole roster was known once */
     uint32_t n_missing;   /* looks in a row that found some of it missing */
+    bool was_loading;     /* at the last look */
     char load_fault[160]; /* what PostgreSQL said when sessions could not be read; empty: they could, or it said nothing */
     struct buf scratch;   /* answers and bodies while they are written */
     struct death death;
 };
 
-/* ---- tenants.c ---- */
+/* ---- tenants.c, agents.c ---- */
 
 /* Find or make it. NULL: no memory. */
 struct tenancy *tenancy_of(struct presence *p, const struct muster_tenant *tenant);
@@ -172,6 +187,10 @@ bool tenancy_next(struct presence *p, size_t *at, struct tenancy **ret_tenancy);
 void tenancy_clear(struct tenancy *t);
 void tenancies_done(struct presence *p);
 struct agent *agent_find(const struct tenancy *t, const char *name); /* NULL: it is not present */
+/* One that is not present. NULL: no memory. */
+struct agent *agent_add(struct tenancy *t, const char *name, const char *session);
+/* False: no memory, and it has the one before. */
+bool agent_set_session(struct agent *a, const char *session);
 bool agent_next(const struct tenancy *t, size_t *at, struct agent **ret_agent); /* ending the current one is allowed */
 /* True while this broker decides for the tenant. */
 static inline bool tenancy_leads(const struct tenancy *t)
@@ -185,8 +204,8 @@ static inline bool tenancy_is(const struct tenancy *t)
 }
 uint32_t shard_of(const char *tenant);
 
-/* It was heard of: beat, hello or status. */
-void agent_heard(struct agent *a);
+/* It was heard of: beat, hello or status, which came at recv_ns. */
+void agent_heard(struct agent *a, int64_t recv_ns);
 /* It is about to have another status, or to end. */
 void agent_uncount(struct agent *a);
 void agent_end(struct agent *a); /* no longer present: told to death.h, and freed; the roster is not touched */
@@ -209,10 +228,13 @@ struct event_place {
 };
 /* False: it is no event of presence. */
 bool place_read(const struct muster_msg *msg, struct event_place *ret_place);
+/* Of a header: the last value, because a sender could put one before that of the server. 0: there is none. */
+uint64_t header_number(const struct muster_msg *msg, const char *name);
 /* Its position is taken over, too. */
 void apply_message(struct tenancy *t, const struct event_place *place, const struct muster_msg *msg);
-/* The holder before stored it when this one had begun, and had told nothing yet: it takes effect. Who knows the roster as it was at this
- * position finds one missing, and reads it anew. */
+/* A holder before stored it when the present one had begun, and had told nothing yet: it takes effect, and has a position. Who knows the
+ * roster as it was at this one finds one missing, and reads it anew. */
+bool place_is_late(const struct tenancy *t, const struct event_place *place);
 void apply_late(struct tenancy *t, const struct event_place *place, const struct muster_msg *msg);
 
 /* ---- changes.c: what the holder decides. All are asynchronous: the agent is changed when the event is stored. ---- */
@@ -243,8 +265,8 @@ void shards_tick(struct presence *p, int64_t now_ns, const uint32_t missing[SHAR
 struct shares_how shards_how(struct presence *p);
 /* An append was not acknowledged: read the stream again, then go on. */
 void shard_failed(struct shard *s, int code);
-/* The holder before has stored something late: read it. */
-void shard_overtaken(struct shard *s);
+/* An event of a shard that is held here is heard: its own, one that is being read, or one that a holder before has stored late. */
+void shard_hears(struct shard *s, const struct event_place *place);
 
 /* ---- follow.c ---- */
 

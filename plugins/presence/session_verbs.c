@@ -5,13 +5,17 @@
 #include <string.h>
 
 #include "presence/presence.h"
-#include "wire/digest.h"
+#include "presence/request.h"
 
+/* As every list; the events of presence do not go on from here, so the position is none. */
+static const char active_sql[] =
+    "SELECT CASE WHEN o ? 'ok' THEN jsonb_set(o, '{ok}', o->'ok' || '{\"epoch\": 0, \"seq\": 0}') ELSE o END"
+    " FROM muster.call('session_active', $1, $2, $3::jsonb) AS o";
 /* What is asked; the message is held until PostgreSQL has answered. */
 struct question {
     struct presence *p;
     const struct muster_msg *msg;
-    char digest[2 * DIGEST_SIZE + 3]; /* as bytea: \x… */
+    char digest[REQUEST_DIGEST_SIZE];
     struct muster_writer *args;
     const char *request_id;           /* NULL: none; in doc */
     struct muster_value *doc;
@@ -30,84 +34,16 @@ static void question_free(struct question *q)
     free(q);
 }
 
-/* ---- the answer --------------------------------------------------------------------------------------------------------------- */
-
-static const char *text_of(const struct presence *p, const struct muster_value *map, const char *key)
-{
-    const struct muster_value *v = p->codec->get(map, key);
-    size_t len;
-
-    return v ? p->codec->as_str(v, &len) : NULL;
-}
-
-static int say(const struct question *q, const struct muster_value *ok)
-{
-    const struct presence *p = q->p;
-    struct muster_writer *w;
-    struct muster_bytes body;
-    int err = p->codec->writer_new(p->host, q->msg->encoding, &w);
-
-    if (err)
-        return err;
-    p->codec->put_value(w, ok);
-    err = p->codec->bytes(w, &body);
-    if (!err)
-        err = p->bus->reply(p->host, q->msg->request, body);
-    p->codec->writer_free(w);
-    return err;
-}
-
-static int refuse(const struct question *q, const struct muster_value *error)
-{
-    const struct presence *p = q->p;
-
-    return p->bus->reply_error(p->host, q->msg->request, text_of(p, error, "code"), text_of(p, error, "field"), text_of(p, error, "message"));
-}
-
-static void tell_outcome(const struct question *q, const char *outcome)
-{
-    const struct presence *p = q->p;
-    const struct muster_value *ok, *error;
-    struct muster_value *doc;
-
-    if (!outcome || p->codec->decode(p->host, MUSTER_JSON, (struct muster_bytes){outcome, strlen(outcome)}, &doc) != 0) {
-        (void)p->bus->reply_error(p->host, q->msg->request, "internal", NULL, "the database gave no outcome");
-        return;
-    }
-    ok = p->codec->get(doc, "ok");
-    error = p->codec->get(doc, "error");
-    if (ok)
-        (void)say(q, ok); /* where there is no room the asker asks again */
-    else if (error)
-        (void)refuse(q, error);
-    else
-        (void)p->bus->reply_error(p->host, q->msg->request, "internal", NULL, "the database gave no outcome");
-    p->codec->free_doc(doc);
-}
-
-static const char *code_word(int code)
-{
-    switch (code) {
-    case MUSTER_ELINK:
-    case MUSTER_EAGAIN:
-        return "unavailable";
-    case MUSTER_ETIME:
-        return "deadline_exceeded";
-    default:
-        return "internal";
-    }
-}
-
 static void on_outcome(void *arg, const struct muster_sql_result *result)
 {
     struct question *q = arg;
     const struct presence *p = q->p;
 
     if (!result->code) {
-        tell_outcome(q, result->n_rows ? result->get(result, 0, 0) : NULL);
+        request_tell(p, q->msg, result->n_rows ? result->get(result, 0, 0) : NULL);
     } else {
         p->host->log(p->host, MUSTER_LOG_ERROR, "session.%s: %s", q->msg->verb, result->error);
-        (void)p->bus->reply_error(p->host, q->msg->request, code_word(result->code), NULL, "the database did not answer");
+        (void)p->bus->reply_error(p->host, q->msg->request, request_code(result->code), NULL, "the database did not answer");
     }
     question_free(q);
 }
@@ -146,33 +82,6 @@ static int write_args(struct question *q)
     return 0;
 }
 
-/* Of our own decoding: what the host's nodes are inside is the host's. */
-static int write_digest(struct question *q)
-{
-    static const char hex[] = "0123456789abcdef";
-    uint8_t digest[DIGEST_SIZE];
-    struct wire_error fault;
-    struct muster_value *doc;
-    int err = value_decode(q->msg->encoding, q->msg->payload, &doc, &fault);
-
-    if (err)
-        return err;
-    err = digest_of(doc, digest);
-    value_free(doc);
-    q->digest[0] = '\\';
-    q->digest[1] = 'x';
-    for (size_t i = 0; i < DIGEST_SIZE; i++) {
-        q->digest[2 + 2 * i] = hex[digest[i] >> 4];
-        q->digest[3 + 2 * i] = hex[digest[i] & 15];
-    }
-    return err;
-}
-
-static struct muster_bytes text(const char *s)
-{
-    return (struct muster_bytes){s, s ? strlen(s) : 0};
-}
-
 static int ask(struct question *q)
 {
     struct presence *p = q->p;
@@ -185,10 +94,10 @@ static int ask(struct question *q)
         return err;
     if (reads)
         return p->death.sql->exec(p->host, p->death.active, msg->tenant, NULL, 3,
-                                  (struct muster_bytes[]){text(p->tenants->name(msg->tenant)), text(msg->agent), args}, on_outcome, q);
+                                  (struct muster_bytes[]){request_param(p->tenants->name(msg->tenant)), request_param(msg->agent), args}, on_outcome, q);
     return p->death.sql->exec(p->host, strcmp(msg->verb, "register") == 0 ? p->death.enrol : p->death.set_status, msg->tenant, msg->agent, 5,
-                              (struct muster_bytes[]){text(p->tenants->name(msg->tenant)), text(msg->agent), text(q->request_id),
-                                                      text(q->digest), args},
+                              (struct muster_bytes[]){request_param(p->tenants->name(msg->tenant)), request_param(msg->agent), request_param(q->request_id),
+                                                      request_param(q->digest), args},
                               on_outcome, q);
 }
 
@@ -202,8 +111,8 @@ static int prepare(struct question *q, const struct muster_msg *msg)
     if (!err)
         err = write_args(q);
     if (!err)
-        q->request_id = text_of(p, q->doc, "request_id");
-    return err ? err : write_digest(q);
+        q->request_id = request_text(p, q->doc, "request_id");
+    return err ? err : request_digest(q->msg, q->digest);
 }
 
 static int on_session(void *self, const struct muster_msg *msg)
@@ -223,7 +132,7 @@ static int on_session(void *self, const struct muster_msg *msg)
     if (!err)
         return 0;
     if (q->msg) /* held: its answer is ours to give */
-        (void)q->p->bus->reply_error(q->p->host, q->msg->request, code_word(err), NULL, "no room for the request, or the database is away");
+        (void)q->p->bus->reply_error(q->p->host, q->msg->request, request_code(err), NULL, "no room for the request, or the database is away");
     err = q->msg ? 0 : err;
     question_free(q);
     return err;
@@ -238,7 +147,7 @@ int session_verbs_prepare(struct presence *p)
     if (!err)
         err = sql->prepare(p->host, "session_status", MUSTER_SQL_WRITE,
                            "SELECT muster.once($1, $2, 'session.status', $3, $4::bytea, 'session_status', $5::jsonb)", &p->death.set_status);
-    return err ? err : sql->prepare(p->host, "session_active", MUSTER_SQL_READ, "SELECT muster.call('session_active', $1, $2, $3::jsonb)",
+    return err ? err : sql->prepare(p->host, "session_active", MUSTER_SQL_READ, active_sql,
                                     &p->death.active);
 }
 

@@ -184,6 +184,10 @@ int sessions_prepare(struct presence *p)
     if (!err)
         err = p->death.sql->prepare(p->host, "sessions_present", MUSTER_SQL_READ, "SELECT * FROM muster.sessions_present($1, $2::int)",
                                     &p->death.present);
+    if (!err)
+        err = answers_prepare(p);
+    if (!err)
+        err = retention_prepare(p);
     return err ? err : session_verbs_prepare(p);
 }
 
@@ -195,6 +199,7 @@ int sessions_start(struct presence *p)
 void sessions_tick(struct presence *p, int64_t now_ns)
 {
     mirror_tick(p, now_ns);
+    retention_tick(p, now_ns);
 }
 
 void sessions_done(struct presence *p)

@@ -31,6 +31,9 @@ const struct muster_option presence_options[PRESENCE_OPTIONS_N] = {
      .max = INT64_MAX, .flags = MUSTER_O_RELOADABLE, FIELD(count_above)},
     {.key = "replicas", .help = "Copies of the streams PRES_0 to PRES_15 in the NATS cluster.", .type = MUSTER_T_INT, .def = "1", .min = 1,
      .max = 5, FIELD(replicas)},
+    {.key = "keep_sessions", .help = "Rows of agent_sessions are deleted that long after the session ended (0s: never).",
+     .type = MUSTER_T_DURATION_NS, .def = "30d", .min = 0, .max = INT64_C(3650) * 86400 * CLOCK_S, .flags = MUSTER_O_RELOADABLE,
+     FIELD(keep_sessions_ns)},
 };
 
 /* 0, also where it is not set; MUSTER_EINVAL with a reason. */

@@ -14,7 +14,7 @@
 
 static const int64_t retry_ns = 250 * CLOCK_MS, keep_ns = 3600 * CLOCK_S, lease_ns = 15 * CLOCK_S;
 static const int64_t spread_ns = 20 * CLOCK_MS; /* between the places in which brokers contend for a shard */
-static const int64_t rest_ns = CLOCK_S; /* until who let a shard go contends for it again */
+static const int64_t rest_ns = 5 * CLOCK_S; /* until who let a shard go contends for it again */
 static const int64_t hole_ns = 15 * CLOCK_S;    /* thrice the interval of head notices: an event that is missing has been told of */
 enum { TAIL_BATCH = 1000 };
 
@@ -65,8 +65,7 @@ static void begin_epoch(struct shard *s, struct tenancy *t)
 {
     if (t->epoch != s->epoch) {
         t->epoch = s->epoch;
-        t->seq = t->head_seq = t->count_seq = 0;
-        t->n_heads = 0;
+        t->seq = t->count_seq = 0;
     }
     t->sent_seq = t->seq;
     t->follow = FOLLOW_LIVE;
@@ -122,7 +121,7 @@ static void take_tail(struct shard *s, const struct muster_msg *msg)
     s->acked = msg->seq;
     if (!t || t->shard != s || !place_read(msg, &place))
         return;
-    if (s->led && place.epoch < s->epoch)
+    if (s->led ? place.epoch < s->epoch : place_is_late(t, &place))
         apply_late(t, &place, msg);
     else if (place.epoch > t->epoch || (place.epoch == t->epoch && place.seq > t->seq))
         apply_message(t, &place, msg);
@@ -149,6 +148,8 @@ static void on_tail(void *arg, int code, const struct muster_msg *msg)
         s->last = s->acked; /* somebody wrote meanwhile */
     if (!code)
         read_tail(s);
+    else if (s->newest > s->last)
+        again(s); /* it was heard and is not there: the stream was made anew */
     else
         lead(s);
 }
@@ -158,7 +159,7 @@ static void read_tail(struct shard *s)
     struct question *q;
 
     s->state = SHARD_TAIL;
-    if (s->acked >= s->last) {
+    if (s->acked >= s->last && s->acked >= s->newest) {
         lead(s);
         return;
     }
@@ -252,6 +253,7 @@ static void begin(struct shard *s)
     int err;
 
     s->retry_ns = 0;
+    s->newest = 0;
     s->state = SHARD_OPENING;
     q = question_new(s);
     err = !q ? MUSTER_ENOMEM : s->stream ? s->p->stream->info(s->p->host, s->stream, on_info, q) : open_stream(s, q);
@@ -271,10 +273,19 @@ static void read_again(struct shard *s)
         changes_take_back(t);
 }
 
-void shard_overtaken(struct shard *s)
+static void overtaken(struct shard *s)
 {
     s->p->host->log(s->p->host, MUSTER_LOG_INFO, "who held shard %u before has stored an event late; reading the stream again", s->n);
     read_again(s);
+}
+
+void shard_hears(struct shard *s, const struct event_place *place)
+{
+    s->heard = place->stream_seq;
+    if (s->state != SHARD_LEADS)
+        s->newest = place->stream_seq > s->newest ? place->stream_seq : s->newest;
+    else if (place->epoch < s->epoch && place->stream_seq > s->acked)
+        overtaken(s);
 }
 
 void shard_failed(struct shard *s, int code)
@@ -316,6 +327,7 @@ static void follow_on(struct shard *s)
     for (size_t i = 0; tenancy_of_shard(s, &i, &t);) {
         if (!whole || t->flights)
             t->follow = FOLLOW_UNKNOWN;
+        t->covered = s->acked;
         changes_drop(t);
     }
     if (s->heard != s->acked)
@@ -390,10 +402,31 @@ static bool let_go_of(void *arg, uint32_t n)
     return let_go(&p->shards[n]);
 }
 
+static bool holds(void *arg, uint32_t n)
+{
+    const struct presence *p = arg;
+
+    return p->shards[n].state == SHARD_LEADS;
+}
+
+static void stand_back(void *arg, uint32_t n, int64_t until_ns)
+{
+    struct presence *p = arg;
+    struct shard *s = &p->shards[n];
+
+    if (s->state != SHARD_FOLLOWS)
+        return;
+    if (s->lease)
+        p->lease->release(p->host, s->lease);
+    s->lease = 0;
+    s->contend_ns = until_ns;
+}
+
 struct shares_how shards_how(struct presence *p)
 {
     return (struct shares_how){
-        .host = p->host, .kv = p->kv, .timer = p->timer, .n_shards = SHARDS, .held = count_held, .let_go = let_go_of, .arg = p};
+        .host = p->host, .kv = p->kv, .timer = p->timer, .n_shards = SHARDS, .held = count_held, .holds = holds,
+        .let_go = let_go_of, .stand_back = stand_back, .arg = p};
 }
 
 /* ---- what the host calls --------------------------------------------------------------------------------------------------------- */

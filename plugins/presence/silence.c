@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "presence/presence.h"
 
-static const int64_t again_ns = CLOCK_S;
+static const int64_t again_ns = CLOCK_S, behind_ns = 500 * CLOCK_MS;
 /* What was on its way when the connection ended is no sign that the agent lives. */
 static const int64_t in_flight_ns = 250 * CLOCK_MS;
 
@@ -31,7 +31,9 @@ static int64_t sooner(int64_t a, int64_t b)
 
 static int64_t heard_ns(const struct agent *a)
 {
-    return later(a->tenancy->p->death.floor_ns, later(a->beat_ns, a->death.met_ns));
+    int64_t floor_ns = later(a->tenancy->p->death.floor_ns, a->tenancy->death.floor_ns);
+
+    return later(floor_ns, later(a->beat_ns, a->death.met_ns));
 }
 
 /* ---- counts ------------------------------------------------------------------------------------------------------------------- */
@@ -144,8 +146,8 @@ static int64_t next_ns(const struct agent *a, int64_t now_ns)
         next = d->doubt_ns;
     if (d->flags & DEATH_GONE)
         next = sooner(next, d->gone_ns + c->grace_ns);
-    if (c->stuck_after_ns && a->status == MUSTER_AGENT_BUSY && !(d->flags & DEATH_STUCK))
-        next = sooner(next, a->task_ns + c->stuck_after_ns);
+    if (!(d->flags & DEATH_STUCK))
+        next = sooner(next, suspects_stuck_ns(a));
     return next > now_ns && !suspects_unsettled(a) ? next : now_ns + again_ns;
 }
 
@@ -185,8 +187,11 @@ void silence_met(struct agent *a)
     suspects_trust(a);
 }
 
-void death_heard(struct agent *a)
+/* A tenant with so much waiting has lost beats to its bounds, perhaps. */
+void death_heard(struct agent *a, int64_t lag_ns)
 {
+    if (lag_ns > behind_ns)
+        a->tenancy->death.floor_ns = a->beat_ns;
     if (a->death.flags)
         silence_met(a);
 }

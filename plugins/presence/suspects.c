@@ -92,11 +92,16 @@ void suspects_trust(struct agent *a)
 
 /* ---- stuck -------------------------------------------------------------------------------------------------------------------- */
 
-static bool is_stuck(const struct agent *a, int64_t now_ns)
+int64_t suspects_stuck_ns(const struct agent *a)
 {
     int64_t after_ns = a->tenancy->p->config->stuck_after_ns;
 
-    return after_ns && a->status == MUSTER_AGENT_BUSY && now_ns >= a->task_ns + after_ns;
+    return after_ns && a->status == MUSTER_AGENT_BUSY && a->task_digest ? a->task_ns + after_ns : INT64_MAX;
+}
+
+static bool is_stuck(const struct agent *a, int64_t now_ns)
+{
+    return now_ns >= suspects_stuck_ns(a);
 }
 
 static void set_stuck(struct agent *a)
@@ -116,13 +121,12 @@ void suspects_look_stuck(struct agent *a, int64_t now_ns)
 void death_changed(struct agent *a)
 {
     struct agent_death *d = &a->death;
-    const struct presence *p = a->tenancy->p;
 
     if (d->flags & DEATH_STUCK && (a->status != MUSTER_AGENT_BUSY || a->task_ns != d->stuck_ns))
         d->flags &= (uint8_t)~DEATH_STUCK;
     look_again(a);
-    if (p->config->stuck_after_ns && a->status == MUSTER_AGENT_BUSY && d->joined)
-        wheel_set_earlier(&a->tenancy->p->death.wheel, &d->entry, a->task_ns + p->config->stuck_after_ns);
+    if (d->joined && suspects_stuck_ns(a) != INT64_MAX)
+        wheel_set_earlier(&a->tenancy->p->death.wheel, &d->entry, suspects_stuck_ns(a));
 }
 
 /* ---- shards that come and go -------------------------------------------------------------------------------------------------- */

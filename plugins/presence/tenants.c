@@ -1,4 +1,4 @@
-/* Tenants and their agents; see presence.h. */
+/* Tenants; see presence.h. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +20,8 @@ static struct tenancy *tenancy_new(struct presence *p, const struct muster_tenan
 
     if (!t)
         return NULL;
-    *t = (struct tenancy){.p = p, .tenant = tenant, .name = name, .shard = &p->shards[shard_of(name)], .found = p->looks};
+    *t = (struct tenancy){.p = p, .tenant = tenant, .name = name, .shard = &p->shards[shard_of(name)], .found = p->looks,
+                          .covered = UINT64_MAX};
     t->held_end = &t->held;
     t->waiting_end = &t->waiting;
     t->flights_end = &t->flights;
@@ -34,12 +35,19 @@ static struct tenancy *tenancy_new(struct presence *p, const struct muster_tenan
     return NULL;
 }
 
-struct tenancy *tenancy_of(struct presence *p, const struct muster_tenant *tenant)
+static struct tenancy *find_or_make(struct presence *p, const struct muster_tenant *tenant)
 {
     const char *name = p->tenants->name(tenant);
     struct tenancy *t = map_get(&p->by_tenant, name, strlen(name));
 
     return t ? t : tenancy_new(p, tenant, name);
+}
+
+struct tenancy *tenancy_of(struct presence *p, const struct muster_tenant *tenant)
+{
+    if (!p->asked_last || p->asked_last->tenant != tenant)
+        p->asked_last = find_or_make(p, tenant);
+    return p->asked_last;
 }
 
 bool tenancy_next(struct presence *p, size_t *at, struct tenancy **ret_tenancy)
@@ -50,48 +58,6 @@ bool tenancy_next(struct presence *p, size_t *at, struct tenancy **ret_tenancy)
         return false;
     *ret_tenancy = value;
     return true;
-}
-
-struct agent *agent_find(const struct tenancy *t, const char *name)
-{
-    return map_get(&t->agents, name, strlen(name));
-}
-
-bool agent_next(const struct tenancy *t, size_t *at, struct agent **ret_agent)
-{
-    void *value;
-
-    if (!map_next(&t->agents, at, NULL, &value))
-        return false;
-    *ret_agent = value;
-    return true;
-}
-
-void agent_heard(struct agent *a)
-{
-    struct presence *p = a->tenancy->p;
-
-    a->heard = true;
-    a->beat_ns = p->timer->now(p->host);
-    a->beat_wall_ns = p->timer->wall_now(p->host);
-    death_heard(a);
-}
-
-void agent_uncount(struct agent *a)
-{
-    struct tenancy *t = a->tenancy;
-
-    if (a->status)
-        t->n_status[a->status]--;
-    t->n_suspect -= a->suspect;
-}
-
-void agent_end(struct agent *a)
-{
-    agent_uncount(a);
-    death_left(a);
-    (void)map_take(&a->tenancy->agents, a->name, strlen(a->name));
-    free(a);
 }
 
 /* Nobody hears of it: who was told that the agents are there has no tenant any more. */
@@ -117,10 +83,11 @@ void tenancies_done(struct presence *p)
 
     for (size_t i = 0; tenancy_next(p, &i, &t);) {
         for (size_t j = 0; agent_next(t, &j, &a);)
-            free(a); /* death_done() has been called */
-        map_done(&t->agents);
+            agent_end(a); /* death_done() has been called */
+        table_done(&t->agents);
         changes_drop(t);
         follow_end(t);
+        map_done(&t->keeping);
         free(t);
     }
     map_done(&p->by_tenant);

@@ -67,7 +67,7 @@ static void put_load(struct agent *a)
         p->codec->decode(p->host, MUSTER_JSON, (struct muster_bytes){json.data, json.len}, &body) == 0) {
         if (said_read(p, body, &said) == 0) {
             if (p->roster->put(p->host, a->tenancy->tenant, MUSTER_ROSTER_STATUS, NULL, &said.agent) == 0)
-                a->load_put = a->load;
+                a->load_put = (float)a->load;
             said_done(&said);
         }
         p->codec->free_doc(body);
@@ -102,7 +102,7 @@ static int beat(struct tenancy *t, const struct muster_msg *msg)
 
     if (a) {
         digest = hash_bytes(msg->payload.data, msg->payload.len);
-        agent_heard(a);
+        agent_heard(a, msg->recv_ns);
         p->metrics->add(p->host, p->m.beats, NULL, 1);
         if (digest != a->beat_digest)
             take_load(a, msg);
@@ -123,7 +123,7 @@ static int change(struct tenancy *t, const struct muster_msg *msg)
     struct agent *a = agent_find(t, msg->agent);
 
     if (a)
-        agent_heard(a);
+        agent_heard(a, msg->recv_ns);
     if (a && strcmp(msg->verb, "status") == 0)
         a->task_ns = a->beat_ns; /* it gets on with it, also where it says the same again */
     if (t->shard->state == SHARD_FOLLOWS)

@@ -36,6 +36,9 @@ void wellbeing_tick(struct presence *p, const uint32_t missing[SHARDS])
     }
     for (uint32_t i = 0; i < SHARDS; i++)
         n[look(p, &p->shards[i], missing[i])]++;
+    if (p->was_loading && !n[WELL_LOADING])
+        p->n_missing = 0; /* the next step has its own time, and the reason stays until then */
+    p->was_loading = n[WELL_LOADING] > 0;
     if (n[WELL_LOADING] + n[WELL_MISSING]) {
         if (++p->n_missing > PATIENCE)
             say_missing(p, n);
