@@ -290,6 +290,20 @@ int ask_begin(struct ask *a, const char *args_json, muster_sql_fn fn, void *arg)
     return f->sql->exec(f->host, f->asks->begin, a->msg->tenant, a->msg->agent, N_FIRST + 1, params, fn, arg);
 }
 
+bool ask_claim(const struct muster_sql_result *result, char claim[CLOCK_UUID_SIZE])
+{
+    const char *outcome = result->code || !result->n_rows ? NULL : result->get(result, 0, 0), *found = NULL;
+    struct muster_value *doc = NULL;
+    struct wire_error error;
+
+    if (outcome && value_decode(MUSTER_JSON, text(outcome), &doc, &error) == 0)
+        found = text_in(value_in(doc, "ok"), "claim");
+    if (found)
+        (void)snprintf(claim, CLOCK_UUID_SIZE, "%s", found);
+    value_free(doc);
+    return found != NULL;
+}
+
 int ask_done(struct ask *a, struct muster_bytes answer, muster_sql_fn fn, void *arg)
 {
     struct fanout *f = a->f;

@@ -11,6 +11,7 @@
 #define MUSTER_FANOUT_ASK_H
 
 #include "base/buf.h"
+#include "base/clock.h"
 #include "fanout/fanout.h"
 #include "wire/value.h"
 #include "wire/writer.h"
@@ -68,6 +69,9 @@ int ask_once(struct ask *a, const char *function, const char *args_json, muster_
 
 /* Claim its request_id by muster.message_begin(); fn gets the outcome, {"ok": {"claim": …}} where nobody has done it yet. */
 int ask_begin(struct ask *a, const char *args_json, muster_sql_fn fn, void *arg);
+
+/* The claim in such an outcome: the caller's own id, or that of whoever began before it. False: there is none, the outcome is the answer. */
+bool ask_claim(const struct muster_sql_result *result, char claim[CLOCK_UUID_SIZE]);
 
 /* Keep the answer of what was claimed, as JSON: fn gets it as an outcome. */
 int ask_done(struct ask *a, struct muster_bytes answer, muster_sql_fn fn, void *arg);

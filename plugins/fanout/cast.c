@@ -7,33 +7,27 @@
 
 #include "base/clock.h"
 #include "fanout/inbox.h"
-#include "fanout/stored.h"
-
-enum { RECEIPTS_BYTES_MAX = 800000 };
 
 /* ---- the end ------------------------------------------------------------------------------------------------------------ */
 
-static void forget(struct cast *c)
+void cast_forget(struct cast *c)
 {
-    struct cast **at = &c->all->waiting;
-
     if (!c->waits)
         return;
-    while (*at && *at != c)
-        at = &(*at)->next;
-    if (*at)
-        *at = c->next;
+    *c->link = c->next;
+    if (c->next)
+        c->next->link = c->link;
     (void)map_take(&c->all->by_ref, c->ref, strlen(c->ref));
     c->waits = false;
 }
 
 void cast_free(struct cast *c)
 {
-    forget(c);
+    cast_forget(c);
     for (size_t i = 0; i < c->n_receipts; i++)
         buf_done(&c->receipts[i].body);
     free(c->receipts);
-    map_done(&c->open);
+    roll_done(&c->roll);
     buf_done(&c->payload);
     free(c->names);
     c->all->n_open--;
@@ -46,151 +40,51 @@ void cast_fail(struct cast *c, int code, const char *what)
     cast_free(c);
 }
 
-/* ---- the answer --------------------------------------------------------------------------------------------------------- */
-
-static void write_receipt(struct muster_writer *w, uint32_t encoding, const struct receipt *r)
-{
-    char at[CLOCK_RFC3339_SIZE];
-
-    clock_rfc3339(r->wall_ns, at);
-    writer_map(w, r->omitted ? 4 : 3);
-    writer_text(w, "agent");
-    writer_text(w, r->agent);
-    writer_text(w, "at");
-    writer_text(w, at);
-    writer_text(w, "body");
-    if (!r->omitted) {
-        stored_body(w, encoding, (struct muster_bytes){r->body.data, r->body.len});
-        return;
-    }
-    writer_null(w);
-    writer_text(w, "omitted");
-    writer_int(w, (int64_t)r->omitted);
-}
-
-static void write_answer(const struct cast *c, struct muster_writer *w, uint32_t encoding, struct buf *out)
-{
-    writer_init(w, encoding, out);
-    writer_map(w, 2);
-    writer_text(w, "delivered_to");
-    writer_int(w, (int64_t)c->n);
-    writer_text(w, "receipts");
-    writer_array(w, c->n_receipts);
-    for (size_t i = 0; i < c->n_receipts; i++)
-        write_receipt(w, encoding, &c->receipts[i]);
-}
-
-static void on_kept(void *arg, const struct muster_sql_result *result)
-{
-    struct cast *c = arg;
-
-    ask_reply_outcome(c->a, result);
-    cast_free(c);
-}
-
-static void keep_answer(struct cast *c)
-{
-    struct muster_writer w;
-    struct buf out = {0};
-    int err;
-
-    write_answer(c, &w, MUSTER_JSON, &out);
-    err = writer_finish(&w, NULL);
-    if (!err)
-        err = ask_done(c->a, (struct muster_bytes){out.data, out.len}, on_kept, c);
-    buf_done(&out);
-    if (err)
-        cast_fail(c, err, "the answer could not be kept");
-}
-
-static void finish(struct cast *c)
-{
-    struct muster_writer w;
-    struct buf out = {0};
-
-    forget(c);
-    if (c->once) {
-        keep_answer(c);
-        return;
-    }
-    write_answer(c, &w, c->a->msg->encoding, &out);
-    ask_reply_written(c->a, &w, &out);
-    cast_free(c);
-}
-
-/* ---- receipts ----------------------------------------------------------------------------------------------------------- */
-
-static void take_receipt(struct cast *c, const struct muster_msg *msg)
-{
-    const struct fanout *f = c->all->f;
-    struct receipt *r = &c->receipts[c->n_receipts];
-    const char *agent = map_take(&c->open, msg->agent, strlen(msg->agent));
-    size_t n_bytes = msg->payload.len * 4 / 3;
-
-    if (!agent)
-        return; /* it was not asked, or says it twice */
-    *r = (struct receipt){.agent = agent, .wall_ns = f->timer->wall_now(f->host)};
-    if (!msg->payload.len || c->n_bytes + n_bytes <= RECEIPTS_BYTES_MAX) {
-        buf_put(&r->body, msg->payload.data, msg->payload.len);
-        c->n_bytes += n_bytes;
-    } else {
-        r->omitted = msg->payload.len;
-    }
-    c->n_receipts++;
-    f->metrics->add(f->host, c->all->m_receipts, NULL, 1);
-    if (c->n_receipts == c->wanted && c->sent == c->n)
-        finish(c);
-}
-
-/* Every broker hears it; the ref says whose it is. */
-static int on_receipt(void *self, const struct muster_msg *msg)
-{
-    struct fanout *f = self;
-    struct casts *all = f->casts;
-    const char *ref = strrchr(msg->subject, '.');
-    struct cast *c = ref ? map_get(&all->by_ref, ref + 1, strlen(ref + 1)) : NULL;
-
-    if (c && msg->agent && msg->tenant == c->a->msg->tenant && c->n_receipts < c->wanted)
-        take_receipt(c, msg);
-    else if (ref && strncmp(ref + 1, all->tag, strlen(all->tag)) == 0)
-        f->metrics->add(f->host, all->m_late, NULL, 1);
-    return 0;
-}
-
-static void on_due(void *self, int64_t now_ns)
-{
-    struct fanout *f = self;
-    struct cast *c = f->casts->waiting, *next;
-
-    for (; c; c = next) {
-        next = c->next;
-        if (c->until_ns <= now_ns && c->sent == c->n)
-            finish(c);
-    }
-}
-
 /* ---- sending ------------------------------------------------------------------------------------------------------------ */
+
+/* What every message has: only the receiver's name differs. */
+static void fill_headers(struct cast *c)
+{
+    const struct muster_header all[CAST_HEADERS] = {
+        {"Muster-Cast", c->id}, {"traceparent", ask_header(c->a, "traceparent")}, {"tracestate", ask_header(c->a, "tracestate")}};
+
+    for (size_t i = 0; i < CAST_HEADERS; i++)
+        if (all[i].value)
+            c->headers[c->n_headers++] = all[i];
+}
+
+static void write_frame(struct cast *c)
+{
+    fill_headers(c);
+    c->behind_to_len = (size_t)snprintf(c->behind_to, sizeof c->behind_to, ".%s.%s", c->a->msg->agent, ask_str(c->a, "type"));
+    c->behind_rpc_len = (size_t)snprintf(c->behind_rpc, sizeof c->behind_rpc, ".message.receipt.%s", c->ref);
+}
+
+/* "<before><name><behind>"; behind ends in a NUL. */
+static void join(char *out, const char *before, const char *name, const char *behind, size_t behind_len)
+{
+    size_t n_before = strlen(before), n_name = strlen(name);
+
+    memcpy(out, before, n_before);
+    memcpy(out + n_before, name, n_name);
+    memcpy(out + n_before + n_name, behind, behind_len + 1);
+}
 
 static int publish(struct cast *c, const char *to)
 {
     const struct fanout *f = c->all->f;
-    const struct muster_msg *msg = c->a->msg;
-    const struct muster_header all[] = {
-        {"Muster-Cast", c->id}, {"traceparent", ask_header(c->a, "traceparent")}, {"tracestate", ask_header(c->a, "tracestate")}};
-    struct muster_header headers[3];
-    char subject[3 * NAME_MAX_LEN + 16], reply[NAME_MAX_LEN + CAST_REF_SIZE + 32];
+    char subject[NAME_MAX_LEN + 4 + sizeof c->behind_to], reply[NAME_MAX_LEN + 4 + sizeof c->behind_rpc];
     struct muster_publication pub = {.size = sizeof pub,
-                                     .tenant = msg->tenant,
+                                     .tenant = c->a->msg->tenant,
                                      .subject = subject,
-                                     .headers = headers,
+                                     .headers = c->headers,
+                                     .n_headers = c->n_headers,
                                      .payload = {c->payload.data, c->payload.len},
                                      .reply = c->wanted ? reply : NULL};
 
-    for (size_t i = 0; i < 3; i++)
-        if (all[i].value)
-            headers[pub.n_headers++] = all[i];
-    (void)snprintf(subject, sizeof subject, "to.%s.%s.%s", to, msg->agent, ask_str(c->a, "type"));
-    (void)snprintf(reply, sizeof reply, "rpc.%s.message.receipt.%s", to, c->ref);
+    join(subject, "to.", to, c->behind_to, c->behind_to_len);
+    if (c->wanted)
+        join(reply, "rpc.", to, c->behind_rpc, c->behind_rpc_len);
     return f->bus->publish(f->host, &pub);
 }
 
@@ -216,7 +110,7 @@ static void go_on(struct cast *c)
     if (err)
         cast_fail(c, err, "the message could not be sent to all");
     else if (c->n_receipts >= c->wanted || c->until_ns <= all->f->timer->now(all->f->host))
-        finish(c);
+        cast_finish(c);
 }
 
 static void resume(struct fanout *f)
@@ -240,16 +134,16 @@ static int expect(struct cast *c)
 
     c->receipts = calloc(c->wanted, sizeof *c->receipts);
     (void)snprintf(c->ref, sizeof c->ref, "%s-%llx-%016llx", all->tag, (unsigned long long)++all->next, (unsigned long long)clock_random());
-    for (size_t i = 0; i < c->n; i++)
-        if (!map_put(&c->open, c->names[i], strlen(c->names[i]), c->names[i]))
-            return MUSTER_ENOMEM;
-    if (!c->receipts || !map_put(&all->by_ref, c->ref, strlen(c->ref), c))
+    if (!c->receipts || !roll_make(&c->roll, c->names, c->n) || !map_put(&all->by_ref, c->ref, strlen(c->ref), c))
         return MUSTER_ENOMEM;
     c->waits = true;
     c->next = all->waiting;
+    c->link = &all->waiting;
+    if (c->next)
+        c->next->link = &c->next;
     all->waiting = c;
     c->until_ns = f->timer->now(f->host) + timeout_ns;
-    return f->timer->once(f->host, timeout_ns + CLOCK_MS, on_due, &id);
+    return f->timer->once(f->host, timeout_ns + CLOCK_MS, cast_on_due, &id);
 }
 
 void cast_begin(struct cast *c)
@@ -265,6 +159,7 @@ void cast_begin(struct cast *c)
     c->wanted = asked < c->n ? asked : c->n;
     if (c->wanted)
         err = expect(c);
+    write_frame(c);
     if (err)
         cast_fail(c, err, "the cast could not be begun");
     else
@@ -277,24 +172,18 @@ void cast_begin(struct cast *c)
 static void on_begun(void *arg, const struct muster_sql_result *r)
 {
     struct cast *c = arg;
-    const char *outcome = r->code || !r->n_rows ? NULL : r->get(r, 0, 0);
-    struct muster_value *doc = NULL;
-    struct wire_error error;
-    const char *claim = NULL;
+    char claim[CLOCK_UUID_SIZE];
+    bool is_claimed = ask_claim(r, claim);
 
-    if (outcome && value_decode(MUSTER_JSON, (struct muster_bytes){outcome, strlen(outcome)}, &doc, &error) == 0)
-        claim = text_in(value_in(doc, "ok"), "claim");
-    if (claim && strcmp(claim, c->id) == 0) {
+    if (is_claimed && strcmp(claim, c->id) == 0) {
         cast_find(c);
-    } else {
-        if (claim)
-            ask_error(c->a, "aborted", "request_id", "request_id: %s was begun and is not finished: what it did is unknown",
-                      ask_str(c->a, "request_id"));
-        else
-            ask_reply_outcome(c->a, r);
-        cast_free(c);
+        return;
     }
-    value_free(doc);
+    if (is_claimed)
+        ask_error(c->a, "aborted", "request_id", "request_id: %s was begun and is not finished: what it did is unknown", ask_str(c->a, "request_id"));
+    else
+        ask_reply_outcome(c->a, r);
+    cast_free(c);
 }
 
 static void begin_once(struct cast *c)
@@ -389,7 +278,7 @@ static int casts_start(struct fanout *f)
                                             .overflow = MUSTER_OVERFLOW_DROP_NEW,
                                             .max_msgs = 65536,
                                             .max_bytes = 16 << 20,
-                                            .fn = on_receipt};
+                                            .fn = cast_on_receipt};
     uint64_t id;
 
     return f->bus->subscribe(f->host, &sub, &id);
@@ -402,7 +291,7 @@ static void casts_drain(struct fanout *f, int64_t deadline_ns)
     for (struct cast *c = f->casts->waiting, *next; c; c = next) {
         next = c->next;
         if (c->sent == c->n)
-            finish(c);
+            cast_finish(c);
     }
 }
 

@@ -3,7 +3,8 @@
  *
  * Shape    The names come from the roster (and the group's rows); each gets R.T.to.<B>.<A>.<type> as if the caller had published it, with
  *          Muster-Cast and, where receipts are wanted, a reply subject of this broker. A respond() comes back as B's request to
- *          message.receipt, so it proves who gave it; the ref says which cast of which broker, and nobody can guess it.
+ *          message.receipt, so it proves who gave it; the ref says which cast of which broker, and nobody can guess it. Who gives it by a
+ *          request is answered by that broker.
  * Bounds   `cast_max` wait at one time, each at most 60 s; CAST_NAMES_MAX names; bodies of receipts RECEIPTS_BYTES_MAX together.
  * Threads  The lane.
  */
@@ -14,10 +15,9 @@
 #include "base/map.h"
 #include "base/name.h"
 #include "fanout/ask.h"
+#include "fanout/roll.h"
 
-enum { CAST_NAMES_MAX = 100000, CAST_REF_SIZE = 48 };
-
-typedef char cast_name[NAME_MAX_LEN + 1];
+enum { CAST_NAMES_MAX = 100000, CAST_REF_SIZE = 48, CAST_HEADERS = 3 };
 
 struct receipt {
     const char *agent; /* one of the names */
@@ -27,14 +27,19 @@ struct receipt {
 };
 
 struct cast {
-    struct cast *next, *next_stalled; /* of those that wait; of those that found no room */
+    struct cast *next, **link, *next_stalled; /* of those that wait; of those that found no room */
     struct casts *all;
     struct ask *a;
     char id[CLOCK_UUID_SIZE], ref[CAST_REF_SIZE];
     struct buf payload;
-    cast_name *names;
+    struct muster_header headers[CAST_HEADERS];
+    uint32_t n_headers;
+    char behind_to[2 * NAME_MAX_LEN + 4]; /* ".<from>.<type>": of the subject, behind the receiver's name */
+    char behind_rpc[CAST_REF_SIZE + 24];  /* ".message.receipt.<ref>": of the reply subject */
+    size_t behind_to_len, behind_rpc_len;
+    roll_name *names;
     size_t n, cap, sent;
-    struct map open; /* names that have not answered, to their text */
+    struct roll roll; /* of the names, while receipts are waited for */
     bool once, waits, too_many;
     struct receipt *receipts;
     size_t n_receipts, wanted, n_bytes;
@@ -56,6 +61,14 @@ void cast_find(struct cast *c);
 void cast_begin(struct cast *c);
 void cast_fail(struct cast *c, int code, const char *what);
 void cast_free(struct cast *c);
+/* No receipt reaches it any more. */
+void cast_forget(struct cast *c);
+
+/* Answer it with the receipts that came (cast_receipts.c). */
+void cast_finish(struct cast *c);
+int cast_on_receipt(void *self, const struct muster_msg *msg);
+/* Answer those whose time is over. */
+void cast_on_due(void *self, int64_t now_ns);
 
 extern const struct fanout_part cast_part;
 

@@ -16,7 +16,7 @@ static int add_name(struct cast *c, const char *name)
     }
     if (c->n == c->cap) {
         size_t cap = c->cap ? 2 * c->cap : 64;
-        cast_name *names = realloc(c->names, cap * sizeof *names);
+        roll_name *names = realloc(c->names, cap * sizeof *names);
 
         c->too_many = c->too_many || !names;
         if (!names)
@@ -24,7 +24,7 @@ static int add_name(struct cast *c, const char *name)
         c->names = names;
         c->cap = cap;
     }
-    (void)snprintf(c->names[c->n++], sizeof(cast_name), "%s", name);
+    (void)snprintf(c->names[c->n++], sizeof(roll_name), "%s", name);
     return 0;
 }
 
@@ -92,43 +92,97 @@ static int on_found(void *arg, const struct muster_agent *agent)
     return strcmp(agent->agent, need->c->a->msg->agent) == 0 ? 0 : add_name(need->c, agent->agent);
 }
 
-/* Whether the caller's list has the name; all where there is none. */
-static bool is_listed(const struct cast *c, const char *name)
+/* The caller's list. */
+struct list {
+    roll_name *names;
+    struct roll roll;
+    size_t n;
+    bool is_given; /* otherwise all are on it */
+};
+
+static bool list_make(struct list *l, const struct cast *c)
 {
     const struct muster_value *agents = value_get(c->a->args, "agents");
 
-    for (size_t i = 0; agents && i < value_count(agents); i++)
-        if (strcmp(value_str(value_at(agents, i), NULL), name) == 0)
-            return true;
-    return !agents;
+    *l = (struct list){.n = agents ? value_count(agents) : 0, .is_given = agents != NULL};
+    l->names = calloc(l->n + 1, sizeof *l->names);
+    for (size_t i = 0; i < l->n && l->names; i++)
+        (void)snprintf(l->names[i], sizeof l->names[i], "%s", value_str(value_at(agents, i), NULL));
+    return l->names && roll_make(&l->roll, l->names, l->n);
 }
 
-static bool is_twice(const struct muster_value *agents, size_t at)
+static void list_done(struct list *l)
 {
-    for (size_t i = 0; i < at; i++)
-        if (strcmp(value_str(value_at(agents, i), NULL), value_str(value_at(agents, at), NULL)) == 0)
-            return true;
-    return false;
+    roll_done(&l->roll);
+    free(l->names);
+}
+
+static bool has_name(const struct list *l, const char *name)
+{
+    size_t i;
+
+    return !l->is_given || roll_find(&l->roll, name, &i);
+}
+
+static bool is_first(const struct list *l, size_t at)
+{
+    size_t i;
+
+    return roll_find(&l->roll, l->names[at], &i) && i == at;
+}
+
+static void take_members(struct cast *c, const struct list *l, const struct muster_sql_result *r)
+{
+    const struct fanout *f = c->all->f;
+    struct need need;
+
+    fill_need(&need, c);
+    for (uint32_t i = 0; i < r->n_rows; i++) {
+        const char *name = r->get(r, i, 0);
+
+        if (has_name(l, name) && strcmp(name, c->a->msg->agent) != 0)
+            (void)f->roster->get(f->host, c->a->msg->tenant, name, on_named, &need);
+    }
+}
+
+static void take_listed(struct cast *c, const struct list *l)
+{
+    const struct fanout *f = c->all->f;
+    struct need need;
+
+    fill_need(&need, c);
+    for (size_t i = 0; i < l->n; i++)
+        if (is_first(l, i))
+            (void)f->roster->get(f->host, c->a->msg->tenant, l->names[i], on_named, &need);
+    if (!l->is_given)
+        (void)f->roster->find(f->host, c->a->msg->tenant, &need.query, on_found, &need);
+}
+
+/* members: of the group; NULL: there is none. */
+static void take_names(struct cast *c, const struct muster_sql_result *members)
+{
+    struct list list;
+    bool is_made = list_make(&list, c);
+
+    if (is_made && members)
+        take_members(c, &list, members);
+    else if (is_made)
+        take_listed(c, &list);
+    list_done(&list);
+    if (is_made)
+        cast_begin(c);
+    else
+        cast_fail(c, MUSTER_ENOMEM, "the cast could not be begun");
 }
 
 static void on_members(void *arg, const struct muster_sql_result *r)
 {
     struct cast *c = arg;
-    const struct fanout *f = c->all->f;
-    struct need need;
 
-    if (r->code) {
+    if (r->code)
         cast_fail(c, r->code, "the members of the group could not be read");
-        return;
-    }
-    fill_need(&need, c);
-    for (uint32_t i = 0; i < r->n_rows; i++) {
-        const char *name = r->get(r, i, 0);
-
-        if (is_listed(c, name) && strcmp(name, c->a->msg->agent) != 0)
-            (void)f->roster->get(f->host, c->a->msg->tenant, name, on_named, &need);
-    }
-    cast_begin(c);
+    else
+        take_names(c, r);
 }
 
 static void find_members(struct cast *c, const char *group)
@@ -144,20 +198,10 @@ static void find_members(struct cast *c, const char *group)
 
 void cast_find(struct cast *c)
 {
-    const struct fanout *f = c->all->f;
-    const struct muster_value *agents = value_get(c->a->args, "agents");
     const char *group = ask_str(c->a, "group");
-    struct need need;
 
-    if (group) {
+    if (group)
         find_members(c, group);
-        return;
-    }
-    fill_need(&need, c);
-    for (size_t i = 0; agents && i < value_count(agents); i++)
-        if (!is_twice(agents, i))
-            (void)f->roster->get(f->host, c->a->msg->tenant, value_str(value_at(agents, i), NULL), on_named, &need);
-    if (!agents)
-        (void)f->roster->find(f->host, c->a->msg->tenant, &need.query, on_found, &need);
-    cast_begin(c);
+    else
+        take_names(c, NULL);
 }

@@ -20,7 +20,8 @@ uint32_t datum_class(const char *type, char typtype, char category)
         {"varchar", CLASS_TEXT},       {"name", CLASS_TEXT},      {"bpchar", CLASS_PADDED},
         {"uuid", CLASS_UUID},          {"date", CLASS_DATE},      {"timestamp", CLASS_TIMESTAMP},
         {"timestamptz", CLASS_TIMESTAMPTZ}, {"time", CLASS_TIME}, {"json", CLASS_OPAQUE},
-        {"jsonb", CLASS_OPAQUE},       {"bytea", CLASS_OPAQUE},
+        {"jsonb", CLASS_OPAQUE},       {"bytea", CLASS_OPAQUE},  {"interval", CLASS_OPAQUE},
+        {"timetz", CLASS_OPAQUE},
     };
 
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
@@ -131,6 +132,53 @@ static bool put_numeric(struct buf *b, bool minus, struct span whole, struct spa
     return true;
 }
 
+/* The same with the point e places further to the right. */
+static bool put_shifted(struct buf *b, bool minus, struct span whole, struct span part, long e, struct span *ret)
+{
+    long total = (long)(whole.len + part.len), point = (long)whole.len + e, first = 0, last = total - 1, end;
+    size_t begin = b->len;
+
+#define DIGIT(i) ((i) < first || (i) >= total ? '0' : (i) < (long)whole.len ? whole.s[i] : part.s[(i) - (long)whole.len])
+    while (first < total && DIGIT(first) == '0')
+        first++;
+    while (last > first && DIGIT(last) == '0')
+        last--;
+    if (first == total)
+        return put_numeric(b, minus, (struct span){"", 0}, (struct span){"", 0}, ret);
+    end = last < point ? point - 1 : last;
+    if (b->cap - b->len <= (size_t)(end - (first < point ? first : point)) + 3)
+        return false;
+    if (minus)
+        buf_putc(b, '-');
+    for (long i = first < point ? first : point; i <= end; i++) {
+        if (i == point)
+            buf_putc(b, '.');
+        buf_putc(b, DIGIT(i));
+    }
+#undef DIGIT
+    *ret = (struct span){b->data + begin, b->len - begin};
+    return true;
+}
+
+/* What follows the digits: nothing, or "e", a sign and as many digits as make sense. */
+static bool read_exponent(struct span s, size_t at, long *ret)
+{
+    bool minus = at + 1 < s.len && s.s[at + 1] == '-', sign = minus || (at + 1 < s.len && s.s[at + 1] == '+');
+    size_t begin = at + 1 + sign, n = digits(s, begin);
+
+    *ret = 0;
+    if (at == s.len)
+        return true;
+    if ((s.s[at] != 'e' && s.s[at] != 'E') || !n || begin + n != s.len)
+        return false;
+    for (size_t i = begin; i < s.len && *ret <= DATUM_MAX_EXPONENT; i++)
+        *ret = 10 * *ret + (s.s[i] - '0');
+    if (*ret > DATUM_MAX_EXPONENT)
+        return false;
+    *ret = minus ? -*ret : *ret;
+    return true;
+}
+
 static bool is_special(struct span s)
 {
     double value;
@@ -142,6 +190,7 @@ static bool parse_numeric(struct span s, struct buf *text, struct datum *d)
 {
     size_t at = s.len && (s.s[0] == '-' || s.s[0] == '+') ? 1 : 0, n = digits(s, at), m = 0;
     struct span whole, part = {"", 0};
+    long e;
 
     d->kind = DATUM_TEXT;
     d->text = s;
@@ -152,8 +201,10 @@ static bool parse_numeric(struct span s, struct buf *text, struct datum *d)
         m = digits(s, at + n + 1);
         part = (struct span){s.s + at + n + 1, m};
     }
-    if (n + m == 0 || at + n + m + (at + n < s.len ? 1 : 0) != s.len)
+    if (n + m == 0 || !read_exponent(s, at + n + m + (at + n < s.len && s.s[at + n] == '.'), &e))
         return false;
+    if (e)
+        return put_shifted(text, s.s[0] == '-', whole, part, e, &d->text);
     while (whole.len && *whole.s == '0')
         whole = (struct span){whole.s + 1, whole.len - 1};
     while (part.len && part.s[part.len - 1] == '0')

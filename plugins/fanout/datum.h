@@ -29,6 +29,7 @@ enum {
 };
 
 enum { DATUM_NULL, DATUM_NUMBER, DATUM_DOUBLE, DATUM_TEXT };
+enum { DATUM_MAX_EXPONENT = 400 }; /* of a numeric that somebody writes */
 
 struct datum {
     uint32_t kind, class;

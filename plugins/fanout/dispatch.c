@@ -13,6 +13,7 @@ struct passing {
     const char *subject;
     struct row *row;  /* NULL until somebody wants it */
     bool unreadable;
+    bool asked, held; /* whether the shard's lease is still held: asked when something is for somebody */
 };
 
 /* What presence stores as pres.<n>.… agents hear as evt.presence.…. */
@@ -40,6 +41,14 @@ static struct row *row_of(struct passing *p)
     return p->row;
 }
 
+static bool is_held(struct passing *p, const struct tap *tap)
+{
+    if (!p->asked)
+        p->held = shard_is_held(tap->w->ws, tap->w->shard);
+    p->asked = true;
+    return p->held;
+}
+
 static void withhold(struct tap *tap, const struct passing *p)
 {
     outlet_gap(tap->w, "withheld", "", message_number(p->msg, "Muster-Epoch"), message_number(p->msg, "Muster-Seq"));
@@ -56,6 +65,7 @@ static int put(struct tap *tap, const struct passing *p, int outcome)
         outlet_gap(tap->w, "no_memory", "", 0, 0);
         return BATCH_TAKEN;
     }
+    tap_stray(tap);
     taken = batch_push(&tap->w->batch, note, f->timer->now(f->host));
     if (taken == BATCH_FULL)
         free(note);
@@ -66,9 +76,9 @@ static int put(struct tap *tap, const struct passing *p, int outcome)
     return taken;
 }
 
-static void offer(struct tap *tap, const struct passing *p, int outcome)
+static void offer(struct tap *tap, struct passing *p, int outcome)
 {
-    if (tap->w->ended || p->msg->seq <= tap->pos)
+    if (tap->w->ended || p->msg->seq <= tap->pos || !is_held(p, tap))
         return;
     if (tap->reader) {
         reader_missed(tap->reader);
@@ -99,11 +109,11 @@ static bool wants(const struct tap *tap, const char *subject)
 /* A column is gone or of another type: the filter was read for one that is no more, and whoever asked for it must say what it wants now. */
 static void check_fit(void *arg, struct index_entry *entry, int outcome)
 {
-    const struct passing *p = arg;
+    struct passing *p = arg;
     struct tap *tap = (struct tap *)(void *)entry;
 
     (void)outcome;
-    if (p->msg->seq > tap->pos && !filter_fits(entry->filter, p->row))
+    if (p->msg->seq > tap->pos && !filter_fits(entry->filter, p->row) && is_held(p, tap))
         watch_end(tap->w, "table_changed");
 }
 
@@ -131,7 +141,7 @@ static void look_at(struct passing *p, struct node *node)
 /* ---- channels ------------------------------------------------------------------------------------------------------------------ */
 
 struct hole {
-    struct feed *feed;
+    struct passing *p;
     const char *reason, *channel;
     uint64_t epoch, seq;
 };
@@ -140,18 +150,25 @@ static void tell_hole(void *arg, struct tap *tap)
 {
     const struct hole *h = arg;
 
-    if (tap->feed == h->feed && !tap->reader && !tap->w->ended)
+    if (tap->feed == h->p->feed && !tap->reader && !tap->w->ended && is_held(h->p, tap))
         outlet_gap(tap->w, h->reason, h->channel, h->epoch, h->seq);
 }
 
-/* A new epoch of presence begins with each holder of its shard; its own events say so. */
-static void track(struct passing *p)
+/* NULL: it is of no channel. */
+static struct channel_place *place_of(struct passing *p, struct route *r)
 {
-    size_t len = channel_of(p->subject);
-    uint64_t epoch = message_number(p->msg, "Muster-Epoch"), seq = message_number(p->msg, "Muster-Seq");
-    struct channel_place *channel = len && seq ? channel_at(p->feed->ws, p->msg->tenant, p->subject, len, true) : NULL;
+    if (!r->channel && r->channel_len)
+        r->channel = channel_at(p->feed->ws, p->msg->tenant, p->subject, r->channel_len, true);
+    return r->channel;
+}
+
+/* A new epoch of presence begins with each holder of its shard; its own events say so. */
+static void track(struct passing *p, struct route *r)
+{
+    uint64_t seq = r->channel_len ? message_number(p->msg, "Muster-Seq") : 0, epoch = seq ? message_number(p->msg, "Muster-Epoch") : 0;
+    struct channel_place *channel = seq ? place_of(p, r) : NULL;
     char name[SOURCE_CHANNEL_SIZE];
-    struct hole hole = {p->feed, NULL, name, epoch, seq};
+    struct hole hole = {p, NULL, name, epoch, seq};
 
     if (!channel || (epoch == channel->epoch && seq <= channel->seq))
         return;
@@ -162,39 +179,48 @@ static void track(struct passing *p)
     *channel = (struct channel_place){epoch, seq};
     if (!hole.reason)
         return;
-    (void)snprintf(name, sizeof name, "%.*s", (int)len, p->subject);
+    (void)snprintf(name, sizeof name, "%.*s", (int)r->channel_len, p->subject);
     channel_taps(p->feed->ws, p->msg->tenant, name, tell_hole, &hole);
 }
 
 /* ---- one message --------------------------------------------------------------------------------------------------------------- */
+
+/* Where there are more of them than a route has. */
+static void look_at_all(struct passing *p)
+{
+    for (const char *dot = p->subject; *dot; dot += *dot == '.') {
+        struct node *node;
+
+        dot += strcspn(dot, ".");
+        node = node_get(p->feed->ws, p->msg->tenant, p->subject, (size_t)(dot - p->subject), false);
+        if (node)
+            look_at(p, node);
+    }
+}
 
 void dispatch_message(struct feed *feed, const struct muster_msg *msg, const struct reader *only)
 {
     struct watches *ws = feed->ws;
     char room[SUBJECT_SIZE];
     struct passing p = {.feed = feed, .msg = msg, .subject = heard_as(msg, room)};
-    const struct tenant_watches *tw = msg->tenant ? map_get(&ws->tenants, &msg->tenant, sizeof msg->tenant) : NULL;
-    struct reader *catching = tw ? feed->catching[tw->shard] : NULL;
+    struct route *r = route_of(ws, msg->tenant, p.subject);
+    struct reader *catching = r->watched ? feed->catching[r->shard] : NULL;
 
-    if (!tw || !shard_is_held(ws, tw->shard))
+    if (!r->watched)
         return;
-    if (catching && catching != only) {
+    if (only && catching != only) /* it reads for one shard, whose streams have messages of others, too */
+        return;
+    if (catching && !only) {
         reader_missed(catching);
         return;
     }
     ws->serial++;
     ws->passed++;
-    track(&p);
-    for (const char *dot = p.subject; *dot; dot++) {
-        struct node *node;
-
-        dot += strcspn(dot, ".");
-        node = node_get(ws, msg->tenant, p.subject, (size_t)(dot - p.subject), false);
-        if (node)
-            look_at(&p, node);
-        if (!*dot)
-            break;
-    }
+    track(&p, r);
+    if (r->n_nodes > ROUTE_NODES)
+        look_at_all(&p);
+    for (size_t i = 0; r->n_nodes <= ROUTE_NODES && i < r->n_nodes; i++)
+        look_at(&p, r->nodes[i]);
 }
 
 bool dispatch_to(struct tap *tap, const struct muster_msg *msg)

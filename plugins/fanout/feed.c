@@ -119,23 +119,40 @@ static int follow(struct feed *feed)
     return err;
 }
 
+/* From where it is followed. Who was followed before goes on there; a stream that has come in the place of one that was gone is all new. */
+static uint64_t begin_at(const struct feed *feed, const struct muster_stream_info *info)
+{
+    if (feed->gone && feed->taps)
+        return 0;
+    return feed->created_us && !feed->gone ? feed->pos : info->last_seq;
+}
+
 static void begin(struct feed *feed, const struct muster_stream_info *info)
 {
+    uint64_t created_us = (uint64_t)(info->created_wall_ns / 1000);
+    bool known = feed->created_us && !feed->gone, cut;
     int err;
 
-    feed->pos = feed->gone && feed->taps ? 0 : info->last_seq;
-    if (feed->missing && !feed->gone)
-        tell_cut(feed);
-    if (feed->pos + 1 < info->first_seq)
+    if (known && created_us != feed->created_us) {
+        begin_anew(feed);
+        return;
+    }
+    feed->pos = begin_at(feed, info);
+    cut = feed->pos + 1 < info->first_seq;
+    if (cut)
         feed->pos = info->first_seq - 1;
-    feed->created_us = (uint64_t)(info->created_wall_ns / 1000);
+    if (known ? cut : feed->missing && !feed->gone)
+        tell_cut(feed);
+    feed->created_us = created_us;
+    feed->gone = false;
     err = follow(feed);
+    feed->full = err == MUSTER_EINVAL;
     if (err) {
         give_up(feed, err);
         return;
     }
     feed->ready = true;
-    feed->missing = feed->gone = false;
+    feed->missing = false;
     tell_ready(feed->ws);
 }
 
@@ -188,7 +205,7 @@ static void on_checked(void *arg, int code, const struct muster_stream_info *inf
     feed->follow = 0;
     if (follow(feed) == 0)
         return;
-    feed->ready = false;
+    feed->ready = false; /* it begins again where it is */
     later(feed);
 }
 
@@ -307,7 +324,7 @@ void feed_catch(struct feed *feed, uint32_t shard, uint64_t pos)
 
     if (c) {
         *c = (struct catching){feed, shard};
-        feed->catching[shard] = reader_new(feed, feed->tenant, NULL, pos, &calls, c);
+        feed->catching[shard] = reader_new(feed, NULL, NULL, pos, &calls, c);
     }
     if (c && feed->catching[shard]) {
         reader_go(feed->catching[shard]);
@@ -338,6 +355,29 @@ uint64_t feed_pos(const struct feed *feed, uint32_t shard)
 
 /* ---- taps ---------------------------------------------------------------------------------------------------------------------- */
 
+void tap_stray(struct tap *tap)
+{
+    struct feed *feed = tap->feed;
+
+    if (tap->link_astray || !tap->link_in_feed)
+        return;
+    tap->next_astray = feed->astray;
+    tap->link_astray = &feed->astray;
+    if (tap->next_astray)
+        tap->next_astray->link_astray = &tap->next_astray;
+    feed->astray = tap;
+}
+
+void tap_return(struct tap *tap)
+{
+    if (!tap->link_astray)
+        return;
+    *tap->link_astray = tap->next_astray;
+    if (tap->next_astray)
+        tap->next_astray->link_astray = tap->link_astray;
+    tap->link_astray = NULL;
+}
+
 static bool tap_take(void *arg, const struct muster_msg *msg)
 {
     return dispatch_to(arg, msg);
@@ -362,6 +402,7 @@ bool tap_apart(struct tap *tap, uint64_t pos)
 {
     static const struct reader_calls calls = {tap_take, tap_cut, tap_joined};
 
+    tap_stray(tap);
     tap->pos = pos;
     tap->reader = reader_new(tap->feed, tap->w->tenant, tap->subject, pos, &calls, tap);
     if (!tap->reader)
@@ -425,6 +466,7 @@ bool tap_link(struct tap *tap)
     if (tap->next_in_feed)
         tap->next_in_feed->link_in_feed = &tap->next_in_feed;
     tap->feed->taps = tap;
+    tap->feed->n_taps[tap->w->shard]++;
     if (!linked)
         tap_unlink(tap);
     return linked;
@@ -446,8 +488,10 @@ void tap_unlink(struct tap *tap)
     unlink_node(tap, &tap->node);
     for (size_t i = 0; i < tap->n_patterns; i++)
         unlink_node(tap, &tap->patterns[i].node);
+    tap_return(tap);
     if (!tap->link_in_feed)
         return;
+    tap->feed->n_taps[tap->w->shard]--;
     *tap->link_in_feed = tap->next_in_feed;
     if (tap->next_in_feed)
         tap->next_in_feed->link_in_feed = tap->link_in_feed;

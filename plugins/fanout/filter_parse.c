@@ -304,6 +304,16 @@ static bool own(struct reader *r, const char *owner, struct span is)
     return add_literal(r, column, c, copy);
 }
 
+/* A quarter of what numbers like 1e400 need beside their texts; what has many of those is refused. */
+static size_t exponents(struct span text)
+{
+    size_t n = 0;
+
+    for (size_t i = 1; i < text.len && n < 8; i++)
+        n += (text.s[i] == 'e' || text.s[i] == 'E') && (text.s[i - 1] == '.' || (text.s[i - 1] >= '0' && text.s[i - 1] <= '9'));
+    return n * (DATUM_MAX_EXPONENT / 4 + 8);
+}
+
 /* Everything that the conditions point to is put where it stays: texts without their quotes, names, numbers in their one form. */
 static bool make_room(struct filter *f, size_t len, const struct filter_column *columns, size_t n_columns)
 {
@@ -326,7 +336,7 @@ struct filter *filter_new(struct span text, const struct filter_column *columns,
         return NULL;
     }
     r.filter = calloc(1, sizeof *r.filter);
-    if (r.filter && make_room(r.filter, text.len + owner_is.len, columns, n_columns) && (!owner || own(&r, owner, owner_is)) &&
+    if (r.filter && make_room(r.filter, text.len + owner_is.len + exponents(text), columns, n_columns) && (!owner || own(&r, owner, owner_is)) &&
         read_conds(&r))
         return r.filter;
     filter_free(r.filter);

@@ -77,6 +77,15 @@ static void write_next(struct muster_writer *w, const struct muster_sql_result *
     writer_text(w, next);
 }
 
+/* As in every list; membership has no events that go on from here. */
+static void write_no_position(struct muster_writer *w)
+{
+    writer_text(w, "epoch");
+    writer_int(w, 0);
+    writer_text(w, "seq");
+    writer_int(w, 0);
+}
+
 static void reply_list(struct ask *a, const struct muster_sql_result *r)
 {
     uint32_t limit = (uint32_t)ask_int(a, "limit", 100), n = r->n_rows > limit ? limit : r->n_rows, n_groups = 0;
@@ -86,7 +95,7 @@ static void reply_list(struct ask *a, const struct muster_sql_result *r)
     for (uint32_t i = 0; i < n; i += run_of(r, i, n))
         n_groups++;
     writer_init(&w, a->msg->encoding, &out);
-    writer_map(&w, 1 + (r->n_rows > limit));
+    writer_map(&w, 3 + (r->n_rows > limit));
     writer_text(&w, "groups");
     writer_array(&w, n_groups);
     for (uint32_t i = 0, run; i < n; i += run) {
@@ -95,6 +104,7 @@ static void reply_list(struct ask *a, const struct muster_sql_result *r)
     }
     if (r->n_rows > limit)
         write_next(&w, r, n - 1);
+    write_no_position(&w);
     ask_reply_written(a, &w, &out);
 }
 

@@ -3,7 +3,9 @@
  *
  * Parts    history.c   the verb: who may read what; the answer
  *          spec.c      names of channels
- *          channel.c   a channel with its readers: what each still needs, and the one question under way for all of them
+ *          page.c      what one answer tells, and its bytes
+ *          channel.c   a channel with its window and its readers
+ *          question.c  the one question that is under way for all of them
  *          place.c     where each reader begins, and whether there is enough for it
  *          run.c       messages of a channel without a gap between two sequences
  *          wide.c      one read for many inboxes of a tenant
@@ -46,7 +48,7 @@ struct run {
     size_t n, cap;
     uint64_t from, upto;
     size_t n_bytes;
-    bool whole; /* nothing that was ever stored between the two is missing; of positions of the stream */
+    uint64_t whole_from; /* nothing that was ever stored from here to upto is missing; of positions of the stream */
 };
 bool run_add(struct run *r, struct stored *m); /* takes it; false: no memory */
 void run_clear(struct run *r);
@@ -65,6 +67,7 @@ struct wish {
     uint64_t after_epoch, after_seq;
     int64_t since_ns;
     bool has_after, has_since;
+    bool dead;     /* of an inbox what expired before it was acknowledged */
     bool cut;      /* what was asked for is gone, or its epoch is */
     bool oldest;   /* start is the first that is kept */
     bool resolved; /* start is known */
@@ -141,8 +144,16 @@ void place_set(struct wish *w, uint64_t start);
 bool place_needs_tail(const struct wish *w);
 /* The channel's newest; NULL: it has none. */
 void place_set_tail(struct wish *w, struct stored *tail);
+/* Ask what helps the first of those that wait (question.c). 0, or why it cannot be asked; otherwise its answer ends in channel_over(). */
+int channel_ask(struct channel *c);
+/* The question is over: serve on. code: why those who wait cannot be answered. c may be gone then. */
+void channel_over(struct channel *c, int code);
+/* The same, of a read: what is in c->reading helps whom it can, and joins the window. */
+void channel_read_done(struct channel *c, int code);
 /* A read of it is over: 0, MUSTER_ENOTFOUND where there was no more, or why nothing came of it. c may be gone then. */
 void channel_read_over(struct channel *c, int code);
+/* Find out from where on what was read is whole, of positions of the stream, and go on with channel_read_done(). */
+void channel_verify(struct channel *c);
 /* A message that was read, into c->reading. */
 int channel_take(struct channel *c, const struct muster_msg *msg);
 void channels_done(struct history *h);
@@ -162,8 +173,10 @@ struct found {
     bool ended; /* the run has all that there is */
 };
 void history_answer(struct wish *w, const struct found *found);
+/* Its bytes, the channel's own; NULL: no memory (page.c). */
+struct answer *page_answer(struct wish *w, const struct found *found);
 void history_fail(struct wish *w, int code);
-/* Whether the message is of the channel as w asks for it: expired ones are dead, others are not. */
+/* Whether the message is of the channel as w asks for it: of an inbox those that live, or those that died before they were acknowledged. */
 bool history_shows(const struct wish *w, const struct stored *m, int64_t wall_ns);
 
 extern const struct fanout_part history_part;

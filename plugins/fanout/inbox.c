@@ -9,7 +9,9 @@
 #include "fanout/cast.h"
 #include "fanout/history.h"
 
-static const char receivers_sql[] = "SELECT muster.message_receivers($1, $2, $3)";
+/* With the role of $2, where there is one. */
+static const char receivers_sql[] =
+    "SELECT r, (SELECT c.role FROM muster.credentials AS c WHERE c.tenant = $1 AND c.agent = $2) FROM muster.message_receivers($1, $2, $3) AS r";
 /* The names stand in one parameter: they are names, so a comma is in none. */
 static const char cursors_sql[] =
     "SELECT c.agent, i.epoch, i.acked, extract(epoch FROM c.created_at)::bigint FROM muster.credentials AS c"
@@ -173,9 +175,9 @@ static int inbox_create(struct fanout *f)
         err = f->sql->prepare(f->host, "message_cursors", MUSTER_SQL_READ, cursors_sql, &in->cursors);
     if (!err)
         err = f->metrics->make(f->host, MUSTER_COUNTER, "stored_total", "Messages that inboxes have.", NULL, &in->m_stored);
-    return err ? err
-               : f->metrics->make(f->host, MUSTER_COUNTER, "not_stored_total", "Messages that could not be stored in an inbox.", NULL,
-                                  &in->m_failed);
+    if (!err)
+        err = f->metrics->make(f->host, MUSTER_COUNTER, "not_stored_total", "Messages that could not be stored in an inbox.", NULL, &in->m_failed);
+    return err ? err : f->metrics->make(f->host, MUSTER_GAUGE, "under_way", "Messages on their way into inboxes.", NULL, &in->m_under_way);
 }
 
 static int inbox_start(struct fanout *f)
@@ -204,8 +206,10 @@ static void inbox_tick(struct fanout *f, int64_t now_ns)
 
 static void inbox_destroy(struct fanout *f)
 {
-    if (f->inbox)
+    if (f->inbox) {
         inbox_drop_stalled(f);
+        map_done(&f->inbox->lines);
+    }
     free(f->inbox);
     f->inbox = NULL;
 }

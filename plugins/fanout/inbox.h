@@ -9,6 +9,7 @@
 #ifndef MUSTER_FANOUT_INBOX_H
 #define MUSTER_FANOUT_INBOX_H
 
+#include "base/map.h"
 #include "fanout/ask.h"
 
 enum { INBOX_MAX_MSGS = 10000 };
@@ -20,7 +21,11 @@ struct inbox {
     uint64_t last_seq; /* the stream has at least that */
     uint64_t receivers, cursors; /* statements */
     uint64_t m_stored, m_failed;
-    struct send *stalled; /* the outbox had no room, or the stream did not answer */
+    struct map lines; /* of each sender that has sends (send_line.c) */
+    struct send *stalled, *last_stalled; /* the outbox had no room, or the stream did not answer; the last is set while there is a first */
+    struct send *crowded, *last_crowded; /* too much of others is under way */
+    size_t under_way;     /* appends, of all */
+    uint64_t m_under_way;
     struct lookup *gathering; /* cursors that are asked for next */
     bool looking;
 };

@@ -50,6 +50,7 @@ struct node *node_get(struct watches *ws, const struct muster_tenant *tenant, co
         node_free(node);
         return NULL;
     }
+    routes_forget(ws);
     return node;
 }
 
@@ -58,6 +59,7 @@ void node_tidy(struct watches *ws, struct node *node)
     if (node->n_taps || (node->table && table_index_n(node->table)))
         return;
     (void)map_take(&ws->nodes, node->key, node->key_len);
+    routes_forget(ws);
     node_free(node);
 }
 
@@ -130,6 +132,7 @@ void places_forget(struct watches *ws, const struct muster_tenant *tenant)
     const char *key;
     void *value;
 
+    routes_forget(ws);
     for (size_t at = 0; map_next(&ws->channels, &at, &key, &value);) {
         struct known_channel *known = value;
 

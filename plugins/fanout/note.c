@@ -31,6 +31,53 @@ static bool is_rekeyed(struct row *row, int outcome)
     return false;
 }
 
+static void put_text(struct buf *b, struct row *row, struct span value, bool alone)
+{
+    struct cell cell = scan_cell(row->encoding, value, &row->text);
+
+    if (alone && cell.kind == CELL_TEXT)
+        buf_put(b, cell.text.s, cell.text.len);
+    else
+        buf_put(b, value.s, value.len);
+}
+
+/* The key token that the row had, as cdc writes it: of one column its text, of several a list in JSON. */
+static void old_token(struct row *row, char token[NAME_TOKEN_SIZE])
+{
+    struct scan scan;
+    struct span name, value;
+    struct buf b = {0};
+    size_t n = 0, members = 0;
+
+    for (bool is = scan_map(&scan, row->encoding, row->members[ROW_M_KEY]); is && scan_member(&scan, &row->text, &name, &value);)
+        members++;
+    (void)scan_map(&scan, row->encoding, row->members[ROW_M_KEY]);
+    while (scan_member(&scan, &row->text, &name, &value)) {
+        struct span old = row_value(row, ROW_OLD, name);
+
+        if (members > 1)
+            buf_putc(&b, n++ ? ',' : '[');
+        put_text(&b, row, old.len ? old : value, members == 1);
+    }
+    if (members > 1)
+        buf_putc(&b, ']');
+    (void)snprintf(token, NAME_TOKEN_SIZE, "_");
+    if (!buf_failed(&b) && b.len && (members == 1 || row->encoding == MUSTER_JSON))
+        (void)name_token(b.data, b.len, token);
+    buf_done(&b);
+}
+
+/* The subject of a row that left under another key: with the key by which the watcher knows it. */
+static void rename_subject(char *subject, size_t size, struct row *row)
+{
+    char *last = strrchr(subject, '.'), token[NAME_TOKEN_SIZE];
+
+    if (!last || strcmp(last, "._") == 0)
+        return;
+    old_token(row, token);
+    (void)snprintf(last + 1, size - (size_t)(last + 1 - subject), "%s", token);
+}
+
 /* What is NATS's stays behind, and so does what an agent wrote where brokers tell something of their own. */
 static bool is_shown(const struct tap *tap, const char *name)
 {
@@ -153,11 +200,14 @@ struct note *outlet_note(struct tap *tap, const char *relative, const struct mus
     struct span body = {msg->payload.data, msg->payload.len};
     struct muster_header kept[HEADERS];
     struct muster_msg shown;
+    bool rekeyed = is_rekeyed(row, outcome);
     char subject[640];
     size_t key_len, head;
     struct note *note;
 
     (void)snprintf(subject, sizeof subject, "%s.%s.%s", ws->f->host->root, ws->f->tenants->name(w->tenant), relative);
+    if (rekeyed)
+        rename_subject(subject, sizeof subject, row);
     buf_clear(b);
     put_conflation(b, w, subject, msg, row);
     head = key_len = b->len;
@@ -165,7 +215,7 @@ struct note *outlet_note(struct tap *tap, const char *relative, const struct mus
         shape_change(w, row, outcome, &shaped);
         body = (struct span){shaped.data, shaped.len};
     }
-    if (is_rekeyed(row, outcome)) {
+    if (rekeyed) {
         hide_key(msg, kept, &shown);
         msg = &shown;
     }

@@ -2,7 +2,8 @@
  * From what waits for a watch to the subject it delivers on; see watch.h.
  *
  * The first message after an open, or after its shard has come here, is sent as a question, because the server answers one that nobody
- * hears: it is sent again until somebody subscribes, and what comes after it waits. Somebody who does hear it answers nothing.
+ * hears: it is sent again until somebody subscribes, and what comes after it waits. Somebody who does hear it answers nothing. So it has
+ * been heard when a question behind it that nobody can hear is back, by the same way, and it is not.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +15,16 @@
 #include "wire/value.h"
 
 enum { HEADERS = OUTLET_HEADERS };
-static const int64_t heard_within_ns = 150 * CLOCK_MS, ask_again_ns = 100 * CLOCK_MS;
+static const int64_t heard_within_ns = CLOCK_S, ask_again_ns = 100 * CLOCK_MS; /* without an echo: who hears all of sub has heard both */
 
 struct outlet_first {
-    struct watch *w; /* NULL: it is gone */
+    struct watch *w; /* NULL: it is gone, or heard */
+    uint32_t pending; /* callbacks still due */
     struct buf body, headers;
     struct muster_header table[HEADERS];
     uint32_t n;
-    bool tells_gap;
+    struct gap gaps[GAPS_MAX]; /* that it tells */
+    size_t n_gaps;
     int64_t again_ns;
 };
 
@@ -31,6 +34,24 @@ uint64_t message_number(const struct muster_msg *msg, const char *header)
         if (strcmp(msg->headers[i].name, header) == 0)
             return strtoull(msg->headers[i].value, NULL, 10);
     return 0;
+}
+
+const struct gap *outlet_gap_at(const struct watch *w, size_t i)
+{
+    size_t n_first = w->first ? w->first->n_gaps : 0;
+
+    if (i < n_first)
+        return &w->first->gaps[i];
+    return i - n_first < w->n_gaps ? &w->gaps[i - n_first] : NULL;
+}
+
+/* Until somebody has heard it, it is part of where the watch is. */
+static void keep_gap(struct watch *w)
+{
+    for (size_t i = 0; i < w->n_taps; i++)
+        tap_stray(&w->taps[i]);
+    if (w->heard != HEARD)
+        w->ws->kept_ns = 0;
 }
 
 void outlet_gap(struct watch *w, const char *reason, const char *channel, uint64_t epoch, uint64_t seq)
@@ -44,28 +65,49 @@ void outlet_gap(struct watch *w, const char *reason, const char *channel, uint64
     *gap = (struct gap){.reason = reason, .epoch = epoch, .seq = seq}; /* of too many the last stands for the rest */
     (void)snprintf(gap->channel, sizeof gap->channel, "%s", channel);
     w->ws->f->metrics->add(w->ws->f->host, w->ws->m.gaps, reason, 1);
+    keep_gap(w);
     outlet_mark(w);
 }
 
 /* ---- sending -------------------------------------------------------------------------------------------------------------------- */
 
 static void on_first(void *arg, int code, const struct muster_msg *msg);
+static void on_echo(void *arg, int code, const struct muster_msg *msg);
+
+static void ask_echo(struct outlet_first *first)
+{
+    const struct watch *w = first->w;
+    struct fanout *f = w->ws->f;
+    const struct muster_publication pub = {.size = sizeof pub, .tenant = w->tenant, .subject = "sub._muster.none"};
+
+    if (f->bus->request(f->host, &pub, heard_within_ns, on_echo, first) == 0)
+        first->pending++;
+}
 
 static int ask_first(struct watch *w)
 {
     struct fanout *f = w->ws->f;
-    struct muster_publication pub = {.size = sizeof pub, .tenant = w->tenant, .subject = w->subject, .headers = w->first->table,
-                                     .n_headers = w->first->n, .payload = {w->first->body.data, w->first->body.len}};
-    int err = f->bus->request(f->host, &pub, heard_within_ns, on_first, w->first);
+    struct outlet_first *first = w->first;
+    struct muster_publication pub = {.size = sizeof pub, .tenant = w->tenant, .subject = w->subject, .headers = first->table,
+                                     .n_headers = first->n, .payload = {first->body.data, first->body.len}};
+    int err = f->bus->request(f->host, &pub, heard_within_ns, on_first, first);
 
     w->heard = err ? HEARD_NO : HEARD_ASKED;
-    if (err)
-        w->first->again_ns = f->timer->now(f->host) + ask_again_ns;
-    return err;
+    if (err) {
+        first->again_ns = f->timer->now(f->host) + ask_again_ns;
+        return err;
+    }
+    first->pending++;
+    ask_echo(first);
+    return 0;
 }
 
-static void first_free(struct outlet_first *first)
+/* It is freed with its last callback. */
+static void leave_first(struct outlet_first *first)
 {
+    first->w = NULL;
+    if (first->pending)
+        return;
     buf_done(&first->body);
     buf_done(&first->headers);
     free(first);
@@ -84,27 +126,56 @@ static void note_unheard(struct watch *w, bool heard)
     }
 }
 
+static void be_heard(struct watch *w)
+{
+    struct outlet_first *first = w->first;
+
+    w->heard = HEARD;
+    note_unheard(w, true);
+    w->first = NULL;
+    leave_first(first);
+    outlet_mark(w);
+}
+
+/* True: nobody wants to know any more. */
+static bool came_back(struct outlet_first *first)
+{
+    first->pending--;
+    if (first->w)
+        return false;
+    leave_first(first);
+    return true;
+}
+
 static void on_first(void *arg, int code, const struct muster_msg *msg)
 {
     struct outlet_first *first = arg;
     struct watch *w = first->w;
 
     (void)msg;
-    if (!w) {
-        first_free(first);
+    if (came_back(first))
+        return;
+    if (code != MUSTER_ENOTFOUND && code != MUSTER_ELINK) {
+        be_heard(w);
         return;
     }
-    if (code == MUSTER_ENOTFOUND || code == MUSTER_ELINK) {
-        w->heard = HEARD_NO;
-        first->again_ns = w->ws->f->timer->now(w->ws->f->host) + ask_again_ns;
-        outlet_mark(w);
-        return;
-    }
-    w->heard = HEARD;
-    note_unheard(w, true);
-    w->first = NULL;
-    first_free(first);
+    w->heard = HEARD_NO;
+    first->again_ns = w->ws->f->timer->now(w->ws->f->host) + ask_again_ns;
     outlet_mark(w);
+}
+
+static void on_echo(void *arg, int code, const struct muster_msg *msg)
+{
+    struct outlet_first *first = arg;
+    struct watch *w = first->w;
+
+    (void)msg;
+    if (came_back(first))
+        return;
+    if (w->heard != HEARD_ASKED)
+        outlet_mark(w);
+    else if (code == MUSTER_ENOTFOUND)
+        be_heard(w);
 }
 
 /* Copy it, because it may have to be sent more than once. */
@@ -116,14 +187,15 @@ static bool first_new(struct watch *w, const struct muster_publication *pub)
     if (!first)
         return false;
     first->w = w;
-    first->tells_gap = w->n_gaps > 0;
+    first->n_gaps = w->spec.rules.interval_ns || !w->n_gaps ? w->n_gaps : 1;
+    memcpy(first->gaps, w->gaps, first->n_gaps * sizeof *w->gaps);
     buf_put(&first->body, pub->payload.data, pub->payload.len);
     for (uint32_t i = 0; i < pub->n_headers; i++) {
         buf_put(&first->headers, pub->headers[i].name, strlen(pub->headers[i].name) + 1);
         buf_put(&first->headers, pub->headers[i].value, strlen(pub->headers[i].value) + 1);
     }
     if (buf_failed(&first->body) || buf_failed(&first->headers)) {
-        first_free(first);
+        leave_first(first);
         return false;
     }
     for (first->n = 0; first->n < pub->n_headers; first->n++) {
@@ -179,7 +251,7 @@ static void make_room(struct watch *w)
 
 static bool is_silenced(struct watch *w, int64_t now)
 {
-    if (w->heard == HEARD_NO && now >= w->first->again_ns)
+    if (w->heard == HEARD_NO && now >= w->first->again_ns && !w->first->pending)
         (void)ask_first(w);
     return w->heard == HEARD_ASKED || w->heard == HEARD_NO;
 }
@@ -304,7 +376,7 @@ bool outlets_empty(struct watches *ws, uint32_t shard)
     for (size_t at = 0; map_next(&ws->by_id, &at, NULL, &value);) {
         const struct watch *w = value;
 
-        if (w->shard == shard && (w->n_gaps || w->heard == HEARD_ASKED || (w->first && w->first->tells_gap)))
+        if (w->shard == shard && w->heard == HEARD_ASKED)
             return false;
     }
     return true;
@@ -320,9 +392,7 @@ void outlet_done(struct watch *w)
         *at = w->next_dirty;
         w->dirty = false;
     }
-    if (w->first && w->heard == HEARD_ASKED)
-        w->first->w = NULL;
-    else if (w->first)
-        first_free(w->first);
+    if (w->first)
+        leave_first(w->first);
     w->first = NULL;
 }

@@ -152,7 +152,7 @@ static bool serve(struct wish *w)
     if (!w->resolved || lacks_tail(w))
         return false;
     if (w->start > w->at.last_seq) {
-        static const struct run nothing = {.whole = true};
+        static const struct run nothing = {0}; /* which is whole */
 
         found = (struct found){.run = &nothing, .ended = true};
         history_answer(w, &found);

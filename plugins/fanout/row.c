@@ -2,6 +2,7 @@
 #include "fanout/row.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 /* Of each string there may be what its escapes mean, and of a number or a UUID one form of its own. */
 enum { ROW_ROOM = 64 };
@@ -55,11 +56,13 @@ static bool read_side(struct row *row, int which, struct span value)
 
 static int member_of(struct span key)
 {
-    static const char *const names[] = {"schema", "table", "op", "lsn", "commit_time", "xid", "key", "new", "old", "unchanged", "omitted",
-                                        "columns"};
+#define NAME(s) {s, sizeof s - 1}
+    static const struct span names[] = {NAME("schema"), NAME("table"), NAME("op"), NAME("lsn"), NAME("commit_time"), NAME("xid"), NAME("key"),
+                                        NAME("new"), NAME("old"), NAME("unchanged"), NAME("omitted"), NAME("columns")};
+#undef NAME
 
     for (int i = 0; i < (int)(sizeof names / sizeof *names); i++)
-        if (span_is(key, names[i], strlen(names[i])))
+        if (key.len == names[i].len && memcmp(key.s, names[i].s, key.len) == 0)
             return i;
     return -1;
 }

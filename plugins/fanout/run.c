@@ -79,9 +79,10 @@ static bool extend(struct run *r, struct run *other)
         r->items[r->n++] = stored_ref(other->items[i]);
         r->n_bytes += stored_size(other->items[i]);
     }
+    if (other->whole_from > r->upto + 1)
+        r->whole_from = other->whole_from;
     if (other->upto > r->upto)
         r->upto = other->upto;
-    r->whole = r->whole && other->whole;
     run_clear(other);
     return true;
 }

@@ -52,11 +52,16 @@ static const char *tree_end(const char *p, const char *end)
     return NULL;
 }
 
+static bool ends_word(char c)
+{
+    return c == ',' || c == ']' || c == '}' || c == ' ' || c == '\n' || c == '\t' || c == '\r' || c == '\0';
+}
+
 static const char *word_end(const char *p, const char *end)
 {
     const char *begin = p;
 
-    while (p < end && !strchr(",]} \n\t\r", *p) && *p)
+    while (p < end && !ends_word(*p))
         p++;
     return p > begin ? p : NULL;
 }

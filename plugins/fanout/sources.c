@@ -70,18 +70,23 @@ static void set_channel(const char *pattern, struct source *s)
         (void)snprintf(s->channel, sizeof s->channel, "%.*s", (int)len, pattern);
 }
 
-static void of_events(const char *pattern, uint32_t shard, struct source *s)
+static bool of_events(const char *pattern, uint32_t shard, struct source *s, const char **ret_why)
 {
     const char *service = pattern + 4;
     size_t len = strcspn(service, ".");
     bool any = !is_literal(service, len), presence = len == 8 && memcmp(service, "presence", 8) == 0;
     char name[16];
 
+    if (len == 1 && *service == '_') {
+        *ret_why = "evt.<service> (head notices are stored nowhere, and heard by a subscription alone)";
+        return false;
+    }
     (void)snprintf(name, sizeof name, "PRES_%u", shard);
     set_channel(pattern, s);
     (void)snprintf(s->streams[0], sizeof s->streams[0], "%s", presence ? name : "EVT");
     if (any)
         (void)snprintf(s->streams[1], sizeof s->streams[1], "%s", name);
+    return true;
 }
 
 static bool of_changes(const char *pattern, struct source *s, const char **ret_why)
@@ -107,10 +112,8 @@ bool source_of(const char *pattern, uint32_t presence_shard, struct source *ret,
         *ret_why = "a subject such as evt.task.>";
         return false;
     }
-    if (kind == 3 && memcmp(pattern, "evt", 3) == 0) {
-        of_events(pattern, presence_shard, ret);
-        return true;
-    }
+    if (kind == 3 && memcmp(pattern, "evt", 3) == 0)
+        return of_events(pattern, presence_shard, ret, ret_why);
     if (kind == 3 && memcmp(pattern, "cdc", 3) == 0)
         return of_changes(pattern, ret, ret_why);
     ret->by_stream = true;

@@ -49,6 +49,7 @@ static bool count_in(struct watch *w)
             return false;
         }
         tw->shard = w->shard;
+        routes_forget(ws);
     }
     tw->n++;
     return true;

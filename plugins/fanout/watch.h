@@ -14,6 +14,7 @@
  *          keep.c         how far a shard is, in the bucket
  *          reader.c       reading a stream from an earlier position up to where the feed is
  *          nodes.c        who wants what begins with these tokens; channels and their positions
+ *          route.c        the nodes and the channel of a subject, remembered
  *          seek.c         where in a stream a position of a channel is
  *          note.c         a message as it waits for a watch
  *          outlet.c       from what waits for a watch to its subject, in the forms of outlet_form.c
@@ -100,6 +101,7 @@ struct tap {
     struct watch *w;
     struct feed *feed;
     struct tap *next_in_feed, **link_in_feed;
+    struct tap *next_astray, **link_astray; /* link NULL: it is where its shard is, and nothing of it is untold */
     struct node *node;         /* of a table */
     struct pattern *patterns;  /* of sources */
     size_t n_patterns;
@@ -177,6 +179,28 @@ void channel_taps(struct watches *ws, const struct muster_tenant *tenant, const 
 void places_forget(struct watches *ws, const struct muster_tenant *tenant);
 void nodes_done(struct watches *ws);
 
+/* ---- route.c ---- */
+
+enum { ROUTES = 256, ROUTE_NODES = 4, ROUTE_SUBJECT = 160 };
+
+struct route {
+    uint64_t serial; /* of watches.routes_serial; another: it is of no use any more */
+    const struct muster_tenant *tenant;
+    bool watched; /* the tenant has watches here, in that shard */
+    uint32_t shard;
+    size_t channel_len;             /* 0: it is of none */
+    struct channel_place *channel;  /* NULL: not looked for yet */
+    size_t n_nodes;                 /* more than ROUTE_NODES: the first of them alone are here */
+    struct node *nodes[ROUTE_NODES];
+    size_t len;
+    char subject[ROUTE_SUBJECT];
+};
+
+/* Good until the next call, or routes_forget(). */
+struct route *route_of(struct watches *ws, const struct muster_tenant *tenant, const char *subject);
+/* A node, a channel or a tenant has come or gone. */
+void routes_forget(struct watches *ws);
+
 /* ---- reader.c ---- */
 
 struct reader_calls {
@@ -185,7 +209,7 @@ struct reader_calls {
     void (*joined)(void *arg); /* the reader is at the feed's place, and over */
 };
 struct reader;
-/* Begin behind pos. tenant NULL: of all. It reads after reader_go(). */
+/* Begin behind pos. tenant NULL: all that is in the stream, also in one of a tenant's. It reads after reader_go(). */
 struct reader *reader_new(struct feed *feed, const struct muster_tenant *tenant, const char *subject, uint64_t pos,
                           const struct reader_calls *calls, void *arg);
 void reader_go(struct reader *r);
@@ -212,11 +236,14 @@ struct feed {
     uint64_t stream, follow;
     bool attached, missing, asking;
     bool ready; /* pos is known, and it is followed */
-    bool gone;  /* what it has when it comes is all new */
+    bool gone;  /* there is none; what it has when it comes is all new */
+    bool full;  /* this broker follows as many streams as it may */
     uint64_t pos, created_us;
     uint32_t holds; /* readers for whose last step it stands still */
     uint32_t refs; /* taps, also of watches that are not open yet */
     struct tap *taps;
+    struct tap *astray; /* of them: those that are not where their shard is, or were not a moment ago */
+    uint32_t n_taps[WATCH_SHARDS];
     struct reader *catching[WATCH_SHARDS]; /* of shards that have just come here */
     struct shard_at at[WATCH_SHARDS]; /* of the bucket; keep.c */
     struct reader *readers;
@@ -242,6 +269,9 @@ void feed_hold(struct feed *feed, bool on);
 bool tap_apart(struct tap *tap, uint64_t pos);
 /* The watch's batch has room again. */
 void tap_go(struct tap *tap);
+/* It may be elsewhere than its shard from now on. */
+void tap_stray(struct tap *tap);
+void tap_return(struct tap *tap);
 bool tap_link(struct tap *tap);
 void tap_unlink(struct tap *tap);
 
@@ -266,6 +296,8 @@ uint64_t message_number(const struct muster_msg *msg, const char *header);
 
 /* A message as it waits for a watch; NULL: no memory. row NULL: it is not of a table. */
 struct note *outlet_note(struct tap *tap, const char *subject, const struct muster_msg *msg, struct row *row, int outcome);
+/* Those that nobody has heard of yet; NULL: there are not so many. */
+const struct gap *outlet_gap_at(const struct watch *w, size_t i);
 void outlet_gap(struct watch *w, const char *reason, const char *channel, uint64_t epoch, uint64_t seq);
 /* Publish; the first one of a watch as a question. */
 int outlet_send(struct watch *w, const struct muster_publication *pub);
@@ -280,7 +312,7 @@ void outlet_done(struct watch *w);
 /* Something waits: it is flushed when it is due. */
 void outlet_mark(struct watch *w);
 void outlets_run(struct watches *ws);
-/* Deliver what waits for watches of a shard that is about to leave. False: somebody may miss a gap, or is being asked. */
+/* Deliver what waits for watches of a shard that is about to leave. False: somebody is being asked. */
 bool outlets_empty(struct watches *ws, uint32_t shard);
 
 /* ---- shape.c ---- */
@@ -304,6 +336,10 @@ int kept_read(struct feed *feed, uint32_t shard, kept_fn fn, void *arg);
 uint64_t kept_created_us(const struct kept *kept);
 /* id NULL: of all that are not named. */
 uint64_t kept_pos(const struct kept *kept, const char *id);
+/* Whether a row's watch was served by then. Where it was not, the row alone says where it begins. */
+bool kept_knows(const struct kept *kept, uint64_t epoch, uint64_t number);
+/* Tell the watch the gaps that it has not heard of. */
+void kept_gaps(const struct kept *kept, struct watch *w);
 void kept_free(struct kept *kept);
 
 /* ---- all of them ---- */
@@ -319,6 +355,8 @@ struct watch_shard {
     int64_t retry_ns;       /* of a loading that failed; 0: none has */
     uint32_t tries;
     uint32_t writes;        /* of rows, under way: opens, closes, ends */
+    uint64_t opened;        /* rows that were written here are numbered */
+    struct opening *first_writing, **last_writing; /* those under way, in that order; last NULL: there was none yet */
     bool leaving;           /* what was reached is being kept; then another broker may have it */
     struct ask *waiting;    /* requests that came while it loads */
     struct load *load;
@@ -341,9 +379,11 @@ struct watches {
     struct map unseen; /* agents that the listing has not shown yet */
     struct row row;
     struct buf scratch;
+    uint64_t routes_serial; /* from 1 */
+    struct route routes[ROUTES];
     uint64_t stmt_table, stmt_rows, stmt_end;
     struct {
-        uint64_t watches, shards, changes, matches, delivered, dropped, gaps, readers, looked_at;
+        uint64_t watches, shards, changes, matches, delivered, dropped, gaps, readers, looked_at, refused;
     } m;
 };
 
@@ -380,6 +420,8 @@ void watch_ask(struct watches *ws, struct ask *a); /* any of the three */
 void watch_close(struct watches *ws, struct ask *a);
 void watch_list(struct watches *ws, struct ask *a);
 void opens_tick(struct watches *ws); /* go on with those that wait for a stream */
+/* All rows up to that number are of watches that are served, or of none. */
+uint64_t opens_known(const struct watch_shard *s);
 void opens_done(struct watches *ws);
 bool watch_is_present(const struct watch *w); /* as the roster has it */
 void watches_look(struct watches *ws, int64_t now_ns); /* whose agents have left */

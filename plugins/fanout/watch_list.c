@@ -148,13 +148,15 @@ void watch_list(struct watches *ws, struct ask *a)
     }
     n = list.n > limit ? limit : list.n;
     writer_init(&to, a->msg->encoding, &out);
-    writer_map(&to, list.n > n ? 2 : 1);
+    writer_map(&to, list.n > n ? 4 : 3);
     writer_text(&to, "watches");
     writer_array(&to, n);
     for (size_t i = 0; i < n; i++)
         put_watch(&to, list.items[i]);
     if (list.n > n)
         put_optional(&to, "next", list.items[n - 1]->id);
+    put_number(&to, "epoch", 0); /* as in every list; watches have no events that go on from here */
+    put_number(&to, "seq", 0);
     free(list.items);
     ask_reply_written(a, &to, &out);
 }

@@ -31,6 +31,7 @@ struct loaded {
     struct loaded *next;
     struct watch *w;
     struct muster_value *positions; /* of the row; NULL: none */
+    bool has_gaps; /* one of its streams has told them */
 };
 
 struct feed_at {
@@ -123,25 +124,43 @@ static uint64_t row_position(const struct loaded *one, const struct feed *feed)
     return (uint64_t)doc_int(doc_get(one->positions, feed->name));
 }
 
+/* Who opened it may have died before it was kept where the watch is. */
+static bool is_kept(const struct loaded *one, const struct feed_at *at)
+{
+    return at->kept && kept_knows(at->kept, (uint64_t)doc_int(doc_get(one->positions, "epoch")), (uint64_t)doc_int(doc_get(one->positions, "number")));
+}
+
 static bool is_of_this_stream(const struct feed_at *at)
 {
     return at->kept && kept_created_us(at->kept) == at->feed->created_us;
 }
 
-static void place_tap(struct load *l, const struct loaded *one, struct tap *tap)
+static void tell_gaps(struct loaded *one, const struct kept *kept)
+{
+    size_t before = one->w->n_gaps;
+
+    if (!one->has_gaps)
+        kept_gaps(kept, one->w);
+    one->has_gaps = one->has_gaps || one->w->n_gaps > before;
+}
+
+static void place_tap(struct load *l, struct loaded *one, struct tap *tap)
 {
     struct feed_at *at = feed_at_of(l, tap->feed);
     uint64_t row = row_position(one, tap->feed), own;
 
     if (!tap->feed->ready)
         return;
+    if (tap == one->w->taps && !is_kept(one, at) && doc_get(one->positions, "cut"))
+        outlet_gap(one->w, "retention", one->w->channel, 0, 0);
     if (!is_of_this_stream(at)) {
         if (at->kept)
             outlet_gap(one->w, "stream", "", 0, 0);
         tap->pos = at->kept ? 0 : row;
         return;
     }
-    own = kept_pos(at->kept, one->w->id);
+    tell_gaps(one, at->kept);
+    own = is_kept(one, at) ? kept_pos(at->kept, one->w->id) : row;
     if (own != kept_pos(at->kept, NULL) && tap_apart(tap, own > row ? own : row))
         tap_go(tap);
     else

@@ -17,6 +17,8 @@ const char watch_table_sql[] = "SELECT muster.watch_may_read($1, $4, $5, $6), mu
 
 struct opening {
     struct opening *next; /* of those that wait for a stream */
+    struct opening *next_writing, **link_writing; /* link NULL: its row is not being written */
+    uint64_t number;      /* of its row */
     struct watches *ws;
     struct ask *a;
     struct watch *w;
@@ -29,8 +31,21 @@ struct opening {
 
 /* ---- the end --------------------------------------------------------------------------------------------------------------------- */
 
+static void unlink_writing(struct opening *o)
+{
+    if (!o->link_writing)
+        return;
+    *o->link_writing = o->next_writing;
+    if (o->next_writing)
+        o->next_writing->link_writing = o->link_writing;
+    else
+        o->s->last_writing = o->link_writing;
+    o->link_writing = NULL;
+}
+
 static void done(struct opening *o)
 {
+    unlink_writing(o);
     if (o->s)
         o->s->writes--;
     free(o);
@@ -106,15 +121,16 @@ static const char *role_name(uint32_t role)
     return role < sizeof names / sizeof *names ? names[role] : "none";
 }
 
-static void put_positions(const struct watch *w, struct buf *b)
+/* Until its shard is kept with it, this is all that is known of where it is. */
+static void put_positions(const struct opening *o, struct buf *b)
 {
-    buf_putc(b, '{');
-    for (size_t i = 0; i < w->n_taps; i++) {
-        const struct tap *tap = &w->taps[i];
+    const struct watch *w = o->w;
 
-        buf_printf(b, "%s\"%s\":%llu", i ? "," : "", tap->feed->name,
-                   (unsigned long long)(tap->reader ? reader_pos(tap->reader) : tap->feed->pos));
-    }
+    buf_printf(b, "{\"epoch\":%llu,\"number\":%llu", (unsigned long long)o->s->epoch, (unsigned long long)o->number);
+    if (!o->whole)
+        buf_puts(b, ",\"cut\":true");
+    for (size_t i = 0; i < w->n_taps; i++)
+        buf_printf(b, ",\"%s\":%llu", w->taps[i].feed->name, (unsigned long long)w->taps[i].pos);
     buf_putc(b, '}');
 }
 
@@ -125,11 +141,30 @@ static void put_args(const struct opening *o, struct buf *b)
     int64_t limit = f->tenants->limit(f->host, o->w->tenant, "watches");
 
     buf_printf(b, "{\"spec\":%s,\"role\":\"%s\",\"shard\":%u,\"position\":", o->w->spec_json, role_name(o->w->role), o->w->shard);
-    put_positions(o->w, b);
+    put_positions(o, b);
     if (limit >= 0)
         buf_printf(b, ",\"limit\":%lld", (long long)limit);
     buf_printf(b, ",\"subject\":\"%s.%s.sub.%s.\",\"epoch\":%llu,\"seq\":%llu}", f->host->root, tenant, o->w->agent,
                (unsigned long long)o->epoch, (unsigned long long)o->seq);
+}
+
+static void link_writing(struct opening *o)
+{
+    struct watch_shard *s = o->s;
+
+    o->number = ++s->opened;
+    o->link_writing = s->last_writing ? s->last_writing : &s->first_writing;
+    *o->link_writing = o;
+    s->last_writing = &o->next_writing;
+}
+
+uint64_t opens_known(const struct watch_shard *s)
+{
+    const struct opening *o = s->first_writing;
+
+    while (o && o->generation != s->generation)
+        o = o->next_writing;
+    return o ? o->number - 1 : s->opened;
 }
 
 static void write_row(struct opening *o)
@@ -137,6 +172,7 @@ static void write_row(struct opening *o)
     struct buf args = {0};
     int err;
 
+    link_writing(o);
     put_args(o, &args);
     err = buf_failed(&args) ? MUSTER_ENOMEM : ask_once(o->a, "watch_open", args.data, on_written, o);
     buf_done(&args);
@@ -223,19 +259,43 @@ static void ask_last(struct opening *o)
         fail_with(o, err, "the stream could not be read");
 }
 
+/* Whoever has seen more than the stream has given has seen another one. */
+static void on_end_known(void *arg, int code, const struct muster_stream_info *info)
+{
+    struct opening *o = arg;
+
+    if (has_moved(o))
+        return;
+    if (code) {
+        fail_with(o, code, "the stream could not be read");
+        return;
+    }
+    if (o->pos > info->last_seq) {
+        o->whole = false;
+        o->pos = info->last_seq;
+    }
+    o->seq = o->pos;
+    begin(o);
+}
+
 static void begin_at_stream(struct opening *o, const struct muster_value *after)
 {
+    struct fanout *f = o->ws->f;
     struct feed *feed = o->w->taps[0].feed;
+    int err;
 
     o->epoch = feed->created_us;
     o->seq = feed->pos;
-    if (after) {
-        o->apart = true;
-        o->whole = (uint64_t)doc_int(doc_get(after, "epoch")) == feed->created_us;
-        o->pos = o->whole ? (uint64_t)doc_int(doc_get(after, "seq")) : 0;
-        o->seq = o->pos;
+    if (!after) {
+        begin(o);
+        return;
     }
-    begin(o);
+    o->apart = true;
+    o->whole = (uint64_t)doc_int(doc_get(after, "epoch")) == feed->created_us;
+    o->pos = o->whole ? (uint64_t)doc_int(doc_get(after, "seq")) : 0;
+    err = f->stream->info(f->host, feed->stream, on_end_known, o);
+    if (err)
+        fail_with(o, err, "the stream could not be read");
 }
 
 static void begin_after(struct opening *o, const struct muster_value *after)
@@ -291,12 +351,12 @@ static void enlist(struct opening *o, bool on)
 }
 
 /* 0: all are there; MUSTER_EAGAIN: not yet; MUSTER_ENOTFOUND: there is no such stream. The second one of a pattern may be missing. */
-static int streams_of(const struct watch *w, const char **ret_name)
+static int streams_of(const struct watch *w, const struct feed **ret_feed)
 {
     for (size_t i = 0; i < w->n_taps; i++) {
         const struct feed *feed = w->taps[i].feed;
 
-        *ret_name = feed->name;
+        *ret_feed = feed;
         if (!feed->ready && !feed->missing)
             return MUSTER_EAGAIN;
         if (!feed->ready && (i == 0 || strncmp(feed->name, "PRES_", 5) != 0))
@@ -305,11 +365,28 @@ static int streams_of(const struct watch *w, const char **ret_name)
     return 0;
 }
 
+/* MSG is a stream of the tenant's, which keeps it or does not; EVT, MAIL and those of presence are made by plugins. */
+static void complain_of(const struct opening *o, const struct feed *feed, struct complaint *c)
+{
+    bool is_cdc = strncmp(feed->name, "CDC_", 4) == 0, is_msg = strcmp(feed->name, "MSG") == 0;
+
+    *c = (struct complaint){.code = "unavailable", .field = o->w->spec.sources ? "sources" : "source"};
+    if (feed->full) {
+        c->code = "resource_exhausted";
+        (void)snprintf(c->text, sizeof c->text, "%s: this broker follows as many streams as it may, and stream %s is not among them", c->field, feed->name);
+        o->ws->f->metrics->add(o->ws->f->host, o->ws->m.refused, NULL, 1);
+        return;
+    }
+    if (feed->gone)
+        c->code = is_msg ? "failed_precondition" : is_cdc ? "not_found" : "unavailable";
+    (void)snprintf(c->text, sizeof c->text, "%s: there is no stream %s: what would write it is not set up, or has not begun", c->field, feed->name);
+}
+
 static void go_on(struct opening *o)
 {
-    struct complaint c = {.code = "unavailable"};
-    const char *name = "";
-    int err = streams_of(o->w, &name);
+    const struct feed *feed = NULL;
+    int err = streams_of(o->w, &feed);
+    struct complaint c;
 
     if (err == MUSTER_EAGAIN)
         return;
@@ -317,9 +394,7 @@ static void go_on(struct opening *o)
     if (has_moved(o))
         return;
     if (err) {
-        (void)snprintf(c.text, sizeof c.text, "there is no stream %s: what would write it is not set up, or has not begun", name);
-        if (strcmp(name, "MSG") == 0)
-            c.code = "failed_precondition";
+        complain_of(o, feed, &c);
         fail(o, &c);
         return;
     }

@@ -5,12 +5,13 @@
 
 #include "base/clock.h"
 #include "base/hash.h"
+#include "common/metric_list.h"
 #include "fanout/ask.h"
 #include "fanout/watch.h"
 
 static const int64_t spread_ns = 10 * CLOCK_MS; /* between the places in which brokers contend for a shard */
 static const int64_t ready_ns = 2 * CLOCK_S; /* since NATS is there: a shard that has not come here until then is another broker's */
-static const int64_t rest_ns = CLOCK_S; /* until who let a shard go contends for it again */
+static const int64_t rest_ns = 5 * CLOCK_S; /* until who let a shard go contends for it again */
 static const int64_t keep_ns = CLOCK_S, look_max_ns = 5 * CLOCK_S;
 static const char end_sql[] = "SELECT muster.watch_close($1, $2, $3::jsonb)";
 
@@ -153,6 +154,26 @@ static bool let_go(void *arg, uint32_t n)
     return true;
 }
 
+static bool holds(void *arg, uint32_t n)
+{
+    const struct watches *ws = arg;
+
+    return ws->shards[n].state == SHARD_SERVED;
+}
+
+static void stand_back(void *arg, uint32_t n, int64_t until_ns)
+{
+    struct watches *ws = arg;
+    struct watch_shard *s = &ws->shards[n];
+
+    if (s->state != SHARD_ELSEWHERE || s->leaving)
+        return;
+    if (s->lease)
+        ws->f->lease->release(ws->f->host, s->lease);
+    s->lease = 0;
+    s->contend_ns = until_ns;
+}
+
 static void leave(struct watch_shard *s, int64_t now_ns)
 {
     struct fanout *f = s->ws->f;
@@ -231,11 +252,7 @@ static int subscribe(struct fanout *f, const char *subject)
 
 static int make_metrics(struct watches *ws)
 {
-    const struct {
-        int type;
-        const char *name, *help, *label;
-        uint64_t *to;
-    } wanted[] = {
+    const struct wanted_metric wanted[] = {
         {MUSTER_GAUGE, "watches", "Watches that this broker serves", NULL, &ws->m.watches},
         {MUSTER_GAUGE, "watch_shards", "Shards of tenants whose watches this broker serves", NULL, &ws->m.shards},
         {MUSTER_COUNTER, "watch_messages_total", "Messages of streams that were held against watches", NULL, &ws->m.changes},
@@ -244,12 +261,10 @@ static int make_metrics(struct watches *ws)
         {MUSTER_COUNTER, "watch_delivered_total", "Messages delivered to watches", NULL, &ws->m.delivered},
         {MUSTER_COUNTER, "watch_dropped_total", "Messages dropped by a watch's own bounds, told when it ends", "reason", &ws->m.dropped},
         {MUSTER_COUNTER, "watch_gaps_total", "Gaps told to watches", "reason", &ws->m.gaps},
+        {MUSTER_COUNTER, "watch_refused_total", "Watches refused because their stream would be one too many for the broker", NULL, &ws->m.refused},
     };
-    int err = 0;
 
-    for (size_t i = 0; i < sizeof wanted / sizeof *wanted && !err; i++)
-        err = ws->f->metrics->make(ws->f->host, wanted[i].type, wanted[i].name, wanted[i].help, wanted[i].label, wanted[i].to);
-    return err;
+    return metric_list_make(ws->f->host, ws->f->metrics, wanted, sizeof wanted / sizeof *wanted);
 }
 
 static int watches_create(struct fanout *f)
@@ -261,10 +276,12 @@ static int watches_create(struct fanout *f)
         return f->host->fail(f->host, MUSTER_ENOMEM, "no memory for watches");
     f->watches = ws;
     ws->f = f;
+    ws->routes_serial = 1;
     for (uint32_t i = 0; i < WATCH_SHARDS; i++)
         ws->shards[i] = (struct watch_shard){.ws = ws, .n = i};
     ws->shares.how = (struct shares_how){
-        .host = f->host, .kv = f->kv, .timer = f->timer, .n_shards = WATCH_SHARDS, .held = count_held, .let_go = let_go, .arg = ws};
+        .host = f->host, .kv = f->kv, .timer = f->timer, .n_shards = WATCH_SHARDS, .held = count_held, .holds = holds, .let_go = let_go,
+        .stand_back = stand_back, .arg = ws};
     if (f->host->service(f->host, MUSTER_SYS, (const void **)&ws->sys) != 0)
         ws->sys = NULL; /* without it who never said hello is taken to be there */
     err = make_metrics(ws);
