@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from agent import Agent
 from harness import BUILD, Musterd, Site, wait_until
 
@@ -89,6 +91,24 @@ def end_of(server: Musterd, failed: bool) -> None:
         print(server.log()[-8000:])
     for complaint in ("AddressSanitizer", "ThreadSanitizer", "LeakSanitizer", "runtime error:", "broken invariant"):
         assert complaint not in server.log(), server.log()[-6000:]
+
+
+@contextmanager
+def serving(site: Site, *plugins: dict[str, Any], cdc: bool = False, env: dict[str, str] | None = None,
+            session: pytest.Session | None = None) -> Generator[Musterd, None, None]:
+    """A broker as own_broker() makes it, started; at the end it stops cleanly, where no test has killed it. The session's fault shows its log."""
+    broker = own_broker(site, *plugins, cdc=cdc)
+    broker.start(env=env)
+    yield broker
+    assert not broker.alive or broker.stop() == 0, broker.log()[-3000:]
+    end_of(broker, bool(session and session.testsfailed))
+
+
+@contextmanager
+def asking(site: Site) -> Generator[Agents, None, None]:
+    agents = Agents(site)
+    yield agents
+    agents.close()
 
 
 def reload(server: Musterd, change: Callable[[list[Any]], None] = lambda plugins: None, end: str = "done",

@@ -193,6 +193,7 @@ class Oracle:
     def __init__(self, client: Client, tenant: str, agent: str = "oracle") -> None:
         self.client, self.tenant, self.agent = client, tenant, agent
         self.heard: Subscription = client.subscribe(f"{ROOT_TOKEN}.{tenant}.evt.presence.>")
+        self._heads: Subscription = client.subscribe(f"{ROOT_TOKEN}.{tenant}.evt._.head")
         self.roster: dict[str, Body] = {}
         self.position = (0, 0)
         self.lists = 0
@@ -233,7 +234,17 @@ class Oracle:
             self._at += 1
             if "Muster-Seq" in message.headers:
                 self._apply(message)
+        if self._head() > self.position:
+            self.begin()  # the tail was lost, and nothing has come after it
         return self.roster
+
+    def _head(self) -> tuple[int, int]:
+        """How far the newest head notice says that presence has got."""
+        for message in reversed(self._heads.messages):
+            head = json.loads(message.data).get("evt.presence")
+            if head:
+                return int(head["epoch"]), int(head["seq"])
+        return 0, 0
 
     def _apply(self, message: Message) -> None:
         epoch, seq = position_of(message)
@@ -250,6 +261,18 @@ class Oracle:
                 self.roster.pop(agent["agent_id"], None)
             else:
                 self.roster[agent["agent_id"]] = agent
+
+    def wait_for(self, names: list[str], deadline: float) -> None:
+        """Until events have told that all of them are here."""
+        def here() -> bool:
+            return set(names) <= self.catch_up().keys()
+
+        try:
+            wait_until(here, deadline, "all joins to be heard")
+        except AssertionError as error:
+            missing = sorted(set(names) - self.roster.keys())
+            raise AssertionError(f"{error}: {len(missing)} are missing, e.g. {missing[:3]}, at {self.position} after {self.lists} lists and "
+                                 f"{len(self.heard.messages)} messages; errors: {self.client.errors}") from None
 
     # ---- what must be so ----
 

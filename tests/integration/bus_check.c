@@ -25,11 +25,12 @@
         }                                                                                          \
     } while (0)
 
-enum { OUTBOX = 200 };
+enum { OUTBOX = 200, FLOOD_OUTBOX = 4096 };
 
 static struct bus *bus;
 static struct lane *lane;
 static const char *url;
+static uint32_t outbox = OUTBOX;
 static atomic_int up[BUS_N_LINKS], n_writable, n_heard, n_gone;
 
 static void on_link(void *arg, int link, bool is_up, const char *reason)
@@ -73,7 +74,7 @@ static void start(void)
                                   .n_urls = 1,
                                   .name = "bus_check",
                                   .answers = {"mst.*.to._muster.*"},
-                                  .max_out_msgs = OUTBOX,
+                                  .max_out_msgs = outbox,
                                   .max_out_bytes = 64u << 20,
                                   .on_link = on_link,
                                   .on_writable = on_writable};
@@ -425,6 +426,133 @@ static void check_unsubscribe(void)
     CHECK(n_heard == ROUNDS, "heard %d times: a subscription that was gone still heard", n_heard);
 }
 
+/* ---- direct ones ---------------------------------------------------------------------------------------------------- */
+
+enum { FLOOD = 50000 };
+static atomic_int n_plain, n_queued, n_elsewhere;
+
+/* On the link's thread: long enough for thousands to come meanwhile, so that those after it are read by the buffer. */
+static void hold_up(void)
+{
+    (void)nanosleep(&(struct timespec){.tv_nsec = 300 * CLOCK_MS}, NULL);
+}
+
+static void on_flood(void *arg, struct bus_msg *msg)
+{
+    struct bus_out out = out_of("check.refusal", "x");
+
+    (void)arg;
+    if (atomic_load(&n_heard) == 0)
+        hold_up();
+    out.answer = true;
+    (void)bus_send(bus, BUS_LIVE, &out); /* the counter tells */
+    bus_msg_free(msg);
+    atomic_fetch_add(&n_heard, 1);
+}
+
+static void flood(const char *subject, int n)
+{
+    char body[100] = "";
+    struct bus_out out = {.subject = subject, .payload = {body, sizeof body}, .fence = -1};
+
+    for (int i = 0; i < n; i++)
+        while (bus_send(bus, BUS_BULK, &out) != 0)
+            nap();
+}
+
+static uint64_t subscribe_direct(const char *subject, const char *queue, bus_msg_fn fn, void *arg)
+{
+    uint64_t id;
+
+    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = subject, .queue = queue, .direct = true, .fn = fn, .gone = on_gone, .arg = arg}, &id) == 0,
+          "%s", subject);
+    return id;
+}
+
+static void await_subscribed(const char *subject)
+{
+    atomic_int heard = 0;
+    uint64_t id;
+
+    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = subject, .fn = on_count, .arg = &heard}, &id) == 0, "%s", subject);
+    send_text(subject, "x");
+    AWAIT(atomic_load(&heard) == 1);
+    bus_unsubscribe(bus, id);
+}
+
+/* Each message of a flood is answered where it is read, and none of the answers finds the outbox full. */
+static void check_flood(void)
+{
+    struct bus_counters counters;
+
+    (void)subscribe_direct("check.flood", NULL, on_flood, NULL);
+    await_subscribed("check.ready");
+    flood("check.flood", FLOOD);
+    AWAIT(atomic_load(&n_heard) == FLOOD);
+    bus_counters(bus, BUS_LIVE, &counters);
+    CHECK(counters.refused_full == 0, "%llu answers found no room", (unsigned long long)counters.refused_full);
+}
+
+static atomic_bool hurries;
+
+static void on_slow(void *arg, struct bus_msg *msg)
+{
+    (void)arg;
+    if (!atomic_load(&hurries))
+        (void)nanosleep(&(struct timespec){.tv_nsec = CLOCK_MS / 20}, NULL);
+    bus_msg_free(msg);
+    atomic_fetch_add(&n_heard, 1);
+}
+
+/* More comes than can be heard, for seconds: what else is on the link does not wait for the end of it. */
+static void check_behind(void)
+{
+    static atomic_int other;
+    struct bus_counters counters;
+    uint64_t id;
+
+    (void)subscribe_direct("check.slow", NULL, on_slow, NULL);
+    CHECK(bus_subscribe(bus, &(struct bus_sub){.subject = "check.other", .fn = on_count, .arg = &other}, &id) == 0, "other");
+    await_subscribed("check.ready");
+    flood("check.slow", 3 * FLOOD);
+    flood("check.other", 1);
+    AWAIT(atomic_load(&other) == 1);
+    CHECK(atomic_load(&n_heard) < 2 * FLOOD, "it came behind %d of the flood", atomic_load(&n_heard));
+    bus_counters(bus, BUS_LIVE, &counters);
+    CHECK(counters.slow > 0, "what was dropped is not counted");
+    CHECK(counters.connects == 1, "the link was given up");
+    atomic_store(&hurries, true); /* to the end */
+}
+
+static void on_queued(void *arg, struct bus_msg *msg)
+{
+    (void)arg;
+    if (atomic_fetch_add(&n_queued, 1) == 0)
+        hold_up();
+    if (atomic_load(&n_plain) < atomic_load(&n_queued))
+        atomic_fetch_add(&n_elsewhere, 1);
+    bus_msg_free(msg);
+}
+
+/* The plain one hears a message before that of a group does, whichever was there first; after the last word nothing comes. */
+static void check_direct(void)
+{
+    enum { N = 3000 };
+    uint64_t group = subscribe_direct("check.direct", "g", on_queued, NULL), plain = subscribe_direct("check.direct", NULL, on_count, &n_plain);
+
+    await_subscribed("check.ready");
+    flood("check.direct", N);
+    AWAIT(atomic_load(&n_plain) == N && atomic_load(&n_queued) == N);
+    CHECK(atomic_load(&n_elsewhere) == 0, "%d came to the group first", atomic_load(&n_elsewhere));
+    bus_unsubscribe(bus, group);
+    bus_unsubscribe(bus, plain);
+    AWAIT(atomic_load(&n_gone) == 2);
+    await_subscribed("check.ready");
+    flood("check.direct", 1);
+    await_subscribed("check.ready");
+    CHECK(atomic_load(&n_plain) == N && atomic_load(&n_queued) == N, "one that was gone still heard");
+}
+
 /* ---- JetStream ------------------------------------------------------------------------------------------------------ */
 
 struct result {
@@ -670,7 +798,9 @@ int main(int argc, char **argv)
                   {"link", check_link},         {"full", check_full},
                   {"bounds", check_bounds},     {"unsubscribe", check_unsubscribe},
                   {"ensure", check_ensure},     {"append", check_append},
-                  {"list", check_list},         {"no_jetstream", check_no_jetstream}};
+                  {"list", check_list},         {"no_jetstream", check_no_jetstream},
+                  {"direct", check_direct},     {"flood", check_flood},
+                  {"behind", check_behind}};
 
     if (argc != 3)
         return 2;
@@ -678,6 +808,8 @@ int main(int argc, char **argv)
     for (size_t i = 0; i < sizeof checks / sizeof *checks; i++) {
         if (strcmp(checks[i].name, argv[1]) != 0)
             continue;
+        if (checks[i].run == check_flood)
+            outbox = FLOOD_OUTBOX;
         start();
         checks[i].run();
         if (checks[i].run != check_unsubscribe) /* which ends by itself */

@@ -386,7 +386,7 @@ def test_nobody_comes_in_while_the_database_is_away_and_all_do_when_it_is_back(r
         except Exception:
             return None
 
-    client = wait_until(enter, 20, "the token to be taken")
+    client = wait_until(enter, 60, "the token to be taken")
     assert "error" not in said(client, "waits")
 
 

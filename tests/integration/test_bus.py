@@ -73,7 +73,7 @@ def check(name: str, nats: PlainNats) -> None:
         program.wait()
 
 
-@pytest.mark.parametrize("name", ["requests", "many", "cancel", "forged", "bounds", "unsubscribe", "ensure", "append", "list"])
+@pytest.mark.parametrize("name", ["requests", "many", "cancel", "forged", "bounds", "unsubscribe", "direct", "flood", "behind", "ensure", "append", "list"])
 def test_calls(nats: PlainNats, name: str) -> None:
     check(name, nats)
 

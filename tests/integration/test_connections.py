@@ -299,9 +299,15 @@ def test_connections_of_a_tenant_that_comes_later_are_told_by_a_gap(rig: Rig) ->
     assert not rig.events(start) and not [row for row in rig.ask("list")["rows"] if row["tenant"] == "later"]
     rig.site.cli("tenant", "add", "later")
     rig.await_event(start, "a gap", lambda row: bool(row["kind"] == GAP), 5)
-    assert [row["client"] for row in rig.ask("list")["rows"] if row["tenant"] == "later"] == [ids(client)[1]]
+
+    def listed() -> list[int]:
+        return [row["client"] for row in rig.ask("list")["rows"] if row["tenant"] == "later"]
+
+    # From 2.10 on brokers have cut it, whom nobody knew, and it has come back.
+    wait_until(lambda: client.connected and listed() == [client._nc.client_id], 10, "it to be listed with the connection that it has")
+    number = client._nc.client_id
     client.close()
-    rig.await_end(start, ids(client)[1])
+    rig.await_end(start, number)
 
 
 def test_kick(rig: Rig) -> None:
@@ -422,7 +428,7 @@ def test_two_brokers_hear_the_same(rig: Rig) -> None:
     rig.login("zeta", "heard")
     second.start()
     try:
-        wait_until(lambda: second.metric("muster_conns_seen_total", 'kind="gap"') == 1, 5, "the first word")
+        wait_until(lambda: second.metric("muster_conns_seen_total", 'kind="gap"') == 1, 20, "the first word")
         before = [broker.metric("muster_conns_seen_total", 'kind="disconnect"') for broker in (rig.broker, second)]
         client = rig.client("zeta", "heard")
         rig.end(client)

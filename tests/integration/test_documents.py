@@ -198,4 +198,4 @@ def test_the_plugin_of_the_abi_page(site: Site, connect: Callable[..., Client]) 
     refused = ann.request("mst.acme.rpc.ann.hello.say", b'{"name": 7}')
     assert json.loads(refused.data)["error"]["field"] == "name"
     assert refused.headers["Nats-Service-Error-Code"] == "400"
-    wait_until(lambda: broker.metric("muster_hello_said_total") == 2, 5, "the count, which a child tells in a moment")
+    wait_until(lambda: broker.metric("muster_hello_said_total") == 2, 20, "the count, which a child tells in a moment")

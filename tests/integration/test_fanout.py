@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from agent import Agent
+from agent import Agent, read
 from client import Client
 from harness import Musterd, Site, wait_until
-from pluginrig import Agents, end_of, own_broker
+from pluginrig import Agents, asking, own_broker, serving
 
 PLUGINS = [{"name": "fanout", "config": {}}, {"name": "presence", "config": {"heartbeat": "1s", "dead_after": "10s", "grace": "300ms"}}]
 
@@ -23,7 +23,7 @@ PLUGINS = [{"name": "fanout", "config": {}}, {"name": "presence", "config": {"he
 def site() -> Generator[Site, None, None]:
     site = Site()
     try:
-        site.start("acme", "zeta")
+        site.start("acme", "zeta", "yard")
         yield site
     finally:
         site.close()
@@ -31,28 +31,21 @@ def site() -> Generator[Site, None, None]:
 
 @pytest.fixture(scope="module")
 def one(site: Site, request: pytest.FixtureRequest) -> Generator[Musterd, None, None]:
-    broker = own_broker(site, *PLUGINS, cdc=True)
-    broker.start()
-    yield broker
-    assert broker.stop() == 0, broker.log()[-3000:]
-    end_of(broker, bool(request.session.testsfailed))
+    with serving(site, *PLUGINS, cdc=True, session=request.session) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
 def two(site: Site, one: Musterd) -> Generator[Musterd, None, None]:
     """A second broker: requests go to either."""
-    broker = own_broker(site, *PLUGINS)
-    broker.start()
-    yield broker
-    assert broker.stop() == 0, broker.log()[-3000:]
-    end_of(broker, False)
+    with serving(site, *PLUGINS) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
 def agents(site: Site, two: Musterd) -> Generator[Agents, None, None]:
-    agents = Agents(site)
-    yield agents
-    agents.close()
+    with asking(site) as agents:
+        yield agents
 
 
 @pytest.fixture(scope="module")
@@ -72,12 +65,65 @@ def bodies(answer: dict[str, Any]) -> list[Any]:
     return [m["body"] for m in answer["messages"]]
 
 
+NO_POSITION = {"epoch": 0, "seq": 0}  # of a list that no events complete
+
+
 def error(agent: Agent, verb: str, body: dict[str, Any], service: str = "message") -> str:
     return str(agent.ask(service, verb, body).error["code"])
 
 
 def mint(site: Site, agents: Agents, tenant: str, *names: str) -> list[Agent]:
     return [agents(tenant, name) for name in names]
+
+
+# ---- order --------------------------------------------------------------------------------------------------------------------
+
+
+def _sent(sender: str, i: int) -> tuple[dict[str, Any], list[str]]:
+    """What is sent and who has it then: one name or several, with a request_id or without, or nobody."""
+    whom, names = [({"to": "o1"}, ["o1"]), ({"to": "o2"}, ["o2"]), ({"group": "line"}, ["o1", "o2", "o3"]), ({"to": "o1"}, ["o1"]),
+                   ({"to": "nobody"}, []), ({"all": True}, ["o1", "o2", "o3", "s1", "s2"]), ({"to": "o1"}, ["o1"])][i % 7]
+    once = {"request_id": f"order-{i}"} if i % 3 == 1 else {}
+    return {**whom, "type": "n", "payload": [sender, i], **once}, names
+
+
+def test_what_one_sends_is_stored_in_that_order(site: Site, one: Musterd, nats: Client) -> None:
+    """1,000 under way together, by each of two senders. Of one broker: the first of this file, before there are two."""
+    agents, n = Agents(site), 1000
+    for name in ("o1", "o2", "o3"):
+        agents("yard", name).ask("group", "join", {"group": "line"})
+    senders = {name: agents("yard", name) for name in ("s1", "s2")}
+    boxes = {name: sender.client.subscribe(sender.box("order")) for name, sender in senders.items()}
+    wanted: dict[tuple[str, str], list[int]] = {(sender, name): [] for sender in senders for name in ("o1", "o2", "o3", "s1", "s2")}
+    for name, sender in senders.items():
+        sends = [_sent(name, i) for i in range(n)]
+        for i, (_, names) in enumerate(sends):
+            for to in names:
+                wanted[name, to].append(i)
+        sender.client.publish_each([(sender.subject("message", "send"), json.dumps(body).encode(), sender.box("order")) for body, _ in sends])
+    wait_until(lambda: all(len(box.messages) == n for box in boxes.values()), 60, "an answer for each")
+    refused = [read(m).body for box in boxes.values() for m in box.messages if b"error" in m.data]
+    assert len(refused) == 2 * len(range(4, n, 7)) and {r["error"]["code"] for r in refused} == {"not_found"}
+    for (name, to), numbers in wanted.items():
+        stored = [json.loads(m.data) for m in nats.read_stream("MAIL", f"mst._in.yard.msg.{to}")]
+        assert [i for sender, i in stored if sender == name] == numbers, (name, to)
+    agents.close()
+
+
+def test_who_can_read_no_inbox_is_sent_nothing(site: Site, one: Musterd, nats: Client) -> None:
+    """Roles that hear no inbox; the same with a request_id, whose refusal is as good as the first answer."""
+    agents = Agents(site)
+    sender = agents("yard", "s1")
+    for role in ("user", "observer"):
+        site.agent("yard", f"no-{role}", role)
+        for once in ({}, {"request_id": f"no-{role}"}, {"request_id": f"no-{role}"}):
+            refused = sender.ask("message", "send", {"to": f"no-{role}", "type": "n", "payload": 1, **once}).error
+            assert (refused["code"], refused["field"]) == ("failed_precondition", "to") and f"role {role}" in refused["message"]
+        assert not nats.read_stream("MAIL", f"mst._in.yard.msg.no-{role}")
+    for role in ("human", "admin"):
+        site.agent("yard", f"a-{role}", role)
+        assert "seq" in sender.ask("message", "send", {"to": f"a-{role}", "type": "n", "payload": 1}).body
+    agents.close()
 
 
 # ---- inbox --------------------------------------------------------------------------------------------------------------------
@@ -152,17 +198,18 @@ def test_groups_and_everybody(site: Site, agents: Agents) -> None:
     z = mint(site, agents, "zeta", "z1", "z2", "z3")
     assert z[0].ask("group", "join", {"group": "team"}).body == {} and z[1].ask("group", "join", {"group": "team"}).body == {}
     assert z[1].ask("group", "join", {"group": "team"}).body == {}, "again"
-    assert z[2].ask("group", "list").body == {"groups": [{"group": "team", "members": ["z1", "z2"]}]}
+    assert z[2].ask("group", "list").body == {"groups": [{"group": "team", "members": ["z1", "z2"]}], **NO_POSITION}
     assert z[2].ask("message", "send", {"group": "team", "type": "n", "payload": "to the team"}).body == {"delivered_to": 2}
     assert z[2].ask("message", "send", {"all": True, "type": "n", "payload": "to all"}).body == {"delivered_to": 3}
     assert [bodies(history(a, "inbox")) for a in z] == [["to the team", "to all"], ["to the team", "to all"], ["to all"]]
     assert z[0].ask("group", "leave", {"group": "team"}).body == {}
     first = z[2].ask("group", "list", {"limit": 1}).body
-    assert first == {"groups": [{"group": "team", "members": ["z2"]}]}
+    assert first == {"groups": [{"group": "team", "members": ["z2"]}], **NO_POSITION}
     z[2].ask("group", "join", {"group": "team"})
     first = z[2].ask("group", "list", {"limit": 1}).body
+    assert (first["epoch"], first["seq"]) == (0, 0)
     assert first["groups"] == [{"group": "team", "members": ["z2"]}]
-    assert z[2].ask("group", "list", {"after": first["next"]}).body == {"groups": [{"group": "team", "members": ["z3"]}]}
+    assert z[2].ask("group", "list", {"after": first["next"]}).body == {"groups": [{"group": "team", "members": ["z3"]}], **NO_POSITION}
     site.cli("tenant", "limits", "zeta", "group.members=2")
     wait_until(lambda: error(z[0], "join", {"group": "team"}, "group") == "resource_exhausted", 10, "the limit")
 
@@ -206,6 +253,31 @@ def test_what_is_not_told_in_time_is_dead(site: Site, agents: Agents) -> None:
     assert error(sender, "history", {"channel": "dead", "agent": "emil"}) == "permission_denied"
     reader.ask("message", "ack", {"seq": seqs[2]})
     assert bodies(history(reader, "dead")) == [3]
+
+
+def test_what_is_dead_was_not_dealt_with_in_time(site: Site, agents: Agents) -> None:
+    """Acknowledged in time, it is in neither channel."""
+    sender, reader = mint(site, agents, "acme", "ann", "dodo")
+    send = lambda n, **more: sender.ask("message", "send", {"to": "dodo", "type": "n", "payload": n, **more}).body["seq"]  # noqa: E731
+    first = send(0, ttl_ms=400)
+    assert bodies(history(reader, "inbox")) == [0] and bodies(history(reader, "dead")) == []
+    reader.ask("message", "ack", {"seq": first})
+    send(1, ttl_ms=400)
+    wait_until(lambda: bodies(history(reader, "dead")) == [1], 5, "the second to expire")
+    told = history(reader, "dead")
+    from_start = {"after": {"epoch": told["epoch"], "seq": first - 1}}
+    assert told["complete"] and bodies(history(reader, "dead", **from_start)) == [1], "the first was dealt with in time"
+    assert bodies(history(reader, "inbox", **from_start)) == [], "and its time is over"
+
+
+def test_what_a_bound_took_is_not_dead_either(agents: Agents, nats: Client) -> None:
+    sender, reader = agents("acme", "ann"), agents("acme", "full")
+    seq = sender.ask("message", "send", {"to": "full", "type": "n", "payload": 0, "ttl_ms": 1}).body["seq"]
+    nats.publish_all([("mst._in.acme.msg.full", "")] * 10_000, b"2")
+    wait_until(lambda: nats.streams()["MAIL"].last_seq >= seq + 10_000, 20, "the bound to take it")
+    told = history(reader, "dead")
+    assert bodies(told) == [] and not told["complete"]
+    assert not history(reader, "inbox", limit=1)["complete"]
 
 
 def test_payloads_come_as_they_are(agents: Agents) -> None:
@@ -282,6 +354,39 @@ def test_a_cut_start_is_told(agents: Agents, nats: Client) -> None:
     assert beyond["messages"] == [] and not beyond["complete"] and beyond["last_seq"] == 1205, "not what was asked for"
     last = history(b, "all", after={"epoch": first["epoch"], "seq": first["last_seq"] + 1000}, limit=1000)
     assert last["complete"] and len(last["messages"]) == 200
+
+
+@pytest.mark.parametrize("channel", ["all", "to", "inbox", "dead", "grp.far"])
+def test_a_position_that_the_stream_has_not_reached(agents: Agents, channel: str) -> None:
+    """Whoever has it read another stream: nothing is passed off as all that came since."""
+    ann, far = agents("acme", "ann"), agents("acme", "far")
+    ann.client.publish("mst.acme.grp.far.ann.note", b"1")
+    ann.client.publish("mst.acme.to.far.ann.note", b"1")
+    ann.ask("message", "send", {"to": "far", "type": "n", "payload": 1})
+    wait_until(lambda: history(far, "grp.far")["messages"] and history(far, "to")["messages"], 5, "the first")
+    told = history(far, channel)
+    for beyond in (100_000, 1 << 60):
+        answer = history(far, channel, after={"epoch": told["epoch"], "seq": beyond})
+        assert answer["messages"] == [] and not answer["complete"] and answer["epoch"] == told["epoch"] and answer["last_seq"] < beyond
+    ended = history(far, channel, after={"epoch": told["epoch"], "seq": max(told["last_seq"], 1)})
+    assert ended["messages"] == [] and ended["complete"]
+
+
+def test_an_inbox_is_whole_whatever_others_lack(site: Site, agents: Agents, nats: Client) -> None:
+    """All inboxes are in one stream. Where it lacks a message of somebody else who goes on from what was read still has all of it."""
+    sender, reader, other = mint(site, agents, "acme", "ann", "ivy", "olaf")
+    lost = [sender.ask("message", "send", {"to": "olaf", "type": "n", "payload": n}).body["seq"] for n in range(2)][1]
+    box = sender.client.subscribe(sender.box("ivy"))
+    sender.client.publish_each([(sender.subject("message", "send"), json.dumps({"to": "ivy", "type": "n", "payload": n}).encode(),
+                                 sender.box("ivy")) for n in range(1100)])
+    wait_until(lambda: len(box.messages) == 1100, 20, "all to be stored")
+    nats.delete_message("MAIL", lost)
+    first = history(reader, "inbox", limit=500)
+    told = history(reader, "inbox", limit=500, after={"epoch": first["epoch"], "seq": first["messages"][-1]["seq"]})
+    rest = history(reader, "inbox", limit=500, after={"epoch": first["epoch"], "seq": told["messages"][-1]["seq"]})
+    assert told["complete"] and rest["complete"] and sorted(bodies(first) + bodies(told) + bodies(rest)) == list(range(1100))
+    reader.ask("message", "ack", {"seq": first["messages"][0]["seq"]})
+    assert history(reader, "inbox", limit=10)["complete"] and bodies(history(other, "inbox")) == [0]
 
 
 def test_a_time_that_is_to_come(site: Site, agents: Agents) -> None:
@@ -464,6 +569,45 @@ def test_a_cast_ends_in_time(agents: Agents, crew: Crew) -> None:
     begun = time.monotonic()
     told = caller.ask("message", "cast", {"agents": ["crew1"], "type": "t", "payload": 1, "receipts": 5, "timeout_ms": 400}).body
     assert told == {"delivered_to": 1, "receipts": []} and 0.35 < time.monotonic() - begun < 3
+
+
+def test_a_receipt_that_is_asked_is_answered(agents: Agents, crew: Crew) -> None:
+    """An agent may give it by a request, and learns whether it counts."""
+    caller, names = agents("acme", "ann"), ["crew0", "crew1"]
+    box = caller.client.subscribe(caller.box("asked"))
+    caller.tell("message", "cast", {"agents": names, "type": "asked", "payload": 1, "receipts": 2, "timeout_ms": 20000}, caller.box("asked"))
+    wait_until(lambda: all(crew.heard[n].messages and crew.heard[n].messages[-1].subject.endswith(".asked") for n in names), 5, "the cast")
+    one, two = crew.agents[:2]
+    where = crew.heard["crew0"].messages[-1].reply
+    for body in (b"not json", b"{}"):
+        assert json.loads(one.client.request(where, body, timeout=5).data) == {}, "also twice"
+    forged = read(agents("acme", "bob").client.request(where.replace(".crew0.", ".bob."), b"{}", timeout=5))
+    assert forged.error["code"] == "not_found", "who was not asked"
+    assert two.client.request(crew.heard["crew1"].messages[-1].reply, b"\x80", timeout=5).data == b"\x80"
+    wait_until(lambda: box.messages, 5, "the answer")
+    assert [r["agent"] for r in json.loads(box.messages[0].data)["receipts"]] == names
+    late = read(one.client.request(where, b"{}", timeout=5))
+    assert late.error["code"] == "not_found" and late.error["message"] == forged.error["message"]
+
+
+def test_a_narrowed_name_takes_what_is_cast_to_it(site: Site, agents: Agents, one: Musterd) -> None:
+    """The narrowing is of what it asks for; what is pushed to it it may answer."""
+    path = site.folder / "narrowed.creds"
+    site.cli("agent", "add", "acme", "narrowed", "--verbs", "presence.*", "--out", str(path))
+    site._creds["acme", "narrowed"] = path
+    narrowed, caller = agents("acme", "narrowed"), agents("acme", "ann")
+    heard = narrowed.client.subscribe("mst.acme.to.narrowed.>")
+    assert "session" in narrowed.ask("presence", "hello", {"capabilities": ["sieve"]}).body
+    assert error(narrowed, "history", {"channel": "all"}) == "permission_denied"
+    assert narrowed.ask("message", "receipt").error["code"] == "permission_denied", "without a ref it is a request"
+    box = caller.client.subscribe(caller.box("sieve"))
+    wait_until(lambda: all(caller.ask("message", "cast", {"capabilities": ["sieve"], "type": "warm", "payload": 0}).body["delivered_to"]
+                           for _ in range(8)), 10, "both brokers to know of it")
+    caller.tell("message", "cast", {"capabilities": ["sieve"], "type": "sieve", "payload": 1, "receipts": 1, "timeout_ms": 5000}, caller.box("sieve"))
+    wait_until(lambda: heard.messages and heard.messages[-1].subject.endswith(".sieve"), 5, "the cast")
+    assert json.loads(narrowed.client.request(heard.messages[-1].reply, b"{}", timeout=5).data) == {}
+    wait_until(lambda: box.messages, 8, "the answer")
+    assert [r["agent"] for r in json.loads(box.messages[0].data)["receipts"]] == ["narrowed"]
 
 
 def test_a_cast_to_a_group_and_once(agents: Agents, crew: Crew) -> None:

@@ -102,7 +102,7 @@ class Hearts:
         while not self._end.wait(0.3):
             for name, client in list(self._beating.items()):
                 if client.connected:
-                    client.publish(f"{ROOT_TOKEN}.acme.rpc.{name}.presence.beat", b"{}")
+                    client.publish_soon(f"{ROOT_TOKEN}.acme.rpc.{name}.presence.beat", b"{}")
 
     def start(self, name: str, client: Client) -> None:
         self._beating[name] = client
@@ -362,11 +362,40 @@ def test_sessions_are_listed_page_by_page(agents: Agents) -> None:
     found, after = [], None
     while True:
         page = ann.ask("session", "active", {"limit": 2, **({"after": after} if after else {})}).body
+        assert (page["epoch"], page["seq"]) == (0, 0), "no events complete it"
         found += [row["session_id"] for row in page["sessions"]]
         after = page.get("next")
         if not after:
             break
     assert [session for session in found if session in wanted] == wanted and found == sorted(found)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    body: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        body = {"a": body}
+    return body
+
+
+def test_what_one_says_of_itself_keeps_nobody_from_reading(come: Callable[..., tuple[Agent, Ear]], agents: Agents) -> None:
+    """What is deep or large has bounds where it is said: lists tell all of it, in either encoding."""
+    (ann, _), bob = come("ann"), agents("acme", "bob")
+    ask(ann, "hello", {"session": "deep", "metadata": nested(16)})
+    assert ann.ask("presence", "hello", {"metadata": nested(17)}).error["field"] == "metadata"
+    assert ann.ask("presence", "status", {"status": "busy", "metadata": nested(31)}).error["field"] == "metadata"
+    assert ann.ask("session", "register", {"session_id": "deeper", "metadata": nested(17)}).error["field"] == "metadata"
+    assert ann.ask("session", "register", {"session_id": "larger", "metadata": {"m": "x" * 65536}}).error["field"] == "metadata"
+    large = [f"large-{n:02}" for n in range(16)]
+    for session in large:
+        ann.ask("session", "register", {"session_id": session, "metadata": {"m": "x" * 65000}})
+    for packed in (False, True):
+        assert "ann" in [agent["agent_id"] for agent in bob.ask("presence", "list", packed=packed).body["agents"]]
+        first = bob.ask("session", "active", {"limit": 1000}, packed=packed).body
+        rest = bob.ask("session", "active", {"limit": 1000, "after": first["next"]}, packed=packed).body
+        found = [row["session_id"] for row in first["sessions"] + rest["sessions"]]
+        assert [session for session in found if session in large] == large and "next" not in rest
+    for session in large:
+        ann.ask("session", "status", {"session_id": session, "status": "completed"})
 
 
 def test_the_hub_is_told_at_a_glance(come: Callable[..., tuple[Agent, Ear]]) -> None:

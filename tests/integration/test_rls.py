@@ -35,6 +35,9 @@ ROWS = {
 SECRET = {"agent_runs": "agent_name", "agent_sessions": "agent_id", "agent_memories": "content", "agent_tasks": "description",
           "agent_events": "event_type"}  # the column that holds "<tenant> secret"
 LONG = "t" * 64
+# What the roles of tenants may change of a row: whose session it is they may not.
+FORGED = {**{table: f"{column} = 'forged'" for table, column in SECRET.items()}, "agent_sessions": "metadata = '[\"forged\"]'"}
+SAME = {**{table: f"{column} = {column}" for table, column in SECRET.items()}, "agent_sessions": "metadata = metadata"}
 
 
 @pytest.fixture(scope="module")
@@ -171,27 +174,27 @@ def test_a_prepared_statement_follows_the_setting_and_the_role(postgres: Postgre
 @pytest.mark.parametrize("role", SERVED)
 @pytest.mark.parametrize("table", TABLES)
 def test_nothing_is_written_for_another_tenant(postgres: Postgres, as_role: Callable[[str], Connection], role: str, table: str) -> None:
-    session, column = as_role(role), SECRET[table]
+    session, forged = as_role(role), FORGED[table]
     for tenant in ("zeta", "nobody", "Acme"):
         with pytest.raises(errors.InsufficientPrivilege, match="row-level security"):
             session.execute(ROWS[table], {"t": tenant, "s": "forged"})
     with pytest.raises(errors.InsufficientPrivilege):  # no conflict tells that the row is there
         session.execute(ROWS[table].replace("'x'", "'never'") + " ON CONFLICT DO NOTHING", {"t": "zeta", "s": "forged"})
     with pytest.raises(errors.InsufficientPrivilege):
-        session.execute(ROWS[table] + f" ON CONFLICT (tenant_id, id) DO UPDATE SET {column} = 'forged'", {"t": "zeta", "s": "forged"})
+        session.execute(ROWS[table] + f" ON CONFLICT (tenant_id, id) DO UPDATE SET {forged}", {"t": "zeta", "s": "forged"})
     with pytest.raises(errors.InsufficientPrivilege):  # moved: by the policy, or by the grant of columns
         session.execute(f"UPDATE public.{table} SET tenant_id = 'zeta', id = 'moved'")
     if role in UNTRUSTED and table == "agent_events":  # a record: they add to it
-        for statement in (f"UPDATE public.{table} SET {column} = 'forged'", f"SELECT FROM public.{table} FOR UPDATE", f"DELETE FROM public.{table}"):
+        for statement in (f"UPDATE public.{table} SET {forged}", f"SELECT FROM public.{table} FOR UPDATE", f"DELETE FROM public.{table}"):
             with pytest.raises(errors.InsufficientPrivilege):
                 session.execute(statement)
         zeta_is_untouched(postgres)
         return
-    assert session.execute(f"UPDATE public.{table} SET {column} = 'forged' WHERE tenant_id = 'zeta'").rowcount == 0
-    assert session.execute(f"UPDATE public.{table} SET {column} = {column} RETURNING tenant_id").fetchall() == [("acme",)]
+    assert session.execute(f"UPDATE public.{table} SET {forged} WHERE tenant_id = 'zeta'").rowcount == 0
+    assert session.execute(f"UPDATE public.{table} SET {SAME[table]} RETURNING tenant_id").fetchall() == [("acme",)]
     assert session.execute(f"SELECT tenant_id FROM public.{table} FOR UPDATE").fetchall() == [("acme",)]
     assert session.execute(f"MERGE INTO public.{table} AS t USING (SELECT 'x' AS id) AS s ON t.id = s.id WHEN MATCHED THEN"
-                           f" UPDATE SET {column} = 'merged'").rowcount == 1
+                           f" UPDATE SET {forged}").rowcount == 1
     if role in UNTRUSTED:
         with pytest.raises(errors.InsufficientPrivilege):
             session.execute(f"DELETE FROM public.{table}")
@@ -232,11 +235,14 @@ FORBIDDEN = [
     *[f"LOCK TABLE public.{table} IN {mode} MODE" for table in TABLES for mode in ("SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")],
     # what is Muster's own
     *[f"SELECT * FROM muster.{table}" for table in ("tenants", "credentials", "requests", "tables", "tenant_roles", "channel", "migrations", "audit", "inboxes",
-                                                   "groups", "watches")],
+                                                   "groups", "watches", "fanout_counts")],
     "SELECT muster.listen()", "SELECT muster.limit('zeta', 'watches')", "SELECT muster.tenants_of('muster_t_zeta')",
     "SELECT muster.forget('zeta')", "SELECT muster.purge_requests()", "SELECT muster.emit('zeta', 'task', 'queued', 'x', '{}')",
     "SELECT muster.once('zeta', 'a', 'x.y', 'r', sha256(''), 'forget', '{}')", "CREATE FUNCTION muster.mine() RETURNS int LANGUAGE sql RETURN 1",
     "INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, state) VALUES ('acme', 'forged', 'a1', '{}')",
+    *[f"UPDATE public.agent_sessions SET {column} = {column}" for column in ("agent_id", "session_id", "started_at", "state", "fence", "gone_reason",
+                                                                           "last_seen_at", "tenant_id", "id")],
+    "SELECT muster.purge_sessions('0s', 10)",
     "INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, fence) VALUES ('acme', 'forged', 'a1', 9223372036854775807)",
     # the log and what is beside the tables
     "SELECT pg_logical_emit_message(true, 'muster.evt', '{}')", "SELECT pg_create_logical_replication_slot('mine', 'pgoutput')",
@@ -264,6 +270,18 @@ def test_a_tenants_role_may_not(postgres: Postgres, as_role: Callable[[str], Con
     with pytest.raises(errors.InsufficientPrivilege):
         session.execute(f"BEGIN; {statement}; COMMIT" if statement.startswith("LOCK") else statement)  # type: ignore[call-overload]
     zeta_is_untouched(postgres)
+
+
+@pytest.mark.parametrize("role", UNTRUSTED)
+def test_a_tenants_role_ends_no_session_of_the_roster(postgres: Postgres, as_role: Callable[[str], Connection], role: str) -> None:
+    """What it has registered itself it may end; whom a broker keeps it may not, before the broker has seen the end."""
+    session = as_role(role)
+    ended = "UPDATE public.agent_sessions SET status = 'completed', ended_at = now(), metadata = '{}' WHERE session_id = 's1'"
+    postgres.query("UPDATE public.agent_sessions SET state = '{}' WHERE tenant_id = 'acme'")
+    assert session.execute(ended).rowcount == 0
+    assert postgres.query("SELECT status, ended_at FROM public.agent_sessions WHERE tenant_id = 'acme'") == [("active", None)]
+    postgres.query("UPDATE public.agent_sessions SET state = NULL WHERE tenant_id = 'acme'")
+    assert session.execute(ended).rowcount == 1
 
 
 @pytest.mark.parametrize("role", SERVED)
@@ -323,7 +341,7 @@ def test_a_function_in_the_query_hears_of_no_foreign_row(as_role: Callable[[str]
                           f"SELECT pg_temp.leak({column}) FROM public.{table} GROUP BY 1 HAVING pg_temp.leak(min({column}))",
                           f"INSERT INTO public.{table} (tenant_id, {column}) SELECT tenant_id, {column} FROM public.{table}"
                           f" WHERE pg_temp.leak({column}) AND false",
-                          *([] if table == "agent_events" else [f"UPDATE public.{table} SET {column} = {column} WHERE pg_temp.leak({column})"])):
+                          *([] if table == "agent_events" else [f"UPDATE public.{table} SET {SAME[table]} WHERE pg_temp.leak({column})"])):
             session.execute(statement)  # type: ignore[call-overload]
     assert heard and not [text for text in heard if text and "zeta" in text]
     with pytest.raises(errors.InvalidTextRepresentation) as told:
@@ -421,7 +439,9 @@ def test_every_table_of_tenants_forces_row_security(postgres: Postgres) -> None:
     assert postgres.query("SELECT polrelid::regclass::text FROM pg_policy p WHERE pg_get_expr(polqual, polrelid) = 'true'"
                           " AND polroles <> ARRAY['muster_engine'::regrole::oid]") == [], "the engine alone passes every row"
     assert postgres.query("SELECT polrelid::regclass::text, polcmd, polroles::regrole[]::text FROM pg_policy"
-                          " WHERE NOT polpermissive OR polwithcheck IS NOT NULL") == [("muster.audit", "a", "{muster_owner}")], "it writes, and reads nothing"
+                          " WHERE NOT polpermissive OR polwithcheck IS NOT NULL ORDER BY 1") == [
+                              ("agent_sessions", "w", "{muster_tenants}"),  # only fewer rows
+                              ("muster.audit", "a", "{muster_owner}")], "it writes, and reads nothing"
 
 
 def test_every_view_and_function_is_as_it_must_be(postgres: Postgres) -> None:
@@ -756,7 +776,7 @@ def test_rows_behind_the_wall_are_captured(site: Site, watch: Callable[[str], Wa
                 app.execute(ROWS[table], {"t": tenant, "s": f"{tenant} secret"})
         for table in TABLES:
             if table != "agent_events":
-                own.execute(f"UPDATE public.{table} SET {SECRET[table]} = 'from acme'")
+                own.execute(f"UPDATE public.{table} SET {FORGED[table]}")
             with pytest.raises(errors.InsufficientPrivilege):
                 own.execute(ROWS[table].replace("'x'", "'y'"), {"t": "zeta", "s": "forged"})
         app.execute("SET app.current_tenant = 'acme'")

@@ -94,15 +94,18 @@ def test_a_tenant_that_is_cleared_is_told_by_a_reset(a1: Agent, broker: Musterd)
     assert told(a1, "reader")[-1] == "reset - - -" and broker.metric("muster_roster_resets_total") == missed
 
 
-def test_a_lane_that_does_not_keep_up_reads_anew(a1: Agent, broker: Musterd) -> None:
+def test_a_lane_that_does_not_keep_up_reads_anew(site: Site, a1: Agent, broker: Musterd) -> None:
     """Its changes are given up, and a reset stands for them; so it is for the keeper, whose lane does the filling."""
     missed = broker.metric("muster_roster_resets_total")
-    a1.tell("reader", "sleep", {"ms": 1000})
+    asleep = site.folder / "asleep"
+    a1.tell("reader", "sleep", {"file": str(asleep)})
+    wait_until(asleep.exists, 10, "the reader's lane to stand still")
     assert ask(a1, "keeper", "fill", n=4200)["code"] == 0
+    asleep.unlink()
     assert broker.metric("muster_roster_agents") == 4200 and broker.metric("muster_roster_resets_total") == missed + 2
     assert ask(a1, "reader", "count")["code"] == 4200
-    lines = told(a1, "reader")[-104:]
-    assert lines[0] == "reset - - -" and lines[1:] == [f"join n{number} s1 -" for number in range(4097, 4200)]
+    after = ["reset - - -", *(f"join n{number} s1 -" for number in range(4097, 4200))]
+    wait_until(lambda: told(a1, "reader")[-104:] == after, 10, "what came after the reset to be told")
 
 
 @pytest.mark.parametrize("process", [False, True])

@@ -104,3 +104,31 @@ def test_names_that_meet_do_not_undo_the_others(broker: psycopg.Connection[Any],
     assert record(broker, *rows, {"session": "bystander/x", "agent": "a3"}) == {"stored": 2, "refused": 1}
     assert broker.execute("SELECT session_id FROM public.agent_sessions WHERE session_id LIKE '%x' ORDER BY 1").fetchall() == [
         ("a1/x",), ("bystander/x",), ("x",)]
+
+
+def test_sessions_that_ended_long_ago_are_forgotten(postgres: Postgres, broker: psycopg.Connection[Any]) -> None:
+    """In batches, whatever another broker is about to delete; not those of other tenants, of the roster, that go on, or that ended of late."""
+    def purge(connection: psycopg.Connection[Any], limit: int) -> Any:
+        return connection.execute("SELECT muster.purge_sessions('30d'::interval, %s)", (limit,)).fetchone()
+
+    insert = ("INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, status, ended_at, state)"
+              " VALUES (%s, %s, 'old', %s, now() - %s::interval, %s)")
+    with postgres.connect() as admin:
+        for n in range(1, 6):
+            admin.execute(insert, ("acme", f"old{n}", "completed", "31d", None))
+            admin.execute(insert, ("zeta", f"old{n}", "failed", "31d", None))
+        for name, status, ago, state in [("on", "active", "90d", None), ("here", "completed", "90d", "{}"), ("new", "failed", "29d", None),
+                                         ("open", "completed", None, None)]:
+            admin.execute(insert, ("acme", name, status, ago, state))
+    with psycopg.connect(postgres.dsn("muster_broker")) as other:
+        other.execute("SET app.current_tenant = 'acme'")
+        assert purge(other, 3) == ({"ok": {"purged": 3}},)
+        broker.execute("SET lock_timeout = '1s'")
+        assert purge(broker, 10) == ({"ok": {"purged": 2}},), "the other one's are passed over, not waited for"
+        other.rollback()
+    assert purge(broker, 10) == ({"ok": {"purged": 3}},)
+    left = postgres.query("SELECT tenant_id, session_id FROM public.agent_sessions WHERE agent_id = 'old' ORDER BY 1, 2")
+    assert left == [("acme", "here"), ("acme", "new"), ("acme", "on"), ("acme", "open"), *[("zeta", f"old{n}") for n in range(1, 6)]]
+    plan = broker.execute("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT muster.purge_sessions('30d'::interval, 100)").fetchall()[0][0][0]["Plan"]
+    assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 120, plan
+    postgres.query("DELETE FROM public.agent_sessions WHERE agent_id = 'old'")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from agent import Agent
 from client import Client, Subscription
 from harness import LONG, Musterd, Site, wait_until
 from pack import unpack
-from pluginrig import Agents, end_of, own_broker
+from pluginrig import Agents, asking, own_broker, serving
 
 PLUGINS = [{"name": "fanout", "config": {"watch_linger": "1s"}}, {"name": "presence", "config": {"grace": "200ms"}}]
 TABLE = {"schema": "public", "table": "orders"}
@@ -39,18 +40,14 @@ def site() -> Generator[Site, None, None]:
 
 @pytest.fixture(scope="module")
 def broker(site: Site, request: pytest.FixtureRequest) -> Generator[Musterd, None, None]:
-    broker = own_broker(site, *PLUGINS, cdc=True)
-    broker.start()
-    yield broker
-    assert broker.stop() == 0, broker.log()[-3000:]
-    end_of(broker, bool(request.session.testsfailed))
+    with serving(site, *PLUGINS, cdc=True, session=request.session) as broker:
+        yield broker
 
 
 @pytest.fixture(scope="module")
 def agents(site: Site, broker: Musterd) -> Generator[Agents, None, None]:
-    agents = Agents(site)
-    yield agents
-    agents.close()
+    with asking(site) as agents:
+        yield agents
 
 
 @pytest.fixture
@@ -121,6 +118,7 @@ def test_what_matches_comes_and_what_leaves_is_told(site: Site, agents: Agents, 
     assert "left" not in changes[4]
     first = watch.heard.messages[0]
     assert first.headers["Muster-Subject"] == "mst.acme.cdc.main.public.orders.insert._"
+    assert first.reply.startswith("mst.acme.to._muster.ann."), "where an agent may answer"
     assert b'1.50' in first.data.split(b'"doc":')[1], "digits are kept"
     seqs = [int(message.headers["Muster-Seq"]) for message in watch.heard.messages]
     assert seqs == sorted(seqs) and seqs[0] > watch.answer.body["seq"]
@@ -144,11 +142,12 @@ def test_errors_say_what_came_and_what_was_expected(site: Site, agents: Agents) 
         assert refused(ann, {"schema": "public", "table": table})[:2] == ("not_found", "table")
     code, field, message = refused(ann, {"schema": "public", "table": "plain", "filter": "status=eq.open"})
     assert code == "failed_precondition" and 'ALTER TABLE "public"."plain" REPLICA IDENTITY FULL' in message
-    assert refused(ann, {"schema": "public", "table": "orders", "source": "other"})[0] == "unavailable"
+    assert refused(ann, {"schema": "public", "table": "orders", "source": "other"})[:2] == ("not_found", "source")
+    assert refused(ann, {"sources": ["mst.acme.cdc.other.>"]})[:2] == ("not_found", "sources")
     assert refused(ann, {"sources": ["mst.zeta.evt.>"]})[0] == "permission_denied"
     assert refused(ann, {"sources": ["mst.acme.to.bob.>"]})[0] == "permission_denied"
     assert refused(ann, {"sources": ["mst.acme.audit.>"]})[0] == "permission_denied"
-    for pattern in ("mst.acme.evt..shop", "mst.acme.evt.>.shop", "mst.acme.evt.a b", "mst.acme."):
+    for pattern in ("mst.acme.evt._.head", "mst.acme.evt._.>", "mst.acme.evt..shop", "mst.acme.evt.>.shop", "mst.acme.evt.a b", "mst.acme."):
         assert refused(ann, {"sources": [pattern]})[:2] == ("invalid_argument", "sources")
     assert refused(ann, {"sources": ["mst.acme.evt.>"], "after": {"epoch": 1, "seq": 1}})[0] == "invalid_argument"
     watch = Watch(ann, schema="public", table="plain", filter="status=eq.open", events=["insert"])
@@ -194,6 +193,28 @@ def test_a_key_that_changes_with_the_owner_is_not_told(site: Site, agents: Agent
     site.postgres.query("UPDATE public.orders SET id = %s, owner = 'else' WHERE id = %s", (b, a))
     assert [(body["op"], body["key"]["id"]) for body in watch.wait(2)] == [("insert", a), ("delete", a)]
     assert watch.heard.messages[0].headers["Muster-Key"] == f'["acme",{a}]' and "Muster-Key" not in watch.heard.messages[1].headers
+    watch.close()
+
+
+def test_a_key_in_the_subject_is_the_one_the_watcher_knows(site: Site, agents: Agents, names: Callable[[], int]) -> None:
+    site.postgres.query("CREATE TABLE public.keyed (tenant_id text, id text PRIMARY KEY, status text)")
+    site.postgres.query("ALTER TABLE public.keyed REPLICA IDENTITY FULL")
+    site.cli("publish", "public.keyed", "--subject-key")
+    watch = Watch(agents("acme", "ann"), schema="public", table="keyed", filter="status=eq.open")
+    site.postgres.query("INSERT INTO public.keyed VALUES ('acme', 'old', 'open')")
+    site.postgres.query("UPDATE public.keyed SET id = 'new', status = 'done'")
+    watch.wait(2)
+    assert [message.headers["Muster-Subject"].split(".", 5)[5] for message in watch.heard.messages] == ["keyed.insert.old", "keyed.update.old"]
+    watch.close()
+
+
+def test_numbers_have_exponents(site: Site, agents: Agents, names: Callable[[], int]) -> None:
+    ann, a, b = agents("acme", "ann"), names(), names()
+    watch = Watch(ann, **TABLE, filter=f"total=lt.1e1,id=gte.{a}")
+    insert(site, a, total=10)
+    insert(site, b, total=9.99)
+    watch.wait(1)
+    assert watch.changes == [("insert", b)]
     watch.close()
 
 
@@ -327,6 +348,19 @@ def test_after_reads_what_was_and_tells_what_is_gone(site: Site, agents: Agents,
         watch.close()
 
 
+def test_a_position_that_the_stream_has_not_reached_is_a_gap(agents: Agents) -> None:
+    """Whoever has it read another stream: it is told so, and hears what comes from now on."""
+    ann = agents("acme", "ann")
+    now = Watch(ann, sources=["mst.acme.grp.far.>"]).answer.body
+    watch = Watch(ann, sources=["mst.acme.grp.far.>"], after={"epoch": now["epoch"], "seq": 1 << 40})
+    ann.client.publish("mst.acme.grp.far.ann.note", b'{"n": 1}')
+    wait_until(lambda: len(watch.bodies) == 2, 10, f"the gap and the message, {watch.bodies} came")
+    assert watch.bodies[0]["gap"]["reason"] == "retention" and watch.bodies[1] == {"n": 1}
+    assert watch.answer.body["epoch"] == now["epoch"] and watch.answer.body["seq"] < 1 << 40
+    for each in (now["watch"], watch.id):
+        assert ann.ask("watch", "close", {"watch": each}).body == {}
+
+
 def test_the_same_request_opens_one_watch(site: Site, agents: Agents) -> None:
     ann = agents("acme", "ann")
     one = ann.ask("watch", "open", TABLE | {"request_id": "r1"}).body
@@ -334,7 +368,7 @@ def test_the_same_request_opens_one_watch(site: Site, agents: Agents) -> None:
     assert [watch["watch"] for watch in ann.ask("watch", "list").body["watches"]] == [one["watch"]]
     assert ann.ask("watch", "open", {"request_id": "r1", "schema": "public", "table": "plain"}).error["code"] == "already_exists"
     assert agents("acme", "bob").ask("watch", "close", {"watch": one["watch"]}).error["code"] == "not_found"
-    assert agents("acme", "bob").ask("watch", "list").body == {"watches": []}
+    assert agents("acme", "bob").ask("watch", "list").body == {"watches": [], "epoch": 0, "seq": 0}
     ann.ask("watch", "close", {"watch": one["watch"]})
 
 
@@ -343,6 +377,32 @@ def test_a_tenant_has_so_many(site: Site, agents: Agents) -> None:
     zoe = agents("zeta", "zoe")
     answers = [zoe.ask("watch", "open", TABLE) for _ in range(3)]
     assert "watch" in answers[0].body and answers[2].error["field"] == "watches" and answers[2].error["code"] == "resource_exhausted"
+
+
+def test_a_limit_is_exact_however_many_ask_at_once(site: Site) -> None:
+    """In as many transactions; and what goes, in whatever way, makes room."""
+    names = [f"m{n}" for n in range(24)]
+    site.postgres.query("INSERT INTO muster.credentials (tenant, agent, role, public_key) SELECT 'zeta', unnest(%s::text[]), 'agent', 'U' || repeat('A', 55)", (names,))
+    site.cli("tenant", "limits", "zeta", "group.members=10")
+
+    def counted() -> tuple[int, int]:
+        found = site.postgres.query("SELECT members, (SELECT count(*) FROM muster.groups WHERE tenant = 'zeta') FROM muster.fanout_counts WHERE tenant = 'zeta'")
+        return found[0][0], found[0][1]
+
+    def join(name: str) -> dict[str, Any]:
+        with site.postgres.connect() as connection:
+            row = connection.execute("SELECT muster.group_join('zeta', %s, '{\"group\": \"many\"}')", (name,)).fetchone()
+            connection.execute("SELECT pg_sleep(0.02)")
+        return dict(row[0])
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        answers = list(pool.map(join, names))
+    assert sum("ok" in answer for answer in answers) == 10 and counted() == (10, 10)
+    assert {answer["error"]["code"] for answer in answers if "error" in answer} == {"resource_exhausted"}
+    member = next(name for name, answer in zip(names, answers) if "ok" in answer)
+    assert "ok" in join(member), "who is in joins again"
+    site.postgres.query("DELETE FROM muster.credentials WHERE tenant = 'zeta' AND agent = %s", (member,))
+    assert counted() == (9, 9)
 
 
 def test_a_changed_column_ends_the_watch_in_words(site: Site, agents: Agents) -> None:
@@ -413,11 +473,8 @@ def test_presence_and_inbox_as_sources(site: Site, agents: Agents) -> None:
 @pytest.fixture(scope="module")
 def other(site: Site, broker: Musterd, request: pytest.FixtureRequest) -> Generator[Musterd, None, None]:
     """A second broker, which comes when the first has been at work for a while."""
-    other = own_broker(site, *PLUGINS, cdc=True)
-    other.start(env={"FEDERATION_BROADCAST_LATENCY": "high"})
-    yield other
-    assert not other.alive or other.stop() == 0, other.log()[-3000:]
-    end_of(other, bool(request.session.testsfailed))
+    with serving(site, *PLUGINS, cdc=True, env={"FEDERATION_BROADCAST_LATENCY": "high"}, session=request.session) as other:
+        yield other
 
 
 def held(broker: Musterd) -> float:
@@ -474,6 +531,7 @@ def test_a_broker_that_dies_takes_nothing_with_it(site: Site, broker: Musterd, o
     plain, batched = (Watch(ann, **TABLE, filter=f"id=gte.{a}", interval_ms=ms) for ms in (1, 100))
     slow = Watch(ann, **TABLE, filter=f"id=gte.{a}", interval_ms=300, max_bytes=1000)
     unheard = ann.ask("watch", "open", {**TABLE, "filter": f"id=eq.{a}"}).body
+    untold = [ann.ask("watch", "open", {**TABLE, "filter": "id=eq.-1", "after": {"epoch": 1, "seq": 1}, **form}).body for form in ({}, {"interval_ms": 50})]
     rows = [a, *(names() for _ in range(30))]
     site.postgres.query("INSERT INTO public.orders SELECT 'theta', n, 'open', 1, 'ann', '', NULL FROM unnest(%s::int[]) AS n", (rows,))
     plain.wait(31)
@@ -492,10 +550,83 @@ def test_a_broker_that_dies_takes_nothing_with_it(site: Site, broker: Musterd, o
     late = ann.client.subscribe(unheard["subject"])
     wait_until(lambda: late.messages, 5, "what nobody had heard yet when its broker died")
     assert b'"op"' in late.messages[0].data, late.messages[0].data
+    for lost in untold:
+        told = ann.client.subscribe(lost["subject"])
+        wait_until(lambda told=told: told.messages, 5, "the gap that nobody had heard of when its broker died")
+        body = json.loads(told.messages[0].data)
+        assert [gap["reason"] for gap in body.get("gaps", [body.get("gap")])] == ["retention"], body
     for watch in (plain, batched, slow):
         watch.close()
     assert held(broker) == 16
     other.start(env={"FEDERATION_BROADCAST_LATENCY": "high"})
+
+
+def test_holders_come_and_go_while_messages_flow(site: Site, broker: Musterd, other: Musterd, agents: Agents, names: Callable[[], int]) -> None:
+    """Streams of all tenants and of one: by whoever a shard is taken over, and however, each message comes, or that some are lost is told."""
+    ann, bob = agents("acme", "ann"), agents("acme", "bob")
+    shard = 'lease="watch.15"'
+    wait_until(lambda: other.metric("muster_lease_held", shard) == 1, 30, "the shard of acme to be there")
+    watches = [Watch(ann, sources=sources) for sources in (["mst.acme.all.>"], ["mst.acme.all.bob.flow"], ["mst.acme.all.>", "mst.acme.evt.shop.>"])]
+    sent: list[int] = []
+
+    def send(n: int) -> None:
+        for _ in range(n):
+            sent.append(names())
+            bob.client.publish("mst.acme.all.bob.flow", json.dumps({"n": sent[-1]}).encode())
+
+    def heard(watch: Watch) -> set[int]:
+        return {body["n"] for body in watch.all() if "n" in body}
+
+    def all_heard(who: str) -> None:
+        for watch in watches:
+            wait_until(lambda watch=watch: heard(watch) == set(sent), 20, f"all that was sent, with {who} as the holder")
+
+    send(5)
+    all_heard("the first")
+    other.kill()
+    send(20)
+    wait_until(lambda: broker.metric("muster_lease_held", shard) == 1, 20, "it to be taken over")
+    send(5)
+    all_heard("the second")
+    other.start(env={"FEDERATION_BROADCAST_LATENCY": "high"})
+    wait_until(lambda: send(1) or other.metric("muster_lease_held", shard) == 1, 30, "it to be handed over")
+    send(5)
+    all_heard("who has come back")
+    send(20)
+    assert other.stop() == 0
+    send(5)
+    all_heard("who is left")
+    for watch in watches:
+        assert not [body for body in watch.bodies if "gap" in body or "gaps" in body], "nothing was lost"
+        watch.close()
+    other.start(env={"FEDERATION_BROADCAST_LATENCY": "high"})
+
+
+def test_a_watch_is_known_before_it_is_answered(site: Site, broker: Musterd, other: Musterd, agents: Agents, names: Callable[[], int]) -> None:
+    """Its broker dies at once, before it has kept where the watch is: what came after its position comes, and that some is lost is told."""
+    ann, rows = agents("theta", "ann"), [names() for _ in range(10)]
+    wait_until(lambda: held(broker) == held(other) == 8, 60, "both to serve eight shards")
+    spec = {**TABLE, "filter": f"id=gte.{rows[0]}", "interval_ms": 1}
+    first = Watch(ann, **spec)
+    for row in rows:
+        insert(site, row, "theta")
+    first.wait(10)
+    time.sleep(2)  # how far the shard is has been kept
+    after = {name: first.answer.body[name] for name in ("epoch", "seq")}
+    answers = [ann.ask("watch", "open", {**spec, "after": position}).body for position in (after, {**after, "epoch": 1})]
+    other.kill()
+    late, cut = (ann.client.subscribe(answer["subject"]) for answer in answers)
+    wait_until(lambda: late.messages and cut.messages, 20, "both to be told")
+    wait_until(lambda: len(told(late)) >= 10, 10, "all that came after its position")
+    assert told(late) == rows
+    assert [gap["reason"] for message in cut.messages for gap in json.loads(message.data).get("gaps", [])] == ["retention"], cut.messages[:3]
+    for answer in (first.answer.body, *answers):
+        assert ann.ask("watch", "close", {"watch": answer["watch"]}).body == {}
+    other.start(env={"FEDERATION_BROADCAST_LATENCY": "high"})
+
+
+def told(heard: Subscription) -> list[int]:
+    return [message["body"]["key"]["id"] for batch in heard.messages for message in json.loads(batch.data)["messages"]]
 
 
 @pytest.mark.skipif(not LONG, reason="sleeps for longer than a lease lasts: MUSTER_TEST_LONG=1")

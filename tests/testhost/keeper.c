@@ -1,7 +1,8 @@
 /*
  * keeper - muster.roster/1 behind verbs, also of the kind that keeps it. keeper.put {agent, session?, kind?, status?, suspect?,
  * capabilities[]?, label?}, fill {n}, remove {agent, reason?}, clear {}; find {capabilities[]?, label?, status?, limit?, after?}, get {agent},
- * count {}; watched {} tells the changes so far, one a line, and how many resets there were; sleep {ms}.
+ * count {}; watched {} tells the changes so far, one a line, and how many resets there were; sleep {file}:
+ * its lane makes that file, and stands still until somebody has removed it.
  */
 #include <muster/plugin.h>
 
@@ -16,7 +17,7 @@
 #define KEEPER_CAPABILITIES "presence"
 #endif
 
-enum { MAX_LISTED = 8, SHOWN = 32768 };
+enum { MAX_LISTED = 8, SHOWN = 32768, NAPS = 3000 };
 
 /* An answer being written: names with blanks between, or lines. */
 struct text {
@@ -157,6 +158,20 @@ static int64_t count(struct keeper *k, const struct muster_msg *msg, struct text
     return n;
 }
 
+static int64_t stand_still(const char *path)
+{
+    FILE *file = fopen(path, "w");
+
+    if (!file || fclose(file) != 0)
+        return MUSTER_EINVAL;
+    for (int left = NAPS; access(path, F_OK) == 0; left--) {
+        if (!left)
+            return MUSTER_ETIME;
+        (void)usleep(10000); /* an early end is no matter */
+    }
+    return 0;
+}
+
 static int on_verb(void *self, const struct muster_msg *msg)
 {
     struct keeper *k = self;
@@ -185,7 +200,7 @@ static int on_verb(void *self, const struct muster_msg *msg)
     else if (strcmp(msg->verb, "count") == 0)
         code = count(k, msg, t);
     else if (strcmp(msg->verb, "sleep") == 0)
-        code = usleep((useconds_t)int_in(k, args, "ms", 0) * 1000);
+        code = stand_still(text_in(k, args, "file", ""));
     k->codec->free_doc(args);
     if (strcmp(msg->verb, "watched") == 0) {
         t->len = (size_t)snprintf(t->s, sizeof t->s, "%s", k->told);

@@ -27,6 +27,7 @@ struct pair {
     size_t heads;        /* of what the leader sent, looked at */
     uint64_t seed;
     int lose;            /* one in so many messages; 0: none */
+    int epochs;          /* that began after the first */
 };
 
 static uint64_t dice(struct pair *p, uint64_t n)
@@ -156,6 +157,254 @@ static void test_lost_lease(void **state)
     end(t);
 }
 
+static size_t heads_of(struct muster_test *t, const char *head)
+{
+    size_t n = 0;
+
+    for (size_t i = 0; i < muster_test_n_sent(t); i++) {
+        const struct muster_test_sent *sent = muster_test_sent(t, i);
+
+        n += strcmp(sent->subject, "evt._.head") == 0 && sent->payload.len == strlen(head) && memcmp(sent->payload.data, head, sent->payload.len) == 0;
+    }
+    return n;
+}
+
+/* Who missed the change of epoch need not wait for its first event. */
+static void test_heads(void **state)
+{
+    struct muster_test *t = begin(0);
+
+    (void)state;
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    (void)ask(t, "ann", "hello", "{}");
+    muster_test_advance(t, 60 * MUSTER_TEST_S);
+    assert_int_equal(heads_of(t, "{\"evt.presence\":{\"epoch\":1,\"seq\":1}}"), 3); /* one may be lost */
+    assert_int_equal(muster_test_lease_take(t, NULL, MUSTER_ESTALE), 0);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    muster_test_advance(t, 60 * MUSTER_TEST_S);
+    assert_int_equal(heads_of(t, "{\"evt.presence\":{\"epoch\":2,\"seq\":0}}"), 3);
+    (void)ask(t, "bob", "hello", "{}");
+    muster_test_advance(t, 60 * MUSTER_TEST_S);
+    assert_int_equal(heads_of(t, "{\"evt.presence\":{\"epoch\":2,\"seq\":1}}"), 3);
+    end(t);
+}
+
+/* Digests are told of more than digest_above at once. */
+static void test_digests(void **state)
+{
+    static char hello[] = "{}";
+    struct muster_test *t = begin(0);
+    char subject[64];
+
+    (void)state;
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    for (int n = 15; n <= 16; n++) {
+        for (int i = 0; i < n; i++) {
+            const struct muster_test_message msg = {.size = sizeof msg, .subject = subject, .asks = 1, .payload = {hello, 2}};
+
+            (void)snprintf(subject, sizeof subject, "rpc.a%d-%d.presence.hello", n, i);
+            (void)muster_test_queue(t, &msg);
+        }
+        muster_test_run(t);
+    }
+    assert_int_equal(muster_test_metric(t, "events_total", "join"), 15 + 1);
+    assert_int_equal(muster_test_metric(t, "digests_total", NULL), 1);
+    end(t);
+}
+
+static void say_here(struct muster_test *t, int64_t ns)
+{
+    for (; ns > 0; ns -= MUSTER_TEST_S) {
+        (void)muster_test_kv_put(t, NULL, "broker.peer", (struct muster_bytes){"here", 4});
+        muster_test_advance(t, MUSTER_TEST_S);
+    }
+}
+
+/* Half of the shards is another broker's; when it dies, what comes from it is kept, and when it is back, it gets its part. */
+static void test_shards_of_who_has_died(void **state)
+{
+    struct muster_test *t = begin(0);
+    char name[16];
+
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        (void)snprintf(name, sizeof name, "shard.%d", i);
+        assert_int_equal(muster_test_lease_give(t, name), 0);
+    }
+    say_here(t, 15 * MUSTER_TEST_S);
+    assert_int_equal(muster_test_metric(t, "shards", NULL), 8);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    muster_test_advance(t, 10 * MUSTER_TEST_S);
+    assert_int_equal(muster_test_metric(t, "shards", NULL), 16);
+    say_here(t, 15 * MUSTER_TEST_S);
+    assert_int_equal(muster_test_metric(t, "shards", NULL), 8);
+    end(t);
+}
+
+/* ---- one that follows ----------------------------------------------------------------------------------------------------------- */
+
+static int answer_empty(void *arg, const struct muster_test_sent *asked, const char **ret_json)
+{
+    (void)asked;
+    *ret_json = arg;
+    return 0;
+}
+
+static struct muster_bytes join_of(const char *agent, char body[400])
+{
+    int len = snprintf(body, 400,
+                       "{\"agent_id\":\"%s\",\"tenant_id\":\"acme\",\"status\":\"online\",\"suspect\":false,\"task\":null,"
+                       "\"started_at\":\"2026-01-01T00:00:00.000000Z\",\"session\":\"s1\",\"capabilities\":[],\"labels\":{}}",
+                       agent);
+
+    return (struct muster_bytes){body, (size_t)len};
+}
+
+static void hear_join(struct muster_test *t, const char *agent, const char *epoch, const char *seq, const char *stream_seq)
+{
+    const struct muster_header headers[] = {{"Muster-Epoch", epoch}, {"Muster-Seq", seq}, {"Nats-Sequence", stream_seq}};
+    char subject[64], body[400];
+    const struct muster_test_message msg = {
+        .size = sizeof msg, .subject = subject, .headers = headers, .n_headers = 3, .payload = join_of(agent, body)};
+
+    (void)snprintf(subject, sizeof subject, "evt.presence.join.%s", agent);
+    (void)muster_test_send(t, &msg);
+}
+
+/* Two holders went within a second, and what the first had sent is stored only now: whoever follows the third has it as well, and once. */
+static void test_late_events(void **state)
+{
+    static char list[] = "{\"agents\":[],\"epoch\":7,\"seq\":0,\"stream\":100}";
+    struct muster_test *t = begin(0);
+
+    (void)state;
+    muster_test_answer_by(t, "rpc._p_presence.presence.list", answer_empty, list);
+    muster_test_tables_changed(t);
+    muster_test_advance(t, 5 * MUSTER_TEST_S);
+    hear_join(t, "old", "5", "8", "100"); /* the list was made after it */
+    assert_int_equal(muster_test_roster(t, "acme", NULL, NULL, NULL), 0);
+    hear_join(t, "ann", "5", "9", "101");
+    hear_join(t, "bob", "6", "1", "102");
+    assert_int_equal(muster_test_roster(t, "acme", NULL, NULL, NULL), 2);
+    hear_join(t, "bob", "6", "1", "102");
+    hear_join(t, "cat", "7", "3", "103"); /* the third holder gave each of them a position */
+    assert_int_equal(muster_test_roster(t, "acme", NULL, NULL, NULL), 3);
+    assert_int_equal(muster_test_metric(t, "gaps_total", NULL), 0);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    assert_non_null(strstr(ask(t, "ann", "count", "{}"), "\"count\":3"));
+    end(t);
+}
+
+/* Whoever has led knows all up to the end of its lead: what a holder before it stores behind that is late there, too. */
+static void test_late_event_after_a_lead(void **state)
+{
+    struct muster_test *t = begin(0);
+
+    (void)state;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(muster_test_lease_give(t, NULL), 0);
+        (void)ask(t, "bob", "hello", "{}");
+        assert_int_equal(muster_test_lease_take(t, NULL, MUSTER_ESTALE), 0);
+    }
+    hear_join(t, "bob", "1", "1", "1");
+    hear_join(t, "ann", "1", "2", "3");
+    assert_int_equal(muster_test_roster(t, "acme", NULL, NULL, NULL), 2);
+    end(t);
+}
+
+enum { SESSIONS_PAGE = 500 };
+
+/* The first page is full. Before the second one is there, NATS stores what a slow holder before has sent, and all hear it. */
+static int page_of_sessions(void *arg, const struct muster_test_statement *statement, struct muster_test_rows *rows)
+{
+    static const char *const none[] = {"s0", "{}"};
+    static const struct muster_header headers[] = {{"Muster-Epoch", "0"}, {"Muster-Seq", "7"}, {"Nats-Sequence", "1"}};
+    char body[400];
+    const struct muster_test_message heard = {
+        .size = sizeof heard, .subject = "evt.presence.join.ann", .headers = headers, .n_headers = 3, .payload = join_of("ann", body)};
+
+    if (statement->params[0].len)
+        return 0;
+    assert_int_equal(muster_test_store(arg, "PRES_15", "acme", "pres.15.join.ann", heard.payload), 1);
+    (void)muster_test_queue(arg, &heard);
+    for (int i = 0; i < SESSIONS_PAGE; i++)
+        muster_test_row(rows, 2, none);
+    return 0;
+}
+
+/* It was stored when the stream had told how far it is, and heard before this broker led: it is read all the same. */
+static void test_late_event_during_a_take_over(void **state)
+{
+    struct muster_test *t = begin(0);
+
+    (void)state;
+    muster_test_sql(t, "sessions_present", page_of_sessions, t);
+    muster_test_tables_changed(t);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    muster_test_advance(t, MUSTER_TEST_S);
+    assert_int_equal(muster_test_metric(t, "shards", NULL), 16);
+    (void)ask(t, "bob", "hello", "{}");
+    assert_int_equal(muster_test_metric(t, "appends_failed_total", NULL), 0);
+    end(t);
+}
+
+/* An event that did not take effect, since nobody answered the list that had to come first, is read from the stream in the end. */
+static void test_what_waits_for_a_list_is_not_passed_over(void **state)
+{
+    static char list[] = "{\"agents\":[],\"epoch\":5,\"seq\":8,\"stream\":1}";
+    struct muster_test *t = begin(0);
+
+    (void)state;
+    muster_test_answer_by(t, "rpc._p_presence.presence.list", answer_empty, list);
+    muster_test_tables_changed(t);
+    muster_test_advance(t, 5 * MUSTER_TEST_S);
+    for (uint64_t n = 1; n <= 2; n++)
+        assert_int_equal(muster_test_store(t, "PRES_15", "acme", "pres.15.join.ann", (struct muster_bytes){"{}", 2}), n);
+    hear_join(t, "ann", "5", "9", "1");
+    muster_test_advance(t, 20 * MUSTER_TEST_S); /* nothing was missing for so long */
+    muster_test_answer_by(t, "rpc._p_presence.presence.list", NULL, NULL);
+    hear_join(t, "bob", "5", "11", "2");
+    assert_int_equal(muster_test_calls(t, "stream.read"), 0);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    muster_test_advance(t, MUSTER_TEST_S);
+    assert_int_equal(muster_test_metric(t, "shards", NULL), 16);
+    assert_int_equal(muster_test_calls(t, "stream.read"), 1);
+    end(t);
+}
+
+static void hear_head(struct muster_test *t, const char *head, const char *stream)
+{
+    const struct muster_header header = {"Muster-Stream", stream};
+    const struct muster_test_message msg = {
+        .size = sizeof msg, .subject = "evt._.head", .headers = &header, .n_headers = 1, .payload = {head, strlen(head)}};
+
+    (void)muster_test_send(t, &msg);
+}
+
+/* Who has heard all of the stream goes on under a new epoch; who has not reads the roster anew. */
+static void test_new_epoch(void **state)
+{
+    static char list[] = "{\"agents\":[],\"epoch\":5,\"seq\":8,\"stream\":100}";
+    struct muster_test *t = begin(0);
+    int64_t lists;
+
+    (void)state;
+    muster_test_answer_by(t, "rpc._p_presence.presence.list", answer_empty, list);
+    muster_test_tables_changed(t);
+    muster_test_advance(t, 5 * MUSTER_TEST_S);
+    hear_join(t, "ann", "5", "9", "101");
+    muster_test_advance(t, 20 * MUSTER_TEST_S); /* nothing was missing for so long */
+    lists = muster_test_metric(t, "lists_total", NULL);
+    hear_head(t, "{\"evt.presence\":{\"epoch\":7,\"seq\":0}}", "101");
+    hear_join(t, "bob", "5", "10", "102"); /* late */
+    hear_join(t, "cat", "7", "2", "103");
+    assert_int_equal(muster_test_roster(t, "acme", NULL, NULL, NULL), 3);
+    assert_int_equal(muster_test_metric(t, "lists_total", NULL), lists);
+    hear_head(t, "{\"evt.presence\":{\"epoch\":8,\"seq\":0}}", "104"); /* one is missing */
+    assert_int_equal(muster_test_metric(t, "lists_total", "head"), 1);
+    end(t);
+}
+
 /* ---- two brokers ---------------------------------------------------------------------------------------------------------------- */
 
 static const char *stream_of_acme(struct pair *p)
@@ -198,9 +447,11 @@ static void republish(struct pair *p)
             hand_over(p, m);
     }
     for (; p->heads < muster_test_n_sent(p->lead); p->heads++) {
-        const struct muster_test_message head = {.size = sizeof head, .subject = "evt._.head", .payload = muster_test_sent(p->lead, p->heads)->payload};
+        const struct muster_test_sent *sent = muster_test_sent(p->lead, p->heads);
+        const struct muster_test_message head = {
+            .size = sizeof head, .subject = "evt._.head", .headers = sent->headers, .n_headers = sent->n_headers, .payload = sent->payload};
 
-        if (strcmp(muster_test_sent(p->lead, p->heads)->subject, "evt._.head") == 0 && (!p->lose || dice(p, (uint64_t)p->lose)))
+        if (strcmp(sent->subject, "evt._.head") == 0 && (!p->lose || dice(p, (uint64_t)p->lose)))
             (void)muster_test_send(p->follow, &head);
     }
 }
@@ -289,10 +540,31 @@ static void let_run(struct pair *p, int64_t ns)
     republish(p);
 }
 
+/* It is held anew, under another epoch, where nobody waits for an answer. */
+static void begin_epoch(struct pair *p)
+{
+    muster_test_run(p->lead);
+    if (muster_test_n_open(p->lead))
+        return;
+    assert_int_equal(muster_test_lease_take(p->lead, NULL, MUSTER_ESTALE), 0);
+    assert_int_equal(muster_test_lease_give(p->lead, NULL), 0);
+    p->epochs++;
+}
+
+/* MUSTER_TEST_LONG may say how many. */
+static uint64_t n_seeds(void)
+{
+    const char *n = getenv("MUSTER_TEST_LONG");
+
+    return n && strtoull(n, NULL, 10) > SEEDS ? strtoull(n, NULL, 10) : SEEDS;
+}
+
 static void test_two_brokers(void **state)
 {
+    int64_t digests = 0;
+
     (void)state;
-    for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+    for (uint64_t seed = 1; seed <= n_seeds(); seed++) {
         struct pair p = {.lead = begin(0), .follow = begin(0), .seed = seed * 7919, .lose = seed % 3 ? 10 : 0};
 
         assert_int_equal(muster_test_lease_give(p.lead, NULL), 0);
@@ -303,6 +575,8 @@ static void test_two_brokers(void **state)
             if (!dice(&p, 10)) /* the leader's append fails */
                 muster_test_fault(p.lead, "stream.append:callback", dice(&p, 2) ? MUSTER_ETIME : MUSTER_ELINK, 1 + (uint32_t)dice(&p, 3), 1);
             let_run(&p, (int64_t)dice(&p, 300) * MUSTER_TEST_MS);
+            if (seed % 2 && !dice(&p, 15))
+                begin_epoch(&p);
         }
         muster_test_no_faults(p.lead);
         p.lose = 0;
@@ -313,11 +587,12 @@ static void test_two_brokers(void **state)
         if (seed % 3)
             assert_true(muster_test_metric(p.follow, "gaps_total", NULL) > 0);
         else
-            assert_int_equal(muster_test_metric(p.follow, "gaps_total", NULL), 0);
-        assert_true(muster_test_metric(p.lead, "digests_total", NULL) > 0);
+            assert_true(muster_test_metric(p.follow, "gaps_total", NULL) <= p.epochs); /* a head notice of one is ahead */
+        digests += muster_test_metric(p.lead, "digests_total", NULL);
         end(p.lead);
         end(p.follow);
     }
+    assert_true(digests > 0);
 }
 
 int main(void)
@@ -327,6 +602,14 @@ int main(void)
         cmocka_unit_test(test_environment),
         cmocka_unit_test(test_unknown_outcome),
         cmocka_unit_test(test_lost_lease),
+        cmocka_unit_test(test_heads),
+        cmocka_unit_test(test_digests),
+        cmocka_unit_test(test_shards_of_who_has_died),
+        cmocka_unit_test(test_late_events),
+        cmocka_unit_test(test_late_event_after_a_lead),
+        cmocka_unit_test(test_late_event_during_a_take_over),
+        cmocka_unit_test(test_what_waits_for_a_list_is_not_passed_over),
+        cmocka_unit_test(test_new_epoch),
         cmocka_unit_test(test_two_brokers),
     };
 

@@ -347,6 +347,210 @@ static void nobody_is_gone_while_the_link_is_away(void **state)
     end(t, &b);
 }
 
+/* ---- stuck -------------------------------------------------------------------------------------------------------------------- */
+
+static int64_t events(struct muster_test *t, const char *event)
+{
+    return muster_test_metric(t, "events_total", event);
+}
+
+/* Who beats and does not get on with a task is suspect, told once, until it says how it is; never gone for it. */
+static void who_does_not_get_on_is_suspect_until_it_says_so(void **state)
+{
+    static const char *const busy = "{\"status\":\"busy\",\"task\":\"t1\"}";
+    const struct muster_test_options options = {
+        .size = sizeof options, .file = PRESENCE_SO, .tenants = "acme", .config = "heartbeat: 5s\ndead_after: 15s\nstuck_after: 30s\n"};
+    struct muster_test *t = muster_test_begin(&options);
+    struct base b = {0};
+
+    (void)state;
+    muster_test_tables_changed(t);
+    muster_test_advance(t, MUSTER_TEST_S);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    (void)ask(t, "ann", "hello", "{\"session\":\"s1\"}");
+    (void)ask(t, "ann", "status", busy);
+    beat(t, "ann", 29 * MUSTER_TEST_S);
+    (void)ask(t, "ann", "status", busy); /* the same again is a word of it */
+    assert_int_equal(events(t, "status"), 1);
+    beat(t, "ann", 29 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 0);
+    beat(t, "ann", 5 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 1);
+    assert_non_null(strstr(ask(t, "ann", "get", "{\"agent\":\"ann\"}"), "\"suspect\":true"));
+
+    beat(t, "ann", 300 * MUSTER_TEST_S);
+    (void)ask(t, "ann", "hello", "{\"session\":\"s1\"}"); /* says nothing of the task */
+    beat(t, "ann", 10 * MUSTER_TEST_S);
+    assert_non_null(strstr(ask(t, "ann", "get", "{\"agent\":\"ann\"}"), "\"suspect\":true"));
+    assert_int_equal(events(t, "suspect"), 1);
+    assert_int_equal(events(t, "status"), 1);
+
+    (void)ask(t, "ann", "status", busy);
+    assert_int_equal(events(t, "status"), 2);
+    assert_non_null(strstr(ask(t, "ann", "get", "{\"agent\":\"ann\"}"), "\"suspect\":false"));
+    beat(t, "ann", 35 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 2);
+    (void)ask(t, "ann", "status", "{\"status\":\"busy\",\"task\":\"t2\"}"); /* another one */
+    beat(t, "ann", 25 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 2);
+    (void)ask(t, "ann", "status", "{\"status\":\"busy\"}"); /* with nothing that it could be stuck with */
+    beat(t, "ann", 120 * MUSTER_TEST_S);
+    (void)ask(t, "ann", "status", "{\"status\":\"away\",\"task\":\"t2\"}");
+    beat(t, "ann", 120 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 2);
+    assert_int_equal(events(t, "leave"), 0);
+
+    (void)ask(t, "ann", "status", busy);
+    beat(t, "ann", 35 * MUSTER_TEST_S);
+    assert_int_equal(events(t, "suspect"), 3);
+    muster_test_advance(t, 20 * MUSTER_TEST_S); /* silent as well: that it is gone is told as of any other */
+    assert_int_equal(events(t, "leave"), 1);
+    end(t, &b);
+}
+
+/* ---- retention ---------------------------------------------------------------------------------------------------------------- */
+
+struct old {
+    int rows[2], n[2]; /* of acme and zeta: what is left, and how often it was asked */
+    int code;
+};
+
+static int on_purge(void *arg, const struct muster_test_statement *statement, struct muster_test_rows *rows)
+{
+    struct old *old = arg;
+    int i = strcmp(statement->tenant, "zeta") == 0, n;
+    char outcome[64];
+
+    assert_string_equal(statement->params[0].data, "86400 s");
+    old->n[i]++;
+    if (old->code)
+        return old->code;
+    n = old->rows[i] < atoi(statement->params[1].data) ? old->rows[i] : atoi(statement->params[1].data);
+    old->rows[i] -= n;
+    (void)snprintf(outcome, sizeof outcome, "{\"ok\": {\"purged\": %d}}", n);
+    muster_test_row(rows, 1, (const char *const[]){outcome});
+    return 0;
+}
+
+/* Each tenant's turn comes, one statement at a time, until a batch is not full; who does not lead deletes nothing. */
+static void sessions_that_ended_long_ago_go_in_batches(void **state)
+{
+    struct base b = {0};
+    struct old old = {.rows = {2500, 1}};
+    const struct muster_test_options options = {.size = sizeof options, .file = PRESENCE_SO, .tenants = "acme zeta", .config = "keep_sessions: 1d\n"};
+    struct muster_test *t = muster_test_begin(&options);
+
+    (void)state;
+    muster_test_sql(t, "purge_sessions", on_purge, &old);
+    muster_test_tables_changed(t);
+    muster_test_advance(t, 10 * MUSTER_TEST_S);
+    assert_int_equal(old.n[0] + old.n[1], 0);
+    assert_int_equal(muster_test_lease_give(t, NULL), 0);
+    muster_test_advance(t, 600 * MUSTER_TEST_S);
+    assert_int_equal(old.rows[0] + old.rows[1], 0);
+    assert_int_equal(old.n[0], 3);
+    assert_int_equal(old.n[1], 1);
+    assert_int_equal(muster_test_metric(t, "sessions_purged_total", NULL), 2501);
+    old.rows[0] = 5;
+    old.code = MUSTER_ETIME;
+    muster_test_advance(t, 601 * MUSTER_TEST_S);
+    assert_int_equal(old.n[0], 4); /* not until it succeeds: the next round tries again */
+    old.code = 0;
+    muster_test_advance(t, 601 * MUSTER_TEST_S);
+    assert_int_equal(old.rows[0], 0);
+    end(t, &b);
+}
+
+/* ---- request ids ---------------------------------------------------------------------------------------------------------------- */
+
+/* muster.requests as the test has it: one row. */
+struct requests {
+    char answer[400];
+    int n_begun, n_done, begin_code, done_code;
+};
+
+static int on_begin(void *arg, const struct muster_test_statement *statement, struct muster_test_rows *rows)
+{
+    struct requests *r = arg;
+    char begun[200];
+
+    r->n_begun++;
+    if (r->begin_code)
+        return r->begin_code;
+    (void)snprintf(begun, sizeof begun, "{\"ok\": {\"begun\": \"first\"}}");
+    assert_string_equal(statement->params[2].data, "presence.hello");
+    muster_test_row(rows, 1, (const char *const[]){*r->answer ? r->answer : begun});
+    return 0;
+}
+
+static int on_done(void *arg, const struct muster_test_statement *statement, struct muster_test_rows *rows)
+{
+    struct requests *r = arg;
+
+    r->n_done++;
+    if (r->done_code)
+        return r->done_code;
+    (void)snprintf(r->answer, sizeof r->answer, "%.*s", (int)statement->params[4].len, (const char *)statement->params[4].data);
+    muster_test_row(rows, 1, (const char *const[]){r->answer});
+    return 0;
+}
+
+/* Nothing is done without PostgreSQL; what it did not keep is gone on with, and not done again. */
+static void what_was_not_kept_is_not_done_twice(void **state)
+{
+    struct base b = {0};
+    struct requests r = {.begin_code = MUSTER_ELINK, .done_code = MUSTER_ETIME};
+    struct muster_test *t = begin(&b);
+    const char *hello = "{\"request_id\":\"r1\"}";
+    char first[400];
+
+    (void)state;
+    muster_test_sql(t, "presence_begin", on_begin, &r);
+    muster_test_sql(t, "presence_done", on_done, &r);
+    assert_non_null(strstr(ask(t, "ann", "hello", hello), "unavailable"));
+    assert_non_null(strstr(ask(t, "ann", "count", "{}"), "\"count\":0"));
+    r.begin_code = 0;
+    assert_non_null(strstr(ask(t, "ann", "hello", hello), "it is done, but the database did not keep the answer"));
+    assert_non_null(strstr(ask(t, "ann", "get", "{\"agent\":\"ann\"}"), "\"session\":\"first\""));
+    r.done_code = 0;
+    (void)snprintf(first, sizeof first, "%s", ask(t, "ann", "hello", hello));
+    assert_non_null(strstr(first, "\"session\":\"first\""));
+    assert_non_null(strstr(first, "\"seq\":1"));
+    (void)ask(t, "ann", "status", "{\"status\":\"busy\"}");
+    assert_string_equal(ask(t, "ann", "hello", hello), first);
+    assert_int_equal(r.n_begun, 4);
+    assert_int_equal(r.n_done, 2);
+    assert_int_equal(muster_test_metric(t, "events_total", "join"), 1);
+    end(t, &b);
+}
+
+/* Where there is no room to ask, nothing is done; what an agent asks behind a request that waits keeps its place. */
+static void what_waits_for_postgresql_keeps_its_place(void **state)
+{
+    struct base b = {0};
+    struct requests r = {0};
+    struct muster_test *t = begin(&b);
+    struct muster_test_message msg = {.size = sizeof msg, .subject = "rpc.bob.presence.hello", .asks = 1, .payload = {"{\"request_id\":\"r2\"}", 19}};
+    uint64_t n[3];
+
+    (void)state;
+    muster_test_sql(t, "presence_begin", on_begin, &r);
+    muster_test_sql(t, "presence_done", on_done, &r);
+    muster_test_fault(t, "sql.exec", MUSTER_EAGAIN, 1, 1);
+    assert_non_null(strstr(ask(t, "bob", "hello", "{\"request_id\":\"r2\"}"), "the database cannot be asked now"));
+    for (int i = 0; i < 2; i++)
+        n[i] = muster_test_queue(t, &msg);
+    msg.subject = "rpc.bob.presence.status";
+    msg.payload = (struct muster_bytes){"{\"status\":\"away\"}", 17};
+    n[2] = muster_test_queue(t, &msg);
+    muster_test_run(t);
+    assert_non_null(strstr(muster_test_answer_text(t, n[0]), "\"session\":\"first\""));
+    assert_non_null(strstr(r.answer, muster_test_answer_text(t, n[1])));
+    assert_string_equal(muster_test_answer_text(t, n[2]), "{}");
+    assert_int_equal(r.n_done, 1);
+    end(t, &b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -360,6 +564,10 @@ int main(void)
         cmocka_unit_test(agents_of_a_server_that_stays_lost_are_gone_in_the_end),
         cmocka_unit_test(who_is_kicked_and_does_not_come_back_has_been_kicked),
         cmocka_unit_test(nobody_is_gone_while_the_link_is_away),
+        cmocka_unit_test(who_does_not_get_on_is_suspect_until_it_says_so),
+        cmocka_unit_test(sessions_that_ended_long_ago_go_in_batches),
+        cmocka_unit_test(what_was_not_kept_is_not_done_twice),
+        cmocka_unit_test(what_waits_for_postgresql_keeps_its_place),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

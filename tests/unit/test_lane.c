@@ -10,6 +10,7 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "core/lane.h"
@@ -117,6 +118,17 @@ static void test_what_was_pushed_before_the_start_is_run(void **state)
     assert_int_equal(log.n_wrong, 0);
     lane_free(log.lane);
     lane_free(NULL);
+}
+
+/* The broker gives up before its start: nobody is left to run it. */
+static void test_what_was_pushed_and_never_started_is_dropped(void **state)
+{
+    struct log log = {.lane = new_lane()};
+
+    (void)state;
+    push(&log, 0, 0);
+    lane_free(log.lane);
+    assert_int_equal(log.n_dropped, 1);
 }
 
 static int say_where(void *arg)
@@ -289,17 +301,91 @@ static void test_turns_and_items_alternate(void **state)
     lane_free(t.lane);
 }
 
+static atomic_int n_turns;
+
+static bool count_turn(void *arg)
+{
+    (void)arg;
+    atomic_fetch_add(&n_turns, 1);
+    return false;
+}
+
+static void await_turns(int n)
+{
+    int64_t until = clock_now_ns() + 10 * CLOCK_S;
+
+    while (atomic_load(&n_turns) < n && clock_now_ns() < until)
+        (void)nanosleep(&(struct timespec){.tv_nsec = CLOCK_MS}, NULL);
+    assert_int_equal(atomic_load(&n_turns), n);
+}
+
+static void test_wakes_are_held(void **state)
+{
+    struct lane *lane = new_lane();
+
+    (void)state;
+    atomic_store(&n_turns, 0);
+    lane_on_turn(lane, count_turn, NULL);
+    assert_int_equal(lane_start(lane), 0);
+    lane_hold_wakes();
+    for (int i = 0; i < 100; i++)
+        lane_wake(lane);
+    (void)nanosleep(&(struct timespec){.tv_nsec = 50 * CLOCK_MS}, NULL);
+    assert_int_equal(atomic_load(&n_turns), 0);
+    lane_let_wakes();
+    await_turns(1);
+    lane_wake(lane); /* nothing is held any more */
+    await_turns(2);
+    lane_free(lane);
+}
+
+/* Who does not hold wakes makes nobody wait less long, however often it wakes. */
+static void test_late_wakes(void **state)
+{
+    struct lane *lane = new_lane();
+    int64_t now = clock_now_ns();
+
+    (void)state;
+    atomic_store(&n_turns, 0);
+    lane_on_turn(lane, count_turn, NULL);
+    assert_int_equal(lane_start(lane), 0);
+    lane_wake_late(lane);
+    await_turns(1);
+    for (int i = 0; i < 1000; i++)
+        lane_wake_late(lane);
+    (void)nanosleep(&(struct timespec){.tv_nsec = 50 * CLOCK_MS}, NULL);
+    atomic_store(&n_turns, 0);
+    lane_hold_wakes();
+    lane_wake_late(lane);
+    lane_let_wakes();
+    assert_true(lane_let_late_wakes(now));
+    assert_true(lane_let_late_wakes(now + CLOCK_MS));
+    assert_int_equal(atomic_load(&n_turns), 0);
+    assert_false(lane_let_late_wakes(now + 5 * CLOCK_MS));
+    await_turns(1);
+    assert_false(lane_let_late_wakes(now + 6 * CLOCK_MS));
+    lane_hold_wakes();
+    lane_wake_late(lane);
+    lane_let_wakes();
+    assert_false(lane_let_late_wakes(INT64_MAX));
+    await_turns(2);
+    lane_free(lane);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_each_thread_keeps_its_order),
         cmocka_unit_test(test_what_was_pushed_before_the_start_is_run),
+        cmocka_unit_test(test_what_was_pushed_and_never_started_is_dropped),
         cmocka_unit_test(test_call_is_on_the_lane_in_every_phase),
         cmocka_unit_test(test_a_call_gives_up_and_its_end_does_no_harm),
         cmocka_unit_test(test_a_watcher_sees_who_hangs),
         cmocka_unit_test(test_silence_is_seen),
         cmocka_unit_test(test_an_end_is_not_waited_for_for_ever),
         cmocka_unit_test(test_turns_and_items_alternate),
+        cmocka_unit_test(test_wakes_are_held),
+        cmocka_unit_test(test_late_wakes),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -38,12 +38,12 @@ static struct muster_tenant *acme_with(size_t n, const int limits[][2])
 
 static int charge(struct muster_tenant *acme, const char *agent, size_t n_bytes, int64_t now, struct tenant_over *over)
 {
-    return tenant_charge(t, acme, &(struct tenant_asker){agent, strlen(agent), n_bytes, now}, over);
+    return tenant_charge(t, acme, &(struct tenant_asker){.agent = agent, .agent_len = strlen(agent), .n_bytes = n_bytes, .now_ns = now}, over);
 }
 
 static int enter(struct muster_tenant *acme, const char *agent, struct tenant_place *place, struct tenant_over *over)
 {
-    return tenant_enter(t, acme, &(struct tenant_asker){agent, strlen(agent), 100, CLOCK_S}, place, over);
+    return tenant_enter(t, acme, &(struct tenant_asker){.agent = agent, .agent_len = strlen(agent), .n_bytes = 100, .now_ns = CLOCK_S}, place, over);
 }
 
 /* A body larger than a second's worth gets through, and is paid for afterwards. */
