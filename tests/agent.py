@@ -42,11 +42,11 @@ class Agent:
     def subject(self, service: str, verb: str) -> str:
         return f"{ROOT_TOKEN}.{self.tenant}.rpc.{self.name}.{service}.{verb}"
 
-    def ask(self, service: str, verb: str, body: dict[str, Any] | None = None, *, packed: bool = False, timeout: float = 10) -> Answer:
+    def ask(self, service: str, verb: str, body: dict[str, Any] | None = None, *, packed: bool = False, timeout: float = 20) -> Answer:
         data = pack(body or {}) if packed else json.dumps(body or {}).encode()
         return self.ask_raw(service, verb, data, packed=packed, timeout=timeout)
 
-    def ask_raw(self, service: str, verb: str, data: bytes, *, packed: bool = False, timeout: float = 10) -> Answer:
+    def ask_raw(self, service: str, verb: str, data: bytes, *, packed: bool = False, timeout: float = 20) -> Answer:
         return read(self.client.request(self.subject(service, verb), data, timeout=timeout), packed)
 
     def tell(self, service: str, verb: str, body: dict[str, Any] | None = None, reply: str = "") -> None:

@@ -26,14 +26,15 @@ class Authority:
         self.cert, self._key = self.folder / "ca.pem", self.folder / "ca.key"
         self._n = 0
         _openssl("req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(self._key),
-                 "-out", str(self.cert), "-subj", f"/CN={name}", "-days", "3650")
+                 "-out", str(self.cert), "-subj", f"/CN={name}", "-days", "3650", "-addext", "keyUsage=critical,keyCertSign,cRLSign")
 
     def issue(self, hosts: str = "IP:127.0.0.1", days: int = 365, purpose: str = "serverAuth,clientAuth", name: str = "muster_broker") -> Pair:
         """days below zero: it has ended that many days ago."""
         self._n += 1
         base = self.folder / f"{self._n}"
         pair, request, extensions = Pair(base.with_suffix(".pem"), base.with_suffix(".key")), base.with_suffix(".csr"), base.with_suffix(".ext")
-        extensions.write_text(f"subjectAltName={hosts}\nextendedKeyUsage={purpose}\n")
+        extensions.write_text(f"subjectAltName={hosts}\nextendedKeyUsage={purpose}\nkeyUsage=critical,digitalSignature\n"
+                              "subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid\n")
         _openssl("req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", str(pair.key), "-out", str(request),
                  "-subj", f"/CN={name}")
         if days > 0:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import nats
 import nats.errors
+import nats.js.errors
 from nats.aio.msg import Msg
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
@@ -80,6 +81,10 @@ class Client:
 
         self._run(send())
 
+    def publish_soon(self, subject: str, data: bytes = b"") -> None:
+        """Without a word of the server: one that goes meanwhile would give none, and the caller has more to say."""
+        asyncio.run_coroutine_threadsafe(self._nc.publish(subject, data), self._loop)
+
     def publish_many(self, subject: str, n: int, data: bytes, reply: str = "") -> None:
         """The same message n times, as fast as it goes; returns once the server has them all."""
         async def send() -> None:
@@ -107,7 +112,7 @@ class Client:
 
         self._run(send())
 
-    def request(self, subject: str, data: bytes = b"", timeout: float = 5) -> Message:
+    def request(self, subject: str, data: bytes = b"", timeout: float = 20) -> Message:
         return _plain(self._run(self._nc.request(subject, data, timeout=timeout)))
 
     def read_stream(self, stream: str, subject: str = ">") -> list[Message]:
@@ -130,9 +135,10 @@ class Client:
         for seconds in (5, 5, 5, 20):
             try:
                 return await self._nc.jetstream(timeout=seconds).pull_subscribe(subject, stream=stream, config=config)
-            except nats.errors.TimeoutError:
+            except (nats.errors.TimeoutError, nats.js.errors.ServiceUnavailableError):
                 if seconds == 20:
                     raise
+                await asyncio.sleep(1)  # nodes that have just met again have no leader for a moment
 
     def stream_info(self, stream: str) -> Any:
         return self._run(self._nc.jetstream(timeout=20).stream_info(stream))

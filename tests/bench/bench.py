@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -18,10 +17,11 @@ from typing import Any
 from agent import Agent
 from childrig import Child
 from fanout import fanout
-from harness import BUILD, Musterd, installed, wait_until
+from harness import BUILD, Musterd, wait_until
 from logins import logins
 from pluginrig import echo, isolated
 from presence import presence
+from report import Report, spread
 from rig import Result, Rig, children, cpu_us
 
 IDLE_SECONDS = 10
@@ -29,46 +29,8 @@ LATENCY_SECONDS = 8
 LANES_RATE, LANES_SECONDS = 250, 5
 
 
-class Report:
-    """What was measured, printed as it comes and kept for --json."""
-
-    def __init__(self, as_json: bool) -> None:
-        self.as_json = as_json
-        self.values: dict[str, Any] = {}
-
-    def say(self, text: str = "") -> None:
-        print(text, file=sys.stderr if self.as_json else sys.stdout, flush=True)
-
-    def keep(self, name: str, value: Any) -> None:
-        self.values[name] = value
-
-    def end(self) -> None:
-        if self.as_json:
-            print(json.dumps(self.values, indent=2))
-
-
-def spread(values: list[float], form: str = "{:,.0f}") -> str:
-    return f"{form.format(median(values))} [{form.format(min(values))}..{form.format(max(values))}]"
-
-
 def verdict(value: float, target: float, below: bool = False) -> str:
     return "met" if (value <= target if below else value >= target) else "MISSED"
-
-
-def conditions(report: Report, rig: Rig, rows: int, rounds: int) -> None:
-    def version(*argv: str) -> str:
-        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
-
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    said = {
-        "rows": rows, "rounds": rounds, "cores": os.cpu_count(), "cpu": cpu[1] if cpu else platform.processor(),
-        "load_before": round(os.getloadavg()[0], 1),
-        "postgres": rig.sql("SHOW server_version")[0][0], "fsync": rig.sql("SHOW fsync")[0][0],
-        "synchronous_commit": rig.sql("SHOW synchronous_commit")[0][0],
-        "nats_server": version(installed("nats-server"), "--version"), "libnats": version("pkg-config", "--modversion", "libnats"),
-        "stream": "file, R1, default sync interval", "build": str(BUILD)}
-    report.keep("conditions", said)
-    report.say("conditions  " + ", ".join(f"{key} {value}" for key, value in said.items()))
 
 
 # ---- cdc ------------------------------------------------------------------------------------------------------------------------
@@ -490,42 +452,57 @@ def rest(report: Report, rig: Rig, rounds: int) -> None:
     report.keep("rest", {"resident_mib": resident, "cpu_percent": busy, "start_ms": starts, "threads": int(figures["Threads"])})
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="tests/bench/run")
-    parser.add_argument("what", nargs="?", choices=["cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "presence", "fanout", "all"], default="all")
-    parser.add_argument("--rows", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--logins", type=int, default=10_000)
-    parser.add_argument("--agents", type=int, nargs="+", default=[1000, 10_000, 100_000])
-    parser.add_argument("--json", action="store_true")
+def on_rig(report: Report, what: set[str], rows: int, rounds: int) -> None:
+    """Those that need the tables and slots of a rig."""
+    parts = {"cdc": lambda: cdc(report, rig, rows, rounds), "latency": lambda: latency(report, rig, rounds), "lanes": lambda: lanes(report, rig, rounds),
+             "plugin": lambda: plugin(report, rig, rounds), "quotas": lambda: quotas(report, rig, rounds), "rest": lambda: rest(report, rig, rounds)}
+    if not what & parts.keys():
+        return
+    rig = Rig()
+    try:
+        for name in parts:
+            if name in what:
+                report.part(name, 3600, parts[name])
+    finally:
+        rig.close()
+
+
+PARTS = ("cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "presence", "fanout")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests/bench/run", formatter_class=argparse.RawDescriptionHelpFormatter, description=__doc__,
+                                     epilog="What the figures mean: tests/bench/README.md. Progress is told on standard error; the exit status is 1 where a part failed.")
+    parser.add_argument("what", nargs="?", choices=[*PARTS, "all"], default="all")
+    parser.add_argument("--rows", type=int, default=200_000, help="of cdc: a multiple of 1000 (200000)")
+    parser.add_argument("--rounds", type=int, default=5, help="alternating runs of each contender, of which the median counts (5)")
+    parser.add_argument("--logins", type=int, default=10_000, help="of logins (10000)")
+    parser.add_argument("--agents", type=int, nargs="+", default=[1000, 10_000, 100_000],
+                        help="of presence: how many are on one broker, each by itself (1000 10000 100000); the largest bounds the crowds of the other parts, and of fanout")
+    parser.add_argument("--part", default="", metavar="TEXT", help="only parts whose name has it, as progress tells them: deaths, beats, watches")
+    parser.add_argument("--json", action="store_true", help="every run as JSON on standard output, the report on standard error")
     args = parser.parse_args()
     if args.rows < 1000 or args.rows % 1000 or args.rounds < 1:
         parser.error("--rows: expected a multiple of 1000; --rounds: expected 1 or more")
-    report = Report(args.json)
-    rig = Rig()
-    try:
-        conditions(report, rig, args.rows, args.rounds)
-        if args.what in ("cdc", "all"):
-            cdc(report, rig, args.rows, args.rounds)
-        if args.what in ("latency", "all"):
-            latency(report, rig, args.rounds)
-        if args.what in ("lanes", "all"):
-            lanes(report, rig, args.rounds)
-        if args.what in ("plugin", "all"):
-            plugin(report, rig, args.rounds)
-        if args.what in ("quotas", "all"):
-            quotas(report, rig, args.rounds)
-        if args.what in ("rest", "all"):
-            rest(report, rig, args.rounds)
-        if args.what in ("logins", "all"):
-            logins(report, args.logins, args.rounds)
-        if args.what in ("presence", "all"):
-            presence(report, args.agents, args.rounds)
-        if args.what in ("fanout", "all"):
-            fanout(report, args.rounds)
-    finally:
-        rig.close()
-    report.end()
+    if min(args.agents) < 100:
+        parser.error("--agents: expected 100 or more")
+    return args
 
 
-main()
+def main() -> int:
+    args = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # what was started ends with it
+    what = set(PARTS) if args.what == "all" else {args.what}
+    report = Report(args.json, args.part)
+    report.conditions(rows=args.rows, rounds=args.rounds, agents=args.agents, fsync="on", synchronous_commit="on")
+    on_rig(report, what, args.rows, args.rounds)
+    if "logins" in what:
+        report.part("logins", 1800, lambda: logins(report, args.logins, args.rounds))
+    if "presence" in what:
+        presence(report, args.agents, args.rounds, min(3, args.rounds))
+    if "fanout" in what:
+        fanout(report, max(args.agents), args.rounds, min(3, args.rounds))
+    return report.end()
+
+
+sys.exit(main())

@@ -1,4 +1,4 @@
-"""Fan-out beside raw NATS: casts, inboxes, a herd that reads what it missed, watches with filters, and growth with brokers. Called by bench.py.
+"""Fan-out beside raw NATS: broadcasts, batches, inboxes, a herd that reads what it missed; see casts.py, watches.py and growth.py. Called by bench.py.
 
 Agents are a crowd over 16 connections with a broker's credentials, each under its own name.
 """
@@ -6,83 +6,109 @@ Agents are a crowd over 16 connections with a broker's credentials, each under i
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import threading
-import time
+from contextlib import closing
 from statistics import median
 from typing import Any
 
+from casts import casts
 from client import Client
-from crowd import Crowd, known
-from harness import BUILD, Musterd, Site, wait_until
-from presence import spread, stop, verdict
-from rig import cpu_us
+from crowd import SHARED
+from filters import filters
+from growth import fanout_growth
+from report import Report, load, spread
+from stage import Cpu, Stage
+from watches import watches
 
-AGENTS, WATCHES = 1000, 10_000
 NOTE = '{"text":"' + "0123456789" * 18 + '012345678"}'
-ROWS, MISSED = 20_000, 50
+AGENTS, MISSED = 1000, 50
+SAID = 1000  # times, to all
+BATCH_MS, BATCHED_WINDOW = 50, 500
+STORED, STORED_WINDOW = 20_000, 64
 
 
-def _broker(site: Site, name: str = "fanout") -> Musterd:
-    made = Musterd(name, site.folder, site.broker_config())
-    made.config["plugins"] += [{"name": "presence", "config": {}}, {"name": "fanout", "config": {}}]
-    site.brokers.append(made)
-    made.start()
-    return made
+# ---- broadcast
 
 
-def _crowd(site: Site, tenant: str, n: int) -> Crowd:
-    known(site, tenant, n)
-    crowd = Crowd(site, tenant, n)
-    for command in ("login", "join", "beating 5000", "listen"):
-        crowd.do(command)
-    return crowd
+def broadcast(report: Report, agents: int, rounds: int) -> None:
+    """One who tells all: on a subject of nobody's, on Muster's own with no broker between, and through watches of it in batches."""
+    with closing(Stage()) as stage:
+        stage.start("f0", "f1")
+        stage.cli("tenant", "add", "f2", "--history", "off")
+        [one] = stage.started(fanout=True)
+        crowd = stage.crowd("f0", agents, "login", "join", "beating 5000", "listen raw", "listen all")
+        forgetful = stage.crowd("f2", agents, "login", "join", "beating 5000", "listen all")
+        batched = stage.crowd("f1", agents, "login", "join", "beating 5000", "listen sub", f"follow {BATCH_MS}", "wait 500")
+        runs = {"raw": (crowd, f"raw {SAID} 8"), "shout": (crowd, f"shout {SAID} 8"), "forgotten": (forgetful, f"shout {SAID} 8"),
+                "batched": (batched, f"shout {SAID} {BATCHED_WINDOW}")}
+        found: dict[str, list[float]] = {name: [] for name in runs}
+        cpu: dict[str, list[list[float]]] = {name: [] for name in runs}
+        for round_ in range(rounds + 1):
+            report.progress(f"fanout broadcast: {f'round {round_} of {rounds}' if round_ else 'warm-up'}")
+            for name, (who, order) in runs.items():
+                used = Cpu(stage.nats.pid, one.pid)
+                seconds = who.do(order)["seconds"]
+                if round_:
+                    found[name].append(SAID * agents / seconds)
+                    cpu[name].append([us / SAID / agents for us in used.each()])
+        for each in (crowd, forgetful, batched):
+            each.close()
+
+    def ratio(name: str) -> float:
+        return median(x / y for x, y in zip(found[name], found["raw"]))
+
+    report.say(f"\nfan-out, messages of 200 bytes to {agents:,} agents, simulated over {SHARED} connections; one broker ({load()})")
+    for name, what in (("raw", "raw NATS, one subject heard by all"), ("shout", "Muster's broadcast, history kept"), ("forgotten", "Muster's broadcast, no history"),
+                       ("batched", f"watches of it, batches of {BATCH_MS} ms")):
+        nats, ours = (median(us[i] for us in cpu[name]) for i in (0, 1))
+        report.say(f"  {what:36} {spread(found[name]):>34} deliveries/s; CPU each: nats-server {nats:.2f} us, broker {ours:.2f} us")
+    report.say(f"  Muster's broadcast / raw: {report.judge('broadcast / raw NATS', ratio('shout'), 0.95, below=False)} (no broker between: 1.0, and 5 % for noise);"
+               f" without history {ratio('forgotten'):.2f}, for comparison")
+    report.say(f"  batches / raw: {report.judge('watch batches / raw NATS', ratio('batched'), 0.7, below=False)}")
+    report.keep("fanout/broadcast", found | {"cpu_us": cpu})
 
 
-def _bare_stored(site: Site, count: int, window: int) -> float:
-    """Publishes a second into a stream of the same kind, each acknowledged, as many under way."""
-    done = subprocess.run([str(BUILD / "bin/bench/asker"), "--url", site.nats.url, "--creds", str(site.nats.folder / "broker.creds"), "--subject", "bench.bare.x",
-                           "--box", "mst.f0.box.c0.bench", "--window", str(window), "--count", str(count), "--body", NOTE], capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    return float(dict(pair.split("=") for pair in done.stdout.split())["rate"])
+# ---- inboxes
 
 
-def messages(report: Any, site: Site, rounds: int) -> None:
-    one = _broker(site)
-    crowd = _crowd(site, "f0", AGENTS)
-    found: dict[str, list[float]] = {"shout": [], "tell": [], "cast": [], "send": [], "bare": []}
-    for _ in range(rounds):
-        found["shout"].append(100 * AGENTS / crowd.do("shout 100")["seconds"])
-        found["tell"].append(50 * AGENTS / crowd.do("tell 50")["seconds"])
-        found["cast"].append(50 * (AGENTS - 1) / crowd.do("cast 50 8")["seconds"])
-        found["bare"].append(_bare_stored(site, 10_000, 64))
-        found["send"].append(10_000 / crowd.do("send 10000 64")["seconds"])
-    crowd.close()
-    stop(site, one)
-    ratio = median(a / b for a, b in zip(found["cast"], found["tell"]))
+def inboxes(report: Report, agents: int, rounds: int) -> None:
+    with closing(Stage()) as stage:
+        stage.start("f0")
+        client = Client(stage.nats.url, stage.creds)
+        client.add_stream("BARE", ["bench.bare.>"])
+        client.close()
+        [one] = stage.started(fanout=True)
+        crowd = stage.crowd("f0", agents, "login", "join", "beating 5000")
+        found: dict[str, list[float]] = {"bare": [], "send": []}
+        us = []
+        for _ in report.rounds("fanout inboxes", rounds):
+            found["bare"].append(stage.asked(stage.creds, "bench.bare.x", STORED, STORED_WINDOW, NOTE, box="mst.f0.box.c0.bench")["rate"])
+            cpu = Cpu(one.pid)
+            found["send"].append(STORED / crowd.do(f"send {STORED} {STORED_WINDOW}")["seconds"])
+            us.append(cpu.used() / STORED)
+        crowd.close()
     stored = median(a / b for a, b in zip(found["send"], found["bare"]))
-    report.say(f"\nfan-out, messages of 200 bytes to {AGENTS:,} agents (load {os.getloadavg()[0]:.1f})")
-    report.say(f"  raw, one broadcast subject heard by all    {spread(found['shout'])} deliveries/s (no broker between)")
-    report.say(f"  raw, one message to each                   {spread(found['tell'])} deliveries/s")
-    report.say(f"  message.cast by capability                 {spread(found['cast'])} deliveries/s   of the raw ones {ratio:.2f}, target >= 0.7: {verdict(ratio >= 0.7)}")
-    report.say(f"  raw publishes into a stream, 64 under way  {spread(found['bare'])}/s")
-    report.say(f"  message.send into an inbox, 64 under way   {spread(found['send'])}/s   of the raw ones {stored:.2f}, for comparison")
-    report.keep("fanout/messages", found | {"cast_to_raw": ratio, "send_to_raw": stored})
+    report.say(f"\nfan-out, durable messages of 200 bytes to the inboxes of {agents:,} agents, {STORED_WINDOW} under way ({load()})")
+    report.say(f"  raw JetStream publishes with PubAck {spread(found['bare']):>26}/s")
+    report.say(f"  message.send, answered once stored  {spread(found['send']):>26}/s, {spread(us, '{:.1f}')} us of the broker each; of the raw ones {stored:.2f}, for comparison")
+    report.keep("fanout/inboxes", found | {"send_to_raw": stored, "us": us})
+
+
+# ---- a herd
 
 
 class _Consumers:
     """How many consumers JetStream has at most, meanwhile."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, stage: Stage) -> None:
         self.most, self._over = 0, threading.Event()
-        self._client = Client(site.nats.url, site.nats.folder / "broker.creds")
-        self._thread = threading.Thread(target=self._look)
+        self._client = Client(stage.nats.url, stage.creds)
+        self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
     def _look(self) -> None:
         while not self._over.is_set():
-            self.most = max(self.most, int(json.loads(self._client.request("$JS.API.INFO", b"").data)["consumers"]))
+            self.most = max(self.most, int(json.loads(self._client.request("$JS.API.INFO", b"", 60).data)["consumers"]))
             self._over.wait(0.02)
 
     def close(self) -> int:
@@ -92,101 +118,43 @@ class _Consumers:
         return self.most
 
 
-def herd(report: Any, site: Site) -> None:
+def herd(report: Report, agents: int) -> None:
     """Agents that come back at once and read what they missed: each its inbox, then a channel that all have."""
-    one = _broker(site)
-    crowd = _crowd(site, "f1", AGENTS)
-    missed = MISSED * AGENTS
-    crowd.do(f"send {missed} 256")
-    report.say(f"\nfan-out, a herd: {AGENTS:,} agents read at once, {MISSED} missed messages each (load {os.getloadavg()[0]:.1f})")
-    for channel, what in (("inbox", "each its inbox"), ("all", "one channel")):
-        if channel == "all":
-            crowd.do(f"shout {MISSED}")
-        consumers, before = _Consumers(site), cpu_us(one.pid)
-        told = crowd.do(f"history {channel}")
-        used, most = (cpu_us(one.pid) - before) / missed, consumers.close()
-        report.say(f"  {what:15} answered in {told['seconds']:6.2f} s   {missed / told['seconds']:9,.0f} messages/s, {used:.1f} us of the broker each;"
-                   f" JetStream consumers at most {most}; errors {told['errors']}")
-        report.keep(f"fanout/herd/{channel}", {**told, "us": used, "consumers": most})
-    crowd.close()
-    stop(site, one)
-
-
-def _rows(site: Site, owner: str, rows: int) -> None:
-    with site.postgres.connect(autocommit=True) as connection:
-        for at in range(0, rows, 100):
-            connection.execute(f"INSERT INTO public.watched (owner, note) SELECT {owner}, repeat('x', 80) FROM generate_series({at}, {at + 99}) n")
-
-
-def watches(report: Any, site: Site, rounds: int) -> None:
-    """The broker's CPU for a change: nobody watches; 10,000 watch and it matches none of them; and it matches one."""
-    site.postgres.query("CREATE TABLE public.watched (id bigserial PRIMARY KEY, owner int, note text)")
-    site.postgres.query("ALTER TABLE public.watched REPLICA IDENTITY FULL")
-    site.cli("publish", "public.watched", "--tenant", "f2")
-    site.cli("tenant", "limits", "f2", f"watches={2 * WATCHES}")
-    one = _broker(site)
-    crowd = _crowd(site, "f2", WATCHES)
-    client = Client(site.nats.url, site.nats.folder / "broker.creds")
-
-    def cost(owner: str, heard: int) -> float:
-        start, stored = cpu_us(one.pid), client.streams()["CDC_main"].messages
-        if heard:
-            crowd.begin(f"heard {heard}")
-        _rows(site, owner, ROWS)
-        wait_until(lambda: client.streams()["CDC_main"].messages >= stored + ROWS, 120, "the rows to be in the stream")
-        if heard:
-            crowd.end()
-        else:
-            crowd.do("wait 500")
-        return (cpu_us(one.pid) - start) / ROWS
-
-    cost("-1", 0)  # warm
-    found = {"nobody watches": [cost("-1", 0) for _ in range(rounds)]}
-    opened = crowd.do("open")
-    found["none matches"] = [cost("-1", 0) for _ in range(rounds)]
-    found["one matches"] = [cost(f"n % {WATCHES}", ROWS) for _ in range(rounds)]
-    client.close()
-    crowd.close()
-    stop(site, one)
-    base = median(found["nobody watches"])
-    report.say(f"\nfan-out, {WATCHES:,} watches with the filter owner=eq.<n> on one table (load {os.getloadavg()[0]:.1f}), opened in {opened['seconds']:.1f} s")
-    for name, runs in found.items():
-        report.say(f"  {name:15} {spread(runs, '{:.1f}')} us of the broker a change, {median(runs) / base:.2f} x"
-                   + (f"   target <= 1.25: {verdict(median(runs) / base <= 1.25)}" if name == "none matches" else ""))
-    report.keep("fanout/watches", found | {"opened": opened})
-
-
-def growth(report: Any, site: Site) -> None:
-    report.say(f"\nfan-out, growth: 4 tenants of 250 agents cast and send at once; {os.cpu_count()} cores for all")
-    for n in (1, 2, 4):
-        brokers = [_broker(site, f"g{i}") for i in range(n)]
-        time.sleep(3)  # until they have shared the shards
-        crowds = [_crowd(site, f"g{i}", 250) for i in range(4)]
-        rates = []
-        for command, each in (("cast 50 8", 50 * 249), ("send 2500 64", 2500)):
-            began = time.monotonic()
-            for crowd in crowds:
-                crowd.begin(command)
-            for crowd in crowds:
-                crowd.end()
-            rates.append(each * len(crowds) / (time.monotonic() - began))
-        report.say(f"  {n} broker{'s' if n > 1 else ' '}  casts {rates[0]:9,.0f} deliveries/s   sends {rates[1]:8,.0f}/s")
-        report.keep(f"fanout/growth/{n}", {"cast": rates[0], "send": rates[1]})
-        for crowd in crowds:
-            crowd.close()
-        stop(site, *brokers)
-
-
-def fanout(report: Any, rounds: int) -> None:
-    site = Site()
-    try:
-        site.start("f0", "f1", "f2", "g0", "g1", "g2", "g3")
-        client = Client(site.nats.url, site.nats.folder / "broker.creds")
-        client.add_stream("BARE", ["bench.bare.>"])
+    missed = MISSED * agents
+    lines = []
+    with closing(Stage()) as stage:
+        stage.start("f1")
+        [one] = stage.started(fanout=True)
+        crowd = stage.crowd("f1", agents, "login", "join", "beating 5000")
+        report.progress(f"fanout herd: {missed:,} messages are sent")
+        sent = crowd.do(f"send {missed} 256")["seconds"]
+        client = Client(stage.nats.url, stage.creds)
+        for _ in range(MISSED):
+            client.publish("mst.f1.all.c0.note", NOTE.encode())
         client.close()
-        messages(report, site, rounds)
-        herd(report, site)
-        watches(report, site, rounds)
-        growth(report, site)
-    finally:
-        site.close()
+        for channel, what in (("inbox", "each its inbox"), ("all", "one channel")):
+            report.progress(f"fanout herd: {what}")
+            consumers, cpu = _Consumers(stage), Cpu(one.pid)
+            reads = [one.metric(f"muster_fanout_history_{kind}reads_total") for kind in ("", "wide_")]
+            told: dict[str, Any] = crowd.do(f"history {channel}")
+            used, most = cpu.used() / missed, consumers.close()
+            reads = [one.metric(f"muster_fanout_history_{kind}reads_total") - before for kind, before in zip(("", "wide_"), reads)]
+            lines.append(f"  {what:15} answered in {told['seconds']:6.2f} s   {missed / told['seconds']:9,.0f} messages/s, {used:.1f} us of the broker each;"
+                         f" JetStream consumers at most {most}, reads of one channel {reads[0]:,.0f}, of many {reads[1]:,.0f}")
+            report.keep(f"fanout/herd/{channel}", {**told, "us": used, "consumers": most, "reads": reads})
+        crowd.close()
+    report.say(f"\nfan-out, a herd: {agents:,} agents, simulated over {SHARED} connections, read at once, {MISSED} missed messages each (sent in {sent:.0f} s; {load()})")
+    for line in lines:
+        report.say(line)
+
+
+def fanout(report: Report, most: int, rounds: int, few: int) -> None:
+    """most: agents, at most; few: of runs that are many."""
+    some, many = min(AGENTS, most), min(10_000, most)
+    report.part("fanout broadcast", 300, lambda: broadcast(report, some, rounds))
+    report.part("fanout casts", 180, lambda: casts(report, some, rounds, NOTE))
+    report.part("fanout inboxes", 180, lambda: inboxes(report, some, rounds))
+    report.part("fanout herd", 420, lambda: herd(report, many))
+    report.part("fanout watches", 420, lambda: watches(report, many, rounds))
+    report.part("fanout filters", 600, lambda: filters(report, many, rounds, few))
+    report.part("fanout growth", 300, lambda: fanout_growth(report, min(250, some)))

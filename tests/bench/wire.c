@@ -71,6 +71,7 @@ void wire_knock(struct wire *w)
     buf_clear(&w->in);
     buf_clear(&w->out);
     w->sent = 0;
+    w->n_flushing = 0;
     w->waits = false;
     w->state = WIRE_ASKED;
     w->fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -84,17 +85,21 @@ void wire_knock(struct wire *w)
 
 static void go_away(struct wire *w)
 {
+    bool was_in = w->state == WIRE_IN;
+
     if (w->state == WIRE_AWAY)
         return;
     (void)close(w->fd);
     w->state = WIRE_AWAY;
     w->again_ns = clock_now_ns() + 200 * CLOCK_MS;
+    if (was_in && !w->cut)
+        calls->on_out(w);
 }
 
 void wire_cut(struct wire *w)
 {
-    go_away(w);
     w->cut = true;
+    go_away(w);
 }
 
 /* ---- out ---- */
@@ -122,6 +127,21 @@ void wire_subscribe(struct wire *w, const char *subject)
 void wire_publish(struct wire *w, const char *subject, const char *reply, const char *body)
 {
     buf_printf(&w->out, "PUB %s %s%s%zu\r\n%s\r\n", subject, reply ? reply : "", reply ? " " : "", strlen(body), body);
+    mark(w);
+}
+
+void wire_publish_with(struct wire *w, const char *subject, const char *headers, const char *body)
+{
+    size_t n_headers = strlen(headers);
+
+    buf_printf(&w->out, "HPUB %s %zu %zu\r\n%s%s\r\n", subject, n_headers, n_headers + strlen(body), headers, body);
+    mark(w);
+}
+
+void wire_flush(struct wire *w)
+{
+    w->n_flushing++;
+    buf_put_lit(&w->out, "PING\r\n");
     mark(w);
 }
 
@@ -191,6 +211,8 @@ static void take_line(struct wire *w, const char *line)
     } else if (strncmp(line, "PONG", 4) == 0 && w->state == WIRE_ASKED) {
         w->state = WIRE_IN;
         calls->on_in(w);
+    } else if (strncmp(line, "PONG", 4) == 0) {
+        w->n_flushing--;
     } else if (strncmp(line, "-ERR", 4) == 0) {
         (void)fprintf(stderr, "%s\n", line);
         go_away(w);

@@ -41,11 +41,13 @@ struct wire {
     struct buf in, out;
     size_t sent; /* of out */
     int n_subs;
+    int n_flushing; /* wire_flush() that the server has not answered */
     void *arg;
 };
 
 struct wire_calls {
-    void (*on_in)(struct wire *w); /* the server has let it in; subscribe here */
+    void (*on_in)(struct wire *w);  /* the server has let it in; subscribe here */
+    void (*on_out)(struct wire *w); /* and has cut it; knock again */
     void (*on_message)(struct wire *w, const struct wire_message *msg);
 };
 
@@ -57,6 +59,10 @@ void wire_knock(struct wire *w); /* begin to log in */
 void wire_cut(struct wire *w);   /* close it without a word, for ever */
 void wire_subscribe(struct wire *w, const char *subject);
 void wire_publish(struct wire *w, const char *subject, const char *reply, const char *body);
+/* headers: the whole block, from "NATS/1.0" to the empty line. */
+void wire_publish_with(struct wire *w, const char *subject, const char *headers, const char *body);
+/* n_flushing is 0 again when the server has taken all that was said before. */
+void wire_flush(struct wire *w);
 /* Send what waits, and hear for at most wait_ms. */
 void wire_turn(int wait_ms);
 extern uint64_t wire_n_tries;
