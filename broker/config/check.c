@@ -26,17 +26,25 @@ static int refuse(struct host_load *l, const char *path, const char *fmt, ...)
     return host_refuse(&l->scope, path, text);
 }
 
-/* The end of a host: a name, an address, or an IPv6 address in brackets. NULL when there is none. */
+/* "[fe80::1%eth0]" */
+static const char *bracket_end(const char *s)
+{
+    const char *end = s + 1 + strspn(s + 1, "0123456789abcdefABCDEF:.");
+
+    if (*end == '%' && end > s + 1)
+        end += 1 + strspn(end + 1, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-");
+    return *end == ']' && end > s + 2 ? end + 1 : NULL;
+}
+
+/* The end of a host: a name, an address, or an IPv6 address in brackets. NULL when there is none. Nothing that could hold a
+ * password: it would be hidden, and what is left of it no host. */
 static const char *host_end(const char *s)
 {
-    const char *end;
+    size_t len = strcspn(s, ":/?# []@=");
 
-    if (*s == '[') {
-        end = strchr(s, ']');
-        return end && end > s + 2 ? end + 1 : NULL;
-    }
-    end = s + strcspn(s, ":/?# []");
-    return end > s ? end : NULL;
+    if (*s == '[')
+        return bracket_end(s);
+    return len ? s + len : NULL;
 }
 
 /* ":0" to ":65535"; 0 lets the system choose. Returns what follows, NULL when it is not a port. */
@@ -310,6 +318,16 @@ static int check_allow(struct host_load *l, const struct config_node *entry, con
     return err;
 }
 
+/* As getpwnam() may know it; it is shown, so nothing that could hold a password. */
+static int check_user(struct host_load *l, const struct config_node *entry, const struct host_plugin *p)
+{
+    char shown[CONFIG_SHOW_SIZE];
+
+    if (!p->user || !strpbrk(p->user, ":/="))
+        return 0;
+    return config_refuse(&l->scope, spot(entry, "user"), "expected the name of a user, got %s", config_show_text(p->user, shown));
+}
+
 static const double min_cpu = 0.05;
 
 static int check_child(struct host_load *l, const struct config_node *entry, struct host_plugin *p)
@@ -322,6 +340,8 @@ static int check_child(struct host_load *l, const struct config_node *entry, str
     if (p->isolation == CONFIG_ISOLATION_NONE)
         return refuse_without_child(l, entry);
     err = check_allow(l, entry, p);
+    if (!err)
+        err = check_user(l, entry, p);
     if (err)
         return err;
     if (p->limits.cpu < min_cpu)

@@ -59,7 +59,7 @@ static bool needs_no_quotes(const char *text)
     return is_word(text) && !strchr("0123456789.-", text[0]) && !is_reserved(text);
 }
 
-/* In double quotes; what a file may not hold as it is gets an escape. */
+/* In double quotes; what a file may not hold as it is gets an escape, the shortest: YAML ends a key with the 1024th character. */
 static void print_quoted(struct buf *out, const char *text)
 {
     buf_putc(out, '"');
@@ -71,7 +71,7 @@ static void print_quoted(struct buf *out, const char *text)
         if (code == '"' || code == '\\')
             buf_printf(out, "\\%c", (char)code);
         else if (code == '\n' || code == '\r' || !source_check(text, n, &fault))
-            buf_printf(out, "\\u%04X", (unsigned)code);
+            buf_printf(out, code < 0x100 ? "\\x%02X" : "\\u%04X", (unsigned)code);
         else
             buf_put(out, text, n);
         text += n;
@@ -134,11 +134,17 @@ static bool is_secret_key(const char *key)
     return false;
 }
 
+/* Nothing, true and false: text may not be one of them, and what is refused must not come back as text. */
+static bool is_no_text(const struct config_node *node)
+{
+    return node->plain && (node_is_null(node) || strcmp(node->text, "true") == 0 || strcmp(node->text, "false") == 0);
+}
+
 /* Settings whose types are not known keep their quotes, or the lack of them. */
 static void print_scalar(struct buf *out, const struct config_node *node, bool secret)
 {
     buf_putc(out, ' ');
-    if (secret && !(node->plain && node_is_null(node))) /* nothing is no secret, and must stay nothing */
+    if (secret && !is_no_text(node))
         print_quoted(out, "…");
     else if (node->plain && (is_word(node->text) || node_is_null(node)))
         buf_puts(out,

@@ -155,7 +155,8 @@ void config_hide(struct buf *out, const char *text)
         buf_put(out, text, (size_t)(url - text));
         hide_url(out, url, scheme + 3);
     } else if (!keywords && at && memchr(text, ':', (size_t)(at - text))) {
-        buf_put_lit(out, HIDDEN); /* a URL whose scheme was forgotten */
+        /* A URL whose scheme was forgotten. A path that is absolute stays so, or it would be seen from another folder. */
+        buf_puts(out, *text == '/' ? "/" HIDDEN : HIDDEN);
         hide_keywords(out, at);
     } else {
         hide_keywords(out, text);

@@ -133,7 +133,7 @@ static int on_key(struct reader *r, const yaml_event_t *e)
 
     if (len == 0)
         return refuse(r, e->start_mark, "a key is missing before the colon");
-    if (len > CONFIG_MAX_KEY) /* YAML's own limit is 1024, and --print-config may need five for one */
+    if (len > CONFIG_MAX_KEY) /* YAML's own limit is 1024, and --print-config may need four for one */
         return refuse(r, e->start_mark, "a key longer than 200 bytes");
     err = new_node(r, level->node, &node, e->start_mark);
     if (err)

@@ -523,6 +523,7 @@ static void test_hidden(void **state)
         {"nats://token@h:1", "nats://…@h:1"},
         {"nats://u:p@h:1", "nats://u:…@h:1"},
         {"u:p@h", "…@h"},
+        {"/d/u:p@h", "/…@h"}, /* an absolute path stays one */
         {"u:p@h/d?password=pw", "…@h/d?password=…"},
         {"nats://a:pw@h,nats://b:pw@h", "nats://…"},
         {"url=nats://a:pw@h", "url=nats://a:…@h"},
@@ -599,7 +600,7 @@ static void test_print(void **state)
                                    "      ratio: 0.5\n"
                                    "      name: \"yes\"\n"
                                    "      token: \"…\"\n"
-                                   "      messages: [\"a\\u0009b\", c]\n"
+                                   "      messages: [\"a\\x09b\", c]\n"
                                    "      tables:\n"
                                    "        public.orders:\n"
                                    "          tenant: \"007\"\n"
@@ -645,6 +646,50 @@ static void test_print(void **state)
     config_free(c);
     buf_done(&b);
     buf_done(&b2);
+}
+
+/* As the fuzzer does: settings that do not fit stay unbound. */
+static void print_as_far_as_bound(const char *text, struct buf *out)
+{
+    struct config *c = load(text);
+    struct config_error err = {""};
+    struct demo d = {0};
+
+    if (c->n_plugins)
+        (void)config_bind(c, &c->plugins[0], &demo_plugin, &d, &err);
+    config_print(c, out);
+    config_free(c);
+}
+
+static void prints_again(const char *text)
+{
+    struct buf first = {0}, second = {0};
+
+    print_as_far_as_bound(text, &first);
+    print_as_far_as_bound(first.data, &second);
+    assert_string_equal(second.data, first.data);
+    buf_done(&first);
+    buf_done(&second);
+}
+
+/* What is hidden, and what needs many escapes, loads again as what it was. */
+static void test_print_again(void **state)
+{
+    struct buf b = {0};
+
+    (void)state;
+    prints_again("plugins: [{name: demo, config: {token: true}}]\n"); /* no text, and none afterwards */
+    prints_again("plugins: [{name: demo, config: {tables: {secret: {tenant: false}}}}]\n");
+    prints_again("plugins: [{name: demo, config: {tables: {secret: {tenant: ~}}}}]\n");
+    prints_again("plugins: [{name: demo, config: {key_file: 'a:b@c'}}]\n");
+    prints_again("plugins: [{path: /x.so, allow: {read: ['/a:b@c', 'a:b@c']}}]\n");
+    prints_again("nats: {creds: 'a:b@c'}\n");
+    buf_puts(&b, "plugins: [{name: demo, config: {\"");
+    for (int i = 0; i < CONFIG_MAX_KEY; i++)
+        buf_puts(&b, "\\a");
+    buf_puts(&b, "\": x}}]\n");
+    prints_again(b.data);
+    buf_done(&b);
 }
 
 static void test_schema(void **state)
@@ -732,6 +777,7 @@ int main(void)
         cmocka_unit_test(test_groups),          cmocka_unit_test(test_clashing_keys),
         cmocka_unit_test(test_stride),          cmocka_unit_test(test_position),
         cmocka_unit_test(test_hidden),          cmocka_unit_test(test_print),
+        cmocka_unit_test(test_print_again),
         cmocka_unit_test(test_schema),          cmocka_unit_test(test_shared_settings),
         cmocka_unit_test(test_told_settings),
     };
