@@ -71,6 +71,7 @@ bool bus_is_starved(struct bus *bus, int link);
 /* Nothing more follows what was sent with `more`. */
 void bus_go(struct bus *bus, int link);
 void bus_counters(const struct bus *bus, int link, struct bus_counters *ret);
+uint64_t bus_connects(const struct bus *bus, int link); /* how often it was made */
 enum { BUS_SERVER_SIZE = 64 };
 /* Which client of which server a link is. MUSTER_ELINK: it is away. */
 int bus_where(const struct bus *bus, int link, char server[BUS_SERVER_SIZE], uint64_t *ret_client);

@@ -670,6 +670,11 @@ int link_server_version(const struct link *cl, struct bus_version *ret_version)
     return err;
 }
 
+uint64_t link_connects(const struct link *l)
+{
+    return atomic_load(&l->connects);
+}
+
 void link_counters(const struct link *cl, struct bus_counters *ret)
 {
     struct link *l = (struct link *)cl; /* the lock is the only thing that changes */

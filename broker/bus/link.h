@@ -38,6 +38,7 @@ bool link_is_up(const struct link *link);
 int link_where(const struct link *link, char server[BUS_SERVER_SIZE], uint64_t *ret_client);
 /* MUSTER_ELINK: it is away. MUSTER_ENOTFOUND: it is not known. */
 int link_server_version(const struct link *link, struct bus_version *ret_version);
+uint64_t link_connects(const struct link *link);
 void link_counters(const struct link *link, struct bus_counters *ret);
 void link_count_received(struct link *link, uint64_t n);
 /* Queue msg, which the link owns from then on; on failure it stays the caller's. Of how, more and answer count. */
