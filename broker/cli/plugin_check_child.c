@@ -26,7 +26,7 @@ enum { SLOWER = 8, BOUND_MEMORY = 0 }; /* a sanitizer maps terabytes that it doe
 #else
 enum { SLOWER = 1, BOUND_MEMORY = 1 };
 #endif
-enum { REPORT_FD = 3, LIMIT_S = 15 * SLOWER, ASK_MS = 1000, MAX_LINES = 256 * 1024, MAX_OUTPUT = 64 * 1024 };
+enum { REPORT_FD = 3, LIMIT_S = 15 * SLOWER, MAX_WAITED_S = 4 * LIMIT_S, ASK_MS = 1000, MAX_LINES = 256 * 1024, MAX_OUTPUT = 64 * 1024 };
 static const rlim_t max_memory = 1u << 30, max_file = 64u << 20, max_files = 512;
 
 /* ---- the child's end ----------------------------------------------------------------------------------------------------------- */
@@ -239,30 +239,75 @@ static void take_lines(struct check_result *r, struct buf *heard)
     heard->len = left < MAX_LINES ? left : 0;
 }
 
-/* Hear the child until it has closed its end or the time is over. False: the time is over. */
-static bool hear(int fd, int64_t until_ns, struct check_result *r)
+/* What a child, or a life of its fuzz, has of time. */
+struct time_limit {
+    pid_t pid;
+    int64_t began_ns, ns;
+    int64_t waited_ns; /* as waited_ns(pid) was then */
+};
+
+/* How long it has stood ready and waited for a processor: that is the machine's time, not the plugin's. Its tests run on its first thread. */
+static int64_t waited_ns(pid_t pid)
+{
+    char path[40];
+    unsigned long long ran, waited = 0;
+    FILE *f;
+
+    (void)snprintf(path, sizeof path, "/proc/%d/schedstat", (int)pid);
+    f = fopen(path, "re");
+    if (!f)
+        return 0; /* a kernel that does not count it */
+    if (fscanf(f, "%llu %llu", &ran, &waited) != 2)
+        waited = 0;
+    (void)fclose(f);
+    return (int64_t)waited;
+}
+
+static struct time_limit limit_from_now(pid_t pid, int64_t ns)
+{
+    return (struct time_limit){.pid = pid, .began_ns = clock_now_ns(), .ns = ns, .waited_ns = waited_ns(pid)};
+}
+
+static int left_ms(const struct time_limit *l)
+{
+    int64_t waited = waited_ns(l->pid) - l->waited_ns, max = MAX_WAITED_S * CLOCK_S;
+
+    waited = waited < 0 ? 0 : waited < max ? waited : max; /* below 0: it has ended */
+    return (int)((l->began_ns + l->ns + waited - clock_now_ns()) / CLOCK_MS);
+}
+
+/* False: there is nothing more to read. */
+static bool hear_piece(int fd, struct check_result *r, struct buf *heard)
+{
+    char piece[4096];
+    ssize_t n = read(fd, piece, sizeof piece);
+
+    if (n <= 0)
+        return false;
+    buf_put(heard, piece, (size_t)n);
+    take_lines(r, heard);
+    return true;
+}
+
+/* Hear the child until it has closed its end or the time is over; each life of the fuzz has it anew. False: it is over. */
+static bool hear(int fd, struct time_limit l, struct check_result *r)
 {
     struct buf heard = {0};
-    bool in_time = true;
+    int ms;
 
-    for (;;) {
+    while ((ms = left_ms(&l)) > 0) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        int64_t left_ms = (until_ns - clock_now_ns()) / CLOCK_MS;
-        char piece[4096];
-        ssize_t n;
+        uint64_t seed = r->seed;
 
-        if (left_ms <= 0 || poll(&p, 1, (int)left_ms) == 0) {
-            in_time = false;
+        if (poll(&p, 1, ms) == 0)
+            continue;
+        if (!hear_piece(fd, r, &heard))
             break;
-        }
-        n = read(fd, piece, sizeof piece);
-        if (n <= 0)
-            break;
-        buf_put(&heard, piece, (size_t)n);
-        take_lines(r, &heard);
+        if (r->seed != seed)
+            l = limit_from_now(l.pid, l.ns);
     }
     buf_done(&heard);
-    return in_time;
+    return ms > 0;
 }
 
 /* 1: a status; 0: it runs on. */
@@ -341,7 +386,7 @@ static int stop(pid_t pid)
 static void follow(pid_t pid, int fd, struct check_result *r)
 {
     int64_t began = clock_now_ns();
-    bool in_time = hear(fd, began + LIMIT_S * CLOCK_S, r);
+    bool in_time = hear(fd, limit_from_now(pid, LIMIT_S * CLOCK_S), r);
     int status;
 
     if (in_time) {
@@ -349,7 +394,7 @@ static void follow(pid_t pid, int fd, struct check_result *r)
             status = stop(pid);
     } else {
         status = stop(pid);
-        (void)hear(fd, clock_now_ns() + CLOCK_S / 10, r);
+        (void)hear(fd, limit_from_now(pid, CLOCK_S / 10), r);
     }
     (void)kill(-pid, SIGKILL); /* what it has started */
     r->took_ms = (clock_now_ns() - began) / CLOCK_MS;

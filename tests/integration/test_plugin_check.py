@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from harness import BUILD, REPO, run_cli
+from harness import BUILD, LONG, REPO, run_cli
 from pluginrig import PLUGINS, SANITIZED
 
 TESTS = ("symbols", "loads", "options", "settings", "create", "create-faults", "start", "start-away", "start-faults", "requests", "bodies",
@@ -210,6 +210,11 @@ def test_echo_is_caught_at_the_verbs_that_misbehave_on_purpose() -> None:
 
 
 # ---- the fuzz
+
+
+@pytest.mark.skipif(not LONG, reason="many lives take more than the 15 s that each of them has")
+def test_each_life_has_its_time() -> None:
+    assert report(PLUGINS / "good.so", "--only", "fuzz", "--runs", "2500")["fuzz"]["result"] == "ok"
 
 
 def test_the_same_seed_is_the_same_life() -> None:
