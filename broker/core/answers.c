@@ -53,14 +53,25 @@ static void count_answer(const struct request *r, const struct error_answer *err
                        error ? error->message : NULL);
 }
 
+/* Who is told that something is unavailable is told when to ask again: by a plugin, too, which has no word for it. */
+static struct error_answer with_retry(const struct error_answer *answer)
+{
+    struct error_answer told = *answer;
+
+    if (told.code == ERROR_UNAVAILABLE && !told.retry_after_ms)
+        told.retry_after_ms = RETRY_AFTER_MS;
+    return told;
+}
+
 static int send_error(struct answers *a, const struct request *r, const struct error_answer *answer)
 {
     char number[12], line[ERROR_TEXT_SIZE];
     struct muster_header headers[2] = {{"Nats-Service-Error-Code", number}, {"Nats-Service-Error", line}};
+    const struct error_answer told = with_retry(answer);
     struct buf body = {0};
     int err;
 
-    error_write(answer, r->note.encoding, &body);
+    error_write(&told, r->note.encoding, &body);
     (void)snprintf(number, sizeof number, "%d", error_number(answer->code));
     (void)error_header(answer->message, line);
     err = buf_failed(&body) ? MUSTER_ENOMEM
@@ -109,19 +120,23 @@ int dispatch_reply(struct dispatch *d, uint64_t request, struct muster_bytes pay
     return close_request(a, request, err);
 }
 
-int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
+static int reply_error(struct answers *a, uint64_t request, const struct error_answer *answer)
 {
-    struct answers *a = dispatch_answers(d);
     struct request r;
     int err = requests_begin(a->requests, request, &r);
 
     if (err)
         return err;
-    err = send_error(a, &r, &(struct error_answer){.code = code, .field = field, .message = message});
+    err = send_error(a, &r, answer);
     if (!err)
-        audit_answer(broker_audit(a->broker), &r, code, (struct muster_bytes){0});
+        audit_answer(broker_audit(a->broker), &r, answer->code, (struct muster_bytes){0});
     request_done(&r);
     return close_request(a, request, err);
+}
+
+int dispatch_reply_error(struct dispatch *d, uint64_t request, int code, const char *field, const char *message)
+{
+    return reply_error(dispatch_answers(d), request, &(struct error_answer){.code = code, .field = field, .message = message});
 }
 
 static struct answers *answers_of(const struct delivery *d)
@@ -136,9 +151,10 @@ void dispatch_note_object(struct delivery *d)
 
 void dispatch_refuse_field(struct delivery *d, int code, const char *field, const char *message)
 {
-    struct dispatch *dispatch = broker_dispatch(d->sub->in->broker);
+    const struct error_answer answer = {
+        .code = code, .field = field, .message = message, .retry_after_ms = code == ERROR_RESOURCE_EXHAUSTED ? RETRY_AFTER_MS : 0};
 
-    if (d->msg.request && dispatch_reply_error(dispatch, d->msg.request, code, field, message) != 0)
+    if (d->msg.request && reply_error(answers_of(d), d->msg.request, &answer) != 0)
         drop_request(answers_of(d), d->msg.request); /* nobody tries again: who gets no answer asks again */
 }
 

@@ -18,6 +18,7 @@
 #include "core/check.h"
 #include "core/connections.h"
 #include "core/departures.h"
+#include "core/handover.h"
 #include "core/dispatch.h"
 #include "core/health.h"
 #include "core/host_roster.h"
@@ -51,6 +52,7 @@ struct broker {
     struct services *services;
     struct advisories *advisories;
     struct departures *departures;
+    struct handover *handover;
     struct connections *connections; /* NULL: there is no login in the system account */
     struct revocation *revocation;   /* likewise */
     struct logins *logins;           /* NULL: no plugin wants them */
@@ -150,6 +152,11 @@ struct advisories *broker_advisories(const struct broker *b)
 struct departures *broker_departures(const struct broker *b)
 {
     return b->departures;
+}
+
+struct handover *broker_handover(const struct broker *b)
+{
+    return b->handover;
 }
 
 struct host_roster *broker_roster(const struct broker *b)
@@ -332,6 +339,8 @@ static int add_health(struct broker *b)
     b->departures = departures_new();
     if (!err && !b->departures)
         err = MUSTER_ENOMEM;
+    if (!err)
+        err = handover_new(b->metrics, &b->handover);
     if (!err)
         err = registry_new(b, on_danger, b, &b->registry);
     if (!err)
@@ -548,6 +557,7 @@ void broker_free(struct broker *b)
     peers_free(b->peers);
     connections_free(b->connections);
     departures_free(b->departures);
+    handover_free(b->handover);
     logins_free(b->logins);
     advisories_free(b->advisories);
     registry_free(b->registry);

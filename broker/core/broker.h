@@ -27,6 +27,7 @@ struct host_roster;
 struct registry;
 struct advisories;
 struct departures;
+struct handover;
 
 /* Build everything that does not need the outside world; what fails has been logged by name. */
 int broker_new(const struct config *config, struct broker **ret_broker);
@@ -60,6 +61,7 @@ struct revocation *broker_revocation(const struct broker *broker); /* NULL as br
 struct audit *broker_audit(const struct broker *broker);
 struct advisories *broker_advisories(const struct broker *broker);
 struct departures *broker_departures(const struct broker *broker);
+struct handover *broker_handover(const struct broker *broker);
 struct connections *broker_connections(const struct broker *broker); /* NULL: there is no login in the system account */
 /* A plugin that is being made wants muster.sys/1: there will be a link to the system account. why tells what the configuration
  * lacks for it; of BUS_WHY_SIZE bytes. */

@@ -6,12 +6,15 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "core/handover.h"
 
 enum { TURN = 64, TICK_MS = 500, MAX_WAITING_BYTES = 8 << 20, MAX_HEADERS = 32, MAX_DONE = 512, FLOOD_MSGS = 8, FLOOD_REST_MS = 5 };
 static const int64_t flood_ns = CLOCK_MS / 2; /* between two messages of a flood, or less */
 static const int64_t expires_ns = 30 * CLOCK_S, heartbeat_ns = CLOCK_S, silence_ns = 4 * CLOCK_S; /* of a request */
 static const int64_t idle_ns = 20 * CLOCK_S; /* the server may forget a consumer that was not asked for longer */
 static const int64_t start_up_ns = 2 * CLOCK_S, catch_up_ns = 10 * CLOCK_S; /* that a server is given for its streams, and for their ends */
+enum { TURN_RUNS = 8, BUSY_MSGS = 32 }; /* in busy_ns, from memory: less is not worth a consumer that is made anew afterwards */
+static const int64_t busy_ns = CLOCK_S / 10, quiet_ns = CLOCK_S / 4;
 static const int64_t min_pause_ns = CLOCK_S / 4, max_pause_ns = 4 * CLOCK_S;
 
 enum state {
@@ -19,6 +22,7 @@ enum state {
     MAKING,   /* one */
     CHECKING, /* that it is one of the same stream */
     FLOWING,
+    HANDED, /* it comes from memory, and there is no consumer */
     AWAY, /* until retry_ns */
     OVER,
 };
@@ -62,6 +66,12 @@ struct follower {
     uint32_t n_since;      /* that have come since then */
     bool doubt;   /* something may have gone from the stream unseen; only where some subjects are followed */
     bool looking; /* because of it, or to know the end */
+
+    /* Of what this broker appends itself. */
+    struct handover_in *own; /* NULL: nothing is handed over */
+    struct handed_cursor cursor;
+    uint64_t n_offered, n_before; /* so far; and when it was counted from */
+    int64_t before_ns, handed_ns; /* that; when something was handed over last */
 };
 
 static void begin(struct follower *f);
@@ -102,11 +112,18 @@ static void drop_consumer(struct follower *f)
         js_pulled_free(got);
     }
     f->last = &f->first;
+    handed_end(&f->cursor);
     f->delivered = f->n_pending = f->looked = 0;
     f->n_asked = 0;
     f->rest_until_ns = f->rested_ns = 0;
     f->flood = f->n_since = 0;
     f->asking = f->settled = f->doubt = f->looking = f->lone = false;
+}
+
+static void want_own(struct follower *f, bool wanted)
+{
+    if (f->own)
+        handover_want(f->own, wanted);
 }
 
 /* The flow is away: told once, until it is back. */
@@ -115,6 +132,7 @@ static void lose(struct follower *f)
     bool told = f->told_away;
 
     drop_consumer(f);
+    want_own(f, false);
     f->state = AWAY;
     f->told_away = true;
     f->told_end = false;
@@ -127,6 +145,7 @@ static void lose(struct follower *f)
 static void finish(struct follower *f)
 {
     drop_consumer(f);
+    want_own(f, false);
     f->state = OVER;
     (void)uv_timer_stop(&f->timer);
     (void)tell(f, MUSTER_ENOTFOUND, NULL);
@@ -234,6 +253,7 @@ static bool tell_end(struct follower *f)
 {
     if (f->told_end)
         return true;
+    want_own(f, true);
     f->told_end = true;
     f->told_away = false;
     f->pause_ns = min_pause_ns;
@@ -291,10 +311,7 @@ static void on_made(void *arg, int code, const char *why, uint64_t n_pending)
 
 static uint64_t count_connects(const struct follower *f)
 {
-    struct bus_counters counters;
-
-    bus_counters(f->t.bus, BUS_LIVE, &counters);
-    return counters.connects;
+    return bus_connects(f->t.bus, BUS_LIVE);
 }
 
 static void on_first_look(struct follower *f, const struct muster_stream_info *state)
@@ -538,6 +555,114 @@ static void turn(struct follower *f)
         ask_on(f);
 }
 
+/* ---- from memory ---------------------------------------------------------------------------------------------------------------- */
+
+static bool is_busy(struct follower *f)
+{
+    int64_t now_ns = clock_now_ns();
+    uint64_t n = handover_count(f->own);
+
+    if (now_ns - f->before_ns > busy_ns) {
+        f->before_ns = now_ns;
+        f->n_before = f->n_offered;
+    }
+    f->n_offered = n;
+    return n - f->n_before >= BUSY_MSGS;
+}
+
+/* What was delivered is freed there, whether it came from there or not. */
+static bool may_leave_consumer(struct follower *f)
+{
+    uint64_t first = handover_trim(f->own, f->next, f->created_wall_ns);
+    bool busy = is_busy(f);
+
+    if (!first)
+        (void)handover_missed(f->own); /* the consumer has brought it */
+    return f->told_end && !f->held && !f->looking && busy && first && first <= f->next;
+}
+
+/* False: there is none, or (*ret_gap) not the one that goes on. */
+static bool open_next(struct follower *f, bool *ret_gap)
+{
+    struct handed *run = handover_take(f->own);
+
+    if (!run)
+        return false;
+    f->cursor = handed_begin(run);
+    *ret_gap = f->cursor.seq > f->next || handed_created(run) != f->created_wall_ns;
+    if (*ret_gap)
+        handed_end(&f->cursor);
+    return !*ret_gap;
+}
+
+/* False as tell(). The run is kept aside: the follower may be freed in there. */
+static bool deliver_run(struct follower *f)
+{
+    struct handed_cursor c = f->cursor;
+    struct muster_header headers[MAX_HEADERS];
+    struct js_msg msg;
+    uint64_t n = 0;
+    bool ok = true, more = true;
+
+    f->cursor = (struct handed_cursor){0};
+    while (ok && !f->held && (more = handed_next(&c, headers, MAX_HEADERS, &msg))) {
+        if (msg.seq < f->next)
+            continue;
+        f->next = msg.seq + 1;
+        n++;
+        ok = tell(f, 0, &msg);
+    }
+    if (ok && n)
+        handover_told(f->own, n);
+    if (ok && more)
+        f->cursor = c;
+    else
+        handed_end(&c);
+    return ok;
+}
+
+/* From what is expected next on. Nothing was lost, and nothing is said. */
+static void take_consumer(struct follower *f)
+{
+    handed_end(&f->cursor);
+    f->n_offered = handover_count(f->own); /* before what counts from now on */
+    begin(f);
+}
+
+static void take_handed(struct follower *f)
+{
+    bool gap = false, more = true;
+
+    f->handed_ns = clock_now_ns();
+    for (int n = 0; n < TURN_RUNS && !f->held; n++) {
+        more = f->cursor.run || open_next(f, &gap);
+        if (!more)
+            break;
+        if (!deliver_run(f))
+            return;
+    }
+    if (f->held)
+        return;
+    if (more)
+        handover_again(f->own); /* others have their turn first */
+    else if (gap || handover_missed(f->own))
+        take_consumer(f);
+}
+
+static void on_handed(void *arg)
+{
+    struct follower *f = arg;
+
+    f->refs++;
+    if (f->state == FLOWING && may_leave_consumer(f)) {
+        drop_consumer(f);
+        f->state = HANDED;
+    }
+    if (f->state == HANDED)
+        take_handed(f);
+    unref(f);
+}
+
 /* ---- life --------------------------------------------------------------------------------------------------------------------- */
 
 static bool is_silent(const struct follower *f, int64_t now_ns)
@@ -559,6 +684,9 @@ static void on_tick(uv_timer_t *timer)
             begin(f);
     } else if (!up || count_connects(f) != f->connects || (f->state == FLOWING && is_silent(f, now_ns))) {
         lose(f);
+    } else if (f->state == HANDED) {
+        if (!f->held && now_ns - f->handed_ns > quiet_ns)
+            take_consumer(f);
     } else {
         turn(f);
     }
@@ -580,6 +708,8 @@ void follower_hold(struct follower *f, bool on)
     bool resumes = f->held && !on;
 
     f->held = on;
+    if (resumes && f->state == HANDED)
+        handover_again(f->own);
     if (!resumes || f->state != FLOWING)
         return;
     if (is_forgotten(f)) {
@@ -599,6 +729,7 @@ void follower_hold(struct follower *f, bool on)
 int follower_new(const struct js_target *t, const struct follower_how *how, struct follower **ret_follower)
 {
     struct follower *f = calloc(1, sizeof *f);
+    struct handover_how own = {.stream = how->stream, .lane = t->lane, .fn = on_handed, .arg = f};
 
     if (!f)
         return MUSTER_ENOMEM;
@@ -606,6 +737,11 @@ int follower_new(const struct js_target *t, const struct follower_how *how, stru
     f->stream = strdup(how->stream);
     f->subject = how->subject ? strdup(how->subject) : NULL;
     if (!f->stream || (how->subject && !f->subject)) {
+        f->refs = 1;
+        unref(f);
+        return MUSTER_ENOMEM;
+    }
+    if (how->handover && !how->subject && handover_follow(how->handover, &own, &f->own) != 0) {
         f->refs = 1;
         unref(f);
         return MUSTER_ENOMEM;
@@ -624,6 +760,7 @@ void follower_free(struct follower *f)
         return;
     f->dead = true;
     drop_consumer(f);
+    handover_unfollow(f->own);
     uv_close((uv_handle_t *)&f->timer, on_closed);
     unref(f);
 }

@@ -6,6 +6,9 @@
  *          consumer is trusted the stream is looked at: whether it is still the same, and whether what is expected next is still there.
  *          Of some subjects alone the sequences say nothing of what was lost between two messages: where the flow was not at the end of the
  *          stream all the time, what has arrived waits until the stream has been looked at again.
+ * Memory   What this broker appends itself (core/handover.h) is delivered from memory where it goes on at the message expected next, and there
+ *          is no consumer while much of it comes: JetStream would send the same again. The first that is missing there, or a pause, ends
+ *          that, and a consumer begins at the message expected next.
  * Threads  All on the lane of the target; fn runs there, never inside a call. It may free the follower.
  */
 #ifndef MUSTER_CORE_FOLLOWER_H
@@ -14,9 +17,11 @@
 #include "bus/js_pull.h"
 
 struct follower;
+struct handover;
 
 struct follower_how {
     const char *stream, *subject; /* subject NULL: all messages */
+    struct handover *handover;    /* NULL: all comes from JetStream */
     uint64_t from_seq;            /* 0: what comes from now on */
     uint32_t max_msgs;            /* that wait here; > 0 */
     /* As muster_stream_follow_fn; msg NULL unless code is 0. */

@@ -64,6 +64,7 @@ static int begin(struct host_follow *h, const struct host_stream *s, const char 
     struct js_target t = host_js(h->in, h);
     const struct follower_how how = {.stream = s->name,
                                      .subject = *subject ? subject : NULL,
+                                     .handover = broker_handover(h->in->broker),
                                      .from_seq = from_seq,
                                      .max_msgs = max_msgs ? max_msgs : DEFAULT_MSGS,
                                      .fn = on_told,

@@ -10,6 +10,7 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
+#include "core/handover.h"
 #include "core/host_stream.h"
 #include "tenant/tenant.h"
 #include "wire/subject.h"
@@ -25,6 +26,8 @@ struct op {
         muster_stream_ack_fn ack;
     } fn;
     void *arg;
+    struct handover_out *own; /* of an open, or of a fenced append; NULL: none */
+    uint64_t seq, life;       /* what the fence says that it gets; of its handover */
 };
 
 static struct op *op_new(struct instance *in, void *arg)
@@ -36,12 +39,18 @@ static struct op *op_new(struct instance *in, void *arg)
     return op;
 }
 
+static void op_free(struct op *op)
+{
+    handover_unref(op->own);
+    free(op);
+}
+
 /* A call that could not be sent: nothing will run, so the operation ends here. */
 static int started(struct op *op, int link, int err)
 {
     err = instance_sent(op->in, link, err);
     if (err)
-        free(op);
+        op_free(op);
     return err;
 }
 
@@ -61,10 +70,12 @@ static void on_info(void *arg, int code, const struct js_info *info)
 
     if (code)
         (void)in->host.fail(&in->host, code, "%s", info->text); /* kept for the plugin to tell */
+    else if (op->own)
+        handover_is_of(op->own, info->state.created_wall_ns);
     instance_enter(in, "stream info", NULL);
     op->fn.info(op->arg, code, code ? NULL : &info->state);
     instance_leave(in);
-    free(op);
+    op_free(op);
 }
 
 /* ---- making ----------------------------------------------------------------------------------------------------------- */
@@ -185,15 +196,18 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
         free(op);
         return MUSTER_ENOMEM;
     }
-    op->fn.info = fn;
-    err = started(op, BUS_LIVE, ensure(s, &o, op));
-    if (err) {
-        free(s);
-        return err;
-    }
     s->replicas = o.replicas;
     (void)snprintf(s->name, sizeof s->name, "%s", o.name);
     (void)snprintf(s->all, sizeof s->all, "%s._in.*.%s", broker_root(in->broker), o.subjects);
+    s->own = handover_open(broker_handover(in->broker), s->name); /* without it followers ask JetStream */
+    op->fn.info = fn;
+    op->own = s->own ? handover_ref(s->own) : NULL;
+    err = started(op, BUS_LIVE, ensure(s, &o, op));
+    if (err) {
+        handover_unref(s->own);
+        free(s);
+        return err;
+    }
     keep(in, s, ret_stream);
     return 0;
 }
@@ -263,6 +277,9 @@ static void stream_close(const struct muster_host *host, uint64_t stream)
     bus_cancel(broker_bus(in->broker), s);
     host_read_close(in, s->id);
     host_follow_close(in, s->id);
+    if (s->own)
+        handover_failed(s->own);
+    handover_unref(s->own);
     free(s);
 }
 
@@ -348,21 +365,53 @@ static void on_ack(void *arg, int code, uint64_t seq)
     struct op *op = arg;
     struct instance *in = op->in;
 
+    if (op->own && !code && seq == op->seq)
+        handover_acked(op->own, op->life, seq);
+    else if (op->own)
+        handover_failed(op->own);
     instance_enter(in, "stream ack", NULL);
     op->fn.ack(op->arg, code, seq);
     instance_leave(in);
-    free(op);
+    op_free(op);
+}
+
+/* Own followers may have it, too, once it is stored. */
+static uint64_t note_sent(const struct instance *in, const struct host_stream *s, const struct bus_out *out, bool asks)
+{
+    if (!s->own || out->fence < 0)
+        return 0;
+    return handover_sent(s->own, out, asks, bus_connects(broker_bus(in->broker), BUS_BULK));
 }
 
 static int append_acked(struct instance *in, const struct host_stream *s, const struct bus_out *out, const struct muster_append *a)
 {
     struct js_target t = host_js(in, s);
     struct op *op = op_new(in, a->arg);
+    int err;
 
     if (!op)
         return MUSTER_ENOMEM;
     op->fn.ack = a->acked;
-    return started(op, BUS_BULK, js_append(&t, BUS_BULK, out, on_ack, op));
+    if (s->own && out->fence >= 0) {
+        op->own = handover_ref(s->own);
+        op->seq = (uint64_t)out->fence + 1;
+    }
+    err = started(op, BUS_BULK, js_append(&t, BUS_BULK, out, on_ack, op));
+    if (!err)
+        op->life = note_sent(in, s, out, true);
+    return err;
+}
+
+static int send_append(struct instance *in, const struct host_stream *s, const struct bus_out *out, const struct muster_append *a)
+{
+    int err;
+
+    if (a->acked)
+        return append_acked(in, s, out, a);
+    err = instance_sent(in, BUS_BULK, bus_send(broker_bus(in->broker), BUS_BULK, out));
+    if (!err)
+        (void)note_sent(in, s, out, false);
+    return err;
 }
 
 static int stream_append(const struct muster_host *host, uint64_t stream, const struct muster_append *a)
@@ -390,9 +439,7 @@ static int stream_append(const struct muster_host *host, uint64_t stream, const 
         return host->fail(host, MUSTER_EINVAL, "subject %.60s…: longer than %d bytes", a->subject, MAX_SUBJECT);
     if (MUSTER_HAS(a, lease) && a->lease && !host_lease_is_held(in, a->lease))
         return host->fail(host, MUSTER_ESTALE, "append(): its lease is not held now");
-    if (a->acked)
-        return append_acked(in, s, &out, a);
-    return instance_sent(in, BUS_BULK, bus_send(broker_bus(in->broker), BUS_BULK, &out));
+    return send_append(in, s, &out, a);
 }
 
 const struct muster_stream host_stream = {.size = sizeof host_stream,

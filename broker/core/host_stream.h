@@ -11,11 +11,14 @@ enum { HOST_STREAM_MAX_SUBJECT = 512 };
 
 #define HOST_STREAM_HISTORY "MSG" /* what a tenant's agents said to each other: stream MSG_<tenant> */
 
+struct handover_out;
+
 struct host_stream {
     struct host_stream *next;
     uint64_t id;
     uint32_t replicas;
     bool attached;                      /* kept by others: nothing is appended */
+    struct handover_out *own;           /* of what is appended here to followers in this broker; NULL: nothing is handed over */
     const struct muster_tenant *tenant; /* whose history it is; NULL: a stream of what is stored and then republished */
     char name[sizeof HOST_STREAM_HISTORY + 1 + NAME_MAX_LEN];
     char all[HOST_STREAM_MAX_SUBJECT]; /* the subject that matches every message of it */

@@ -19,7 +19,7 @@ enum {
     TURN_MESSAGES = 64,
     QUANTUM = 6144, /* a score of small messages: a turn of a slow service stays short */
     LANE_MSGS = 65536,
-    TENANT_MSGS = 8192,
+    TENANT_MSGS = 16384, /* ten thousand agents that come back at once, while a lane is late */
     TENANT_LATE_MSGS = LANE_MSGS / 2, /* with what nobody waits for: beats, of which one tenant may have tens of thousands a second */
     HELD_MSGS = 16384,
     RING_LOOK = 256,

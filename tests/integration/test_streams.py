@@ -243,6 +243,114 @@ def test_rare_subjects_are_no_gap(scene: Scene, a1: Agent) -> None:
     assert said["gaps"] == 0 and said["lost"] == 0
 
 
+def burst(agent: Agent, n: int, after: int, **how: object) -> dict[str, Any]:
+    """So many messages by the plugin itself, whose payload is the sequence that each is to get."""
+    return dict(agent.ask("lab", "burst", {"n": n, "expected": after, **how}).body)
+
+
+def handed(scene: Scene) -> float:
+    return scene.broker.metric("muster_stream_handed_over_total")
+
+
+def whole(n: int) -> dict[str, int]:
+    """What a follower has seen of a stream of n, each once, in order, and as it is stored."""
+    return {"n": n, "last": n, "sum": n * (n + 1) // 2, "ordered": 1, "wrong": 0, "lost": 0, "gaps": 0, "gone": 0}
+
+
+def test_own_messages_come_from_memory(scene: Scene, a1: Agent) -> None:
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow")
+    wait_followed(a1, ends=1)
+    before, n = handed(scene), 0
+
+    def no_consumer() -> bool:
+        nonlocal n
+        assert burst(a1, 1000, n) == {"code": 0, "seq": n + 1000, "sent": 1000}
+        n += 1000
+        return scene.consumers() == []
+
+    wait_until(no_consumer, 30, "JetStream to send nothing that is here already")
+    wait_followed(a1, **whole(n))
+    assert handed(scene) > before
+    wait_until(scene.consumers, 5, "a consumer for what comes after a pause")
+    store(scene, 10)
+    wait_followed(a1, **whole(n + 10))
+    assert burst(a1, 5, n + 10)["code"] == 0, "a few are not worth another consumer"
+    wait_followed(a1, **whole(n + 15))
+    assert len(scene.consumers()) == 1
+
+
+def test_others_write_between_own_messages(scene: Scene, a1: Agent) -> None:
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow")
+    wait_followed(a1, ends=1)
+    before, n = handed(scene), 0
+    for _ in range(5):
+        assert burst(a1, 400, n)["code"] == 0
+        store(scene, 7)
+        n += 407
+    wait_followed(a1, **whole(n))
+    assert handed(scene) > before
+
+
+def test_others_write_into_a_burst(scene: Scene, a1: Agent) -> None:
+    """The fence refuses the rest of it; what was stored is seen once, whoever wrote it."""
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow")
+    wait_followed(a1, ends=1)
+    burst(a1, 200, 0)
+    seen = a1.client.subscribe(a1.box("bursts"))
+    a1.tell("lab", "burst", {"n": 20_000, "expected": 200}, reply=a1.box("bursts"))
+    scene.insider.publish_all([("mst._in.acme.shelf.x", "")] * 100)
+    wait_until(lambda: seen.messages, 20, "the burst to be over")
+    wait_until(lambda: scene.insider.stream_info(scene.stream).state.last_seq >= 300, 10, "what others wrote")
+    wait_followed(a1, **whole(scene.insider.stream_info(scene.stream).state.last_seq))
+
+
+def test_own_messages_find_no_room_before_a_slow_follower(scene: Scene, a1: Agent) -> None:
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow", {"hold_at": 500})
+    wait_followed(a1, ends=1)
+    before = scene.broker.metric("muster_stream_not_handed_over_total")
+    assert burst(a1, 12_000, 0, bytes=1000)["code"] == 0
+    assert scene.broker.metric("muster_stream_not_handed_over_total") > before, "8 MiB wait at most"
+    wait_followed(a1, n=500)
+    a1.ask("lab", "hold_back", {"on": 0})
+    wait_followed(a1, **whole(12_000))
+
+
+@pytest.mark.parametrize("what", ["purged", "made anew"])
+def test_the_stream_of_own_messages_changes(scene: Scene, a1: Agent, what: str) -> None:
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow")
+    wait_followed(a1, ends=1)
+    assert burst(a1, 2000, 0)["code"] == 0
+    wait_followed(a1, **whole(2000))
+    if what == "purged":
+        scene.insider.request(f"$JS.API.STREAM.PURGE.{scene.stream}", b"")
+        assert burst(a1, 2000, 2000)["code"] == 0
+        wait_followed(a1, **whole(4000))
+        return
+    scene.insider.delete_stream(scene.stream)
+    scene.insider.add_stream(scene.stream, ["mst._in.*.shelf.>"])
+    assert burst(a1, 3000, 0)["code"] == 0, "these are of another stream, whatever their sequences"
+    said = wait_followed(a1, gone=1)
+    assert (said["n"], said["wrong"]) == (2000, 0)
+
+
+def test_the_server_starts_anew_amid_own_messages(scene: Scene, a1: Agent) -> None:
+    open_shelf(scene, a1)
+    a1.ask("lab", "follow")
+    wait_followed(a1, ends=1)
+    assert burst(a1, 2000, 0)["code"] == 0
+    scene.site.nats.kill()
+    scene.site.nats.start()
+    wait_until(lambda: scene.insider.connected and a1.client.connected, 20, "the clients to be back")
+    wait_until(lambda: scene.broker.get("/readyz")[0] == 200, 20, "the broker to be back")
+    assert burst(a1, 2000, scene.insider.stream_info(scene.stream).state.last_seq)["code"] == 0
+    wait_followed(a1, **(whole(4000) | {"lost": 1}))
+
+
 @pytest.mark.parametrize("anew", [False, True])
 def test_a_stream_that_is_gone(scene: Scene, a1: Agent, anew: bool) -> None:
     open_shelf(scene, a1)

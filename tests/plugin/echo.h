@@ -57,7 +57,7 @@ struct echo_lease {
 
 struct echo_follow {
     uint64_t id; /* 0: none */
-    int64_t n_msgs, n_ends, n_lost, n_gaps, n_gone, sum, in_order;
+    int64_t n_msgs, n_ends, n_lost, n_gaps, n_gone, n_wrong, sum, in_order;
     uint64_t last_seq;
     int64_t stop_at, hold_at, close_at;
     char list[60000]; /* what was told, a line each; what does not fit is counted only */
@@ -108,7 +108,7 @@ extern const struct verb echo_verbs_lane[], echo_verbs_out[],
     "wrong_thread late_health rest late leak"
 #define ECHO_VERBS_OUT                                                                             \
     "ask publish flood event listen unlisten heard tenants limits refresh where measure mirror"
-#define ECHO_VERBS_STORE "kv_put kv_get append last_of info reopen attach read write many"
+#define ECHO_VERBS_STORE "kv_put kv_get append burst last_of info reopen attach read write many"
 #define ECHO_VERBS_KEEP "kv_scan kv_del read_on acquire release lease lease_put kv_many"
 
 #define ECHO_VERBS_FOLLOW "follow unfollow hold_back followed"

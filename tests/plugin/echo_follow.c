@@ -12,6 +12,14 @@ static void note(struct echo_follow *f, const char *text)
     (void)snprintf(f->list + at, sizeof f->list - at, "%s\n", text);
 }
 
+/* One of a burst says which it is. */
+static bool is_numbered(const struct muster_msg *msg)
+{
+    const char *text = msg->payload.data;
+
+    return msg->payload.len > 1 && text[0] >= '0' && text[0] <= '9' && text[msg->payload.len - 1] == ' ';
+}
+
 static void note_msg(struct echo_follow *f, const struct muster_msg *msg)
 {
     char text[200];
@@ -20,6 +28,7 @@ static void note_msg(struct echo_follow *f, const struct muster_msg *msg)
     f->in_order = f->in_order && msg->seq > f->last_seq;
     f->last_seq = msg->seq;
     f->sum += (int64_t)msg->seq;
+    f->n_wrong += is_numbered(msg) && strtoull(msg->payload.data, NULL, 10) != msg->seq /* up to the blank */;
     (void)snprintf(text, sizeof text, "%.100s:%.*s@%llu", msg->subject, msg->payload.len < 20 ? (int)msg->payload.len : 20,
                    (const char *)msg->payload.data, (unsigned long long)msg->seq);
     note(f, text);
@@ -90,7 +99,7 @@ static int do_followed(struct echo *e, const struct muster_msg *msg, const struc
 
     (void)args;
     return ANSWER(e, msg, {"n", NULL, f->n_msgs}, {"ends", NULL, f->n_ends}, {"lost", NULL, f->n_lost}, {"gaps", NULL, f->n_gaps},
-                  {"gone", NULL, f->n_gone}, {"last", NULL, (int64_t)f->last_seq}, {"sum", NULL, f->sum}, {"ordered", NULL, f->in_order},
+                  {"gone", NULL, f->n_gone}, {"last", NULL, (int64_t)f->last_seq}, {"sum", NULL, f->sum}, {"wrong", NULL, f->n_wrong}, {"ordered", NULL, f->in_order},
                   {"list", f->list, 0});
 }
 

@@ -125,6 +125,49 @@ static int do_append(struct echo *e, const struct muster_msg *msg, const struct 
     return job ? job_failed(job, e->streams->append(e->host, e->stream, &append)) : 0;
 }
 
+enum { BURST_ASKS_EVERY = 64 };
+
+static void on_burst(void *arg, int code, uint64_t seq)
+{
+    struct job *job = arg;
+
+    if (code && !job->refused)
+        job->refused = code;
+    if (--job->n == 0)
+        JOB_ANSWER(job, {"code", NULL, job->refused}, {"seq", NULL, (int64_t)seq}, {"sent", NULL, job->sent});
+}
+
+/* {n, expected, bytes}: n fenced messages, of which few ask for an acknowledgement, and each says the sequence that it gets. */
+static int do_burst(struct echo *e, const struct muster_msg *msg, const struct muster_value *args)
+{
+    struct muster_append append = {.size = sizeof append, .tenant = msg->tenant, .subject = arg_str(e, args, "subject", "shelf.x")};
+    int64_t n = arg_int(e, args, "n", 100);
+    size_t pad = (size_t)arg_int(e, args, "bytes", 0);
+    struct job *job = job_new(e, msg);
+    char *text = job ? malloc(pad + 32) : NULL;
+    int err = text ? 0 : MUSTER_ENOMEM;
+
+    if (!job)
+        return 0;
+    job->n = 1; /* until all are sent */
+    append.expected_seq = (uint64_t)arg_int(e, args, "expected", 0);
+    append.arg = job;
+    for (int64_t i = 1; i <= n && !err; i++) {
+        int len = snprintf(text, 32, "%llu ", (unsigned long long)append.expected_seq + 1);
+
+        memset(text + len, ' ', pad);
+        append.payload = (struct muster_bytes){text, (size_t)len + pad};
+        append.acked = i == n || i % BURST_ASKS_EVERY == 0 ? on_burst : NULL;
+        err = e->streams->append(e->host, e->stream, &append);
+        job->n += !err && append.acked;
+        job->sent += !err;
+        append.expected_seq++;
+    }
+    free(text);
+    on_burst(job, err, append.expected_seq);
+    return 0;
+}
+
 static void on_last(void *arg, int code, const struct muster_msg *last)
 {
     struct job *job = arg;
@@ -219,7 +262,7 @@ static int do_many(struct echo *e, const struct muster_msg *msg, const struct mu
 }
 
 const struct verb echo_verbs_store[] = {
-    {"kv_put", do_kv_put},   {"kv_get", do_kv_get}, {"append", do_append},
+    {"kv_put", do_kv_put},   {"kv_get", do_kv_get}, {"append", do_append}, {"burst", do_burst},
     {"last_of", do_last_of}, {"info", do_info},     {"reopen", do_reopen},
     {"attach", do_attach},
     {"read", do_read},       {"write", do_write},   {"many", do_many},

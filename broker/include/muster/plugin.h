@@ -103,7 +103,8 @@ struct muster_msg {
     uint64_t seq;                       /* in its stream; 0 when it was not read from one */
     uint32_t role;                      /* MUSTER_ROLE_*: of agent, when the message came; NONE where agent is NULL or a plugin, and of
                                          * what was stored ("log.…"). 0.3 */
-    int64_t stored_wall_ns;             /* when its stream stored it, by the server's clock; 0 when it was not read from one. 0.4 */
+    int64_t stored_wall_ns;             /* when its stream stored it, by the server's clock, or the broker's that appended it; 0 when it was
+                                         * not read from one. 0.4 */
 };
 
 /* 0: done, or held. MUSTER_EAGAIN: deliver it again in a moment, before the others of its tenant, which wait too; for 30 s at most.
