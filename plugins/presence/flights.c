@@ -128,15 +128,31 @@ static struct muster_bytes encoded(struct tenancy *t, const struct flight *f, st
     return recode(t->p, json, ret_writer, &bytes) == 0 ? bytes : json;
 }
 
+enum { HEADERS = 4 };
+
+/* The position, and the trace of the request where the event is of one alone. */
+static uint32_t fill_headers(const struct flight *f, const char *epoch, const char *seq, struct muster_header out[HEADERS])
+{
+    const struct muster_msg *msg = f->changes->next ? NULL : f->changes->msg;
+    uint32_t n = 0;
+
+    out[n++] = (struct muster_header){"Muster-Epoch", epoch};
+    out[n++] = (struct muster_header){"Muster-Seq", seq};
+    for (uint32_t i = 0; msg && i < msg->n_headers && n < HEADERS; i++)
+        if (strcmp(msg->headers[i].name, "traceparent") == 0 || strcmp(msg->headers[i].name, "tracestate") == 0)
+            out[n++] = msg->headers[i];
+    return n;
+}
+
 static int append(struct tenancy *t, struct flight *f)
 {
     struct presence *p = t->p;
     struct shard *s = t->shard;
     char subject[sizeof "pres.16.suspect." + NAME_MAX_LEN], epoch[BUF_U64_SIZE], seq[BUF_U64_SIZE];
-    const struct muster_header headers[] = {{"Muster-Epoch", buf_u64(s->epoch, epoch)}, {"Muster-Seq", buf_u64(f->seq, seq)}};
+    struct muster_header headers[HEADERS];
     struct muster_writer *w;
     struct muster_append a = {.size = sizeof a,
-                              .n_headers = 2,
+                              .n_headers = fill_headers(f, buf_u64(s->epoch, epoch), buf_u64(f->seq, seq), headers),
                               .tenant = t->tenant,
                               .subject = subject,
                               .headers = headers,

@@ -67,6 +67,8 @@ static void presence_destroy(void *self)
 
     if (!p)
         return;
+    for (uint32_t i = 0; i < SHARDS; i++)
+        asks_done(&p->shards[i]);
     death_done(p);
     tenancies_done(p);
     buf_done(&p->scratch);

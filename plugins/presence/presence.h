@@ -10,7 +10,7 @@
  *          answers.c      who asked is told, and told the same when he asks again; request.c: what PostgreSQL says of a request
  *          apply.c        an event that is stored takes effect here
  *          follow.c       the events of shards that others hold; gaps, and the list that mends them
- *          verbs.c        who asks what; beats
+ *          verbs.c        who asks what; beats; asks.c: what is asked while the shard is being taken over
  *          lists.c        list, get, count
  *          settings.c     options and environment; wellbeing.c: what the instance says of itself
  *          notices.c      evt.presence.count._ and the head notices
@@ -141,6 +141,8 @@ struct shard {
     bool unknown;        /* when the lease was got: nobody here knew the whole roster */
     bool loaded;         /* the roster needs nothing from agent_sessions (any more) */
     bool not_loaded;     /* it needs something, and was refused it when it asked last */
+    struct kept_ask *asks, **asks_end; /* asks.c */
+    uint32_t n_asks;
 };
 
 struct presence_metrics {
@@ -281,6 +283,8 @@ void follow_end(struct tenancy *t);
 /* ---- verbs.c, lists.c ---- */
 
 int verbs_start(struct presence *p);
+/* Answer what asks_keep() has kept. */
+int verb_answer(struct tenancy *t, const struct muster_msg *msg);
 int verb_list(struct tenancy *t, const struct muster_msg *msg);
 int verb_get(struct tenancy *t, const struct muster_msg *msg);
 int verb_count(struct tenancy *t, const struct muster_msg *msg);
@@ -290,6 +294,15 @@ void count_write(struct tenancy *t, struct buf *b);
 int recode(struct presence *p, struct muster_bytes json, struct muster_writer **ret_writer, struct muster_bytes *ret_bytes);
 /* Answer with JSON, in the encoding of the request. */
 int reply_json(struct presence *p, const struct muster_msg *msg, const struct buf *json);
+
+/* ---- asks.c ---- */
+
+/* A question that only the holder answers, and that cannot be answered now. Where another holds the shard it is left to him. */
+int asks_keep(struct tenancy *t, const struct muster_msg *msg);
+void asks_answer(struct shard *s); /* it leads */
+/* Those that have waited long enough by then are told to ask again; INT64_MAX: all. */
+void asks_refuse(struct shard *s, int64_t now_ns);
+void asks_done(struct shard *s);
 
 /* ---- wellbeing.c ---- */
 

@@ -99,6 +99,7 @@ static void lead(struct shard *s)
         death_leads(s, true);
     for (size_t i = 0; tenancy_of_shard(s, &i, &t);)
         changes_run(t);
+    asks_answer(s);
 }
 
 /* Something was not possible: again from the beginning, after a moment. */
@@ -330,6 +331,7 @@ static void follow_on(struct shard *s)
         t->covered = s->acked;
         changes_drop(t);
     }
+    asks_refuse(s, INT64_MAX);
     if (s->heard != s->acked)
         s->hole_ns = s->p->timer->now(s->p->host);
     count_shards(s->p);
@@ -463,6 +465,7 @@ void shards_tick(struct presence *p, int64_t now_ns, const uint32_t missing[SHAR
             begin(s);
         if (!missing[i])
             close_hole(s, now_ns);
+        asks_refuse(s, now_ns);
         if (p->draining)
             (void)let_go(s);
     }

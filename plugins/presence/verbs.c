@@ -91,13 +91,38 @@ static void take_load(struct agent *a, const struct muster_msg *msg)
         put_load(a);
 }
 
+static int answer_beat(struct tenancy *t, const struct muster_msg *msg)
+{
+    struct presence *p = t->p;
+    static char empty[] = "{}";
+    const struct buf nothing = {.data = empty, .len = 2};
+
+    if (!agent_find(t, msg->agent))
+        return p->bus->reply_error(p->host, msg->request, "failed_precondition", NULL, "this agent is not present: say hello first");
+    return reply_json(p, msg, &nothing);
+}
+
+/* By the clock, too: who was stopped for a while finds what was asked long ago before it hears that another leads. */
+static bool leads_now(const struct tenancy *t)
+{
+    const struct shard *s = t->shard;
+
+    return tenancy_leads(t) && s->p->lease->epoch(s->p->host, s->lease) == s->epoch;
+}
+
+/* What only the holder needs to hear. */
+static int ask(struct tenancy *t, const struct muster_msg *msg, int (*fn)(struct tenancy *t, const struct muster_msg *msg))
+{
+    if (!msg->request)
+        return 0;
+    return leads_now(t) ? fn(t, msg) : asks_keep(t, msg);
+}
+
 /* An unchanged beat is no more than this: found, and its time noted. */
 static int beat(struct tenancy *t, const struct muster_msg *msg)
 {
     struct presence *p = t->p;
     struct agent *a = agent_find(t, msg->agent);
-    static char empty[] = "{}";
-    const struct buf nothing = {.data = empty, .len = 2};
     uint64_t digest;
 
     if (a) {
@@ -108,11 +133,7 @@ static int beat(struct tenancy *t, const struct muster_msg *msg)
             take_load(a, msg);
         a->beat_digest = digest;
     }
-    if (!msg->request || !tenancy_leads(t))
-        return 0;
-    if (!a)
-        return p->bus->reply_error(p->host, msg->request, "failed_precondition", NULL, "this agent is not present: say hello first");
-    return reply_json(p, msg, &nothing);
+    return ask(t, msg, answer_beat);
 }
 
 /* ---- what changes something ------------------------------------------------------------------------------------------------------ */
@@ -133,24 +154,26 @@ static int change(struct tenancy *t, const struct muster_msg *msg)
     return change_request(t, msg);
 }
 
-/* By the clock, too: who was stopped for a while finds what was asked long ago before it hears that another leads. */
-static bool leads_now(const struct tenancy *t)
-{
-    const struct shard *s = t->shard;
+typedef int (*verb_fn)(struct tenancy *t, const struct muster_msg *msg);
 
-    return tenancy_leads(t) && s->p->lease->epoch(s->p->host, s->lease) == s->epoch;
+static const struct {
+    const char *verb;
+    verb_fn heard, answer; /* by all; by the holder alone */
+} verbs[] = {
+    {"beat", beat, answer_beat},  {"status", change, NULL},    {"hello", change, NULL},     {"bye", change, NULL},
+    {"get", NULL, verb_get},      {"list", NULL, verb_list},   {"count", NULL, verb_count},
+};
+
+int verb_answer(struct tenancy *t, const struct muster_msg *msg)
+{
+    for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
+        if (strcmp(msg->verb, verbs[i].verb) == 0)
+            return verbs[i].answer(t, msg);
+    return 0;
 }
 
 static int on_request(void *self, const struct muster_msg *msg)
 {
-    static const struct {
-        const char *verb;
-        int (*fn)(struct tenancy *t, const struct muster_msg *msg);
-        bool asks; /* only the holder needs to hear it */
-    } verbs[] = {
-        {"beat", beat, false},    {"status", change, false}, {"hello", change, false}, {"bye", change, false},
-        {"get", verb_get, true}, {"list", verb_list, true},   {"count", verb_count, true},
-    };
     struct presence *p = self;
     struct tenancy *t = tenancy_of(p, msg->tenant);
 
@@ -158,7 +181,7 @@ static int on_request(void *self, const struct muster_msg *msg)
         return t ? 0 : MUSTER_ENOMEM;
     for (size_t i = 0; i < sizeof verbs / sizeof *verbs; i++)
         if (strcmp(msg->verb, verbs[i].verb) == 0)
-            return verbs[i].asks && (!leads_now(t) || !msg->request) ? 0 : verbs[i].fn(t, msg);
+            return verbs[i].heard ? verbs[i].heard(t, msg) : ask(t, msg, verbs[i].answer);
     return 0;
 }
 
