@@ -333,6 +333,11 @@ int asks_create(struct fanout *f)
     return err ? err : f->sql->prepare(f->host, "message_done", MUSTER_SQL_WRITE, done_sql, &s->done);
 }
 
+bool asks_wait(const struct fanout *f)
+{
+    return f->asks && f->asks->unsent;
+}
+
 void asks_flush(struct fanout *f)
 {
     struct asks *s = f->asks;

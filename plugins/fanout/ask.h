@@ -81,6 +81,8 @@ void answer_drop(struct answer *answer);
 
 int asks_create(struct fanout *f);
 void asks_flush(struct fanout *f);
+/* Answers wait for room: whoever would write one more does better to wait, too. */
+bool asks_wait(const struct fanout *f);
 void asks_done(struct fanout *f);
 
 #endif

@@ -11,19 +11,42 @@ void batch_init(struct batch *b, const struct batch_rules *rules)
     *b = (struct batch){.rules = *rules, .conflating = rules->conflates};
 }
 
-struct note *note_new(size_t len)
+struct note_text *note_text_new(size_t len)
 {
-    struct note *note = malloc(sizeof *note + len);
+    struct note_text *text = malloc(sizeof *text + len);
 
-    if (note)
-        *note = (struct note){.len = len};
+    if (text)
+        *text = (struct note_text){.refs = 1, .len = len};
+    return text;
+}
+
+void note_text_drop(struct note_text *text)
+{
+    if (text && --text->refs == 0)
+        free(text);
+}
+
+struct note *note_new(struct note_text *text)
+{
+    struct note *note = malloc(sizeof *note);
+
+    if (!note)
+        return NULL;
+    *note = (struct note){.text = text, .len = text->len};
+    text->refs++;
     return note;
+}
+
+void note_free(struct note *note)
+{
+    note_text_drop(note->text);
+    free(note);
 }
 
 static void forget_key(struct batch *b, const struct note *note)
 {
-    if (b->conflating && map_get(&b->by_key, note->data, note->key_len) == note)
-        (void)map_take(&b->by_key, note->data, note->key_len);
+    if (b->conflating && map_get(&b->by_key, note->text->data, note->text->key_len) == note)
+        (void)map_take(&b->by_key, note->text->data, note->text->key_len);
 }
 
 static void unlink_note(struct batch *b, struct note *note)
@@ -33,7 +56,7 @@ static void unlink_note(struct batch *b, struct note *note)
     *(note->next ? &note->next->prev : &b->last) = note->prev;
     b->n--;
     b->bytes -= note->len;
-    free(note);
+    note_free(note);
 }
 
 static void drop(struct batch *b, struct note *note, int reason)
@@ -73,11 +96,12 @@ static void link_note(struct batch *b, struct note *note)
 /* The latest of a key stays. Without memory for the key both do. */
 static void supersede(struct batch *b, struct note *note)
 {
-    struct note *before = map_get(&b->by_key, note->data, note->key_len);
+    const struct note_text *text = note->text;
+    struct note *before = map_get(&b->by_key, text->data, text->key_len);
 
     if (before && before != note)
         drop(b, before, DROPPED_CONFLATED);
-    (void)map_put(&b->by_key, note->data, note->key_len, note);
+    (void)map_put(&b->by_key, text->data, text->key_len, note);
 }
 
 static void begin_conflating(struct batch *b)
@@ -104,7 +128,7 @@ static int cut(struct batch *b)
 /* With pause nothing is lost: a note is taken where it fits, also in place of the one that it supersedes. */
 static bool must_wait(const struct batch *b, const struct note *note)
 {
-    const struct note *before = b->conflating ? map_get(&b->by_key, note->data, note->key_len) : NULL;
+    const struct note *before = b->conflating ? map_get(&b->by_key, note->text->data, note->text->key_len) : NULL;
     size_t bytes = b->bytes + note->len - (before ? before->len : 0);
 
     return b->rules.slow == SLOW_PAUSE && (b->full || (bytes > b->rules.max_bytes && b->n > (before ? 1 : 0)));
@@ -148,6 +172,8 @@ const struct note *batch_end(const struct batch *b)
     const struct note *note = b->first;
     size_t bytes = 0;
 
+    if (b->bytes <= b->rules.max_bytes) /* all of them */
+        return NULL;
     while (note && (bytes == 0 || bytes + note->len <= b->rules.max_bytes)) {
         bytes += note->len;
         note = note->next;

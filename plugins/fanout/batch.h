@@ -6,7 +6,8 @@
  *          those with one key the latest stays, and the oldest give way where that is not enough (conflate); nothing more is taken until
  *          there is room (pause: the caller reads it from the stream later); the watch ends (cut).
  * Invariant  sent = delivered + the sum of dropped + waiting. What batch_push() refuses was not sent.
- * Memory   Notes are owned by the batch from batch_push() on. Threads: none, one owner.
+ * Memory   Notes are owned by the batch from batch_push() on; their texts are counted, so that a message which waits for a thousand watchers
+ *          is kept once. Bounds count it for each. Threads: none, one owner.
  */
 #ifndef MUSTER_FANOUT_BATCH_H
 #define MUSTER_FANOUT_BATCH_H
@@ -23,14 +24,21 @@ enum { SLOW_PAUSE, SLOW_DROP_OLD, SLOW_CONFLATE, SLOW_CUT }; /* what is not said
 enum { DROPPED_OLD, DROPPED_CONFLATED, DROPPED_CUT, DROPPED_TOO_LARGE, DROPPED_REASONS };
 extern const char *const dropped_words[DROPPED_REASONS];
 
-struct note {
-    struct note *next, *prev;
+/* The bytes of a message, for all whom it waits for. */
+struct note_text {
+    uint32_t refs;
+    size_t len;
     size_t key_len; /* what it is conflated by; its first bytes */
     size_t head;    /* the caller's: where its parts begin */
-    uint64_t seq;   /* the caller's */
-    const void *from;    /* the caller's */
-    size_t len;
     char data[];
+};
+
+struct note {
+    struct note *next, *prev;
+    struct note_text *text;
+    size_t len;       /* of the text */
+    uint64_t seq;     /* the caller's */
+    const void *from; /* the caller's */
 };
 
 struct batch_rules {
@@ -54,8 +62,12 @@ struct batch {
 
 void batch_init(struct batch *b, const struct batch_rules *rules);
 void batch_done(struct batch *b);
-/* A note with room for len bytes. NULL: no memory. */
-struct note *note_new(size_t len);
+/* A text with room for len bytes, and of one the caller's reference. NULL: no memory. */
+struct note_text *note_text_new(size_t len);
+void note_text_drop(struct note_text *text); /* accepts NULL */
+/* A note of the text, with a reference of its own. NULL: no memory. */
+struct note *note_new(struct note_text *text);
+void note_free(struct note *note);
 
 enum { BATCH_TAKEN, BATCH_FULL, BATCH_CUT };
 /* FULL: it was not taken and is still the caller's; it comes again once batch_has_room(). CUT: nothing waits any more. */

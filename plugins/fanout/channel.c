@@ -1,14 +1,13 @@
 /*
  * A channel with its window and its readers; see history.h. The lane.
  *
- * work() serves whom it can, then has the one question asked that helps the first of the others (question.c). Its answer comes back here.
+ * channel_work() serves whom it can, then has the one question asked that helps the first of the others (question.c). Its answer comes back
+ * here.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "fanout/history.h"
-
-static void work(struct channel *c);
 
 /* ---- windows ------------------------------------------------------------------------------------------------------------ */
 
@@ -36,8 +35,10 @@ static void window_clear(struct channel *c)
     run_clear(&c->window);
 }
 
-static void given_clear(struct channel *c)
+void channel_forget_given(struct channel *c)
 {
+    c->h->n_bytes -= c->given.n_bytes;
+    c->given.n_bytes = 0;
     answer_drop(c->given.answer);
     stored_drop(c->given.first);
     stored_drop(c->given.last);
@@ -56,7 +57,7 @@ static void channel_free(struct channel *c)
     (void)map_take(&c->h->channels, c->key, strlen(c->key));
     window_clear(c);
     run_clear(&c->reading);
-    given_clear(c);
+    channel_forget_given(c);
     c->tape->users--;
     c->h->n_bytes -= own_size(c);
     free(c->key);
@@ -78,7 +79,7 @@ static void keep_bounds(struct history *h)
         newer = c->newer;
         if (c->waiting || c->working)
             continue;
-        given_clear(c);
+        channel_forget_given(c);
         window_clear(c);
         if (is_idle(c))
             channel_free(c);
@@ -90,7 +91,8 @@ static void check_window(struct channel *c, const struct muster_stream_info *now
 {
     if (c->created_wall_ns != now->created_wall_ns) {
         window_clear(c);
-        given_clear(c);
+        channel_forget_given(c);
+        memset(c->places, 0, sizeof c->places);
     }
     c->created_wall_ns = now->created_wall_ns;
     c->h->n_bytes -= c->window.n_bytes;
@@ -109,9 +111,19 @@ static void keep_reading(struct channel *c)
         (void)run_join(&c->window, &c->reading);
     }
     run_clear(&c->reading);
-    if (c->window.n_bytes > (size_t)h->f->config->cache_bytes / 4 && !c->waiting)
-        run_cut_before(&c->window, c->window.items[c->window.n / 2]->seq);
     h->n_bytes += c->window.n_bytes;
+}
+
+/* Of a window that is too large the half goes, or what nobody needs who waits. */
+static void keep_small(struct channel *c)
+{
+    struct run *r = &c->window;
+
+    if (r->n_bytes <= (size_t)c->h->f->config->cache_bytes / 4)
+        return;
+    c->h->n_bytes -= r->n_bytes;
+    run_cut_before(r, c->waiting ? channel_lowest(c) : r->items[r->n / 2]->seq);
+    c->h->n_bytes += r->n_bytes;
 }
 
 /* ---- life --------------------------------------------------------------------------------------------------------------- */
@@ -151,6 +163,7 @@ static struct channel *channel_new(struct history *h, const char *key, const str
     c->tenant = tenant;
     c->tape = tape;
     c->spec = *spec;
+    c->waiting_end = &c->waiting;
     c->key = strdup(key);
     if (!c->key || !map_put(&h->channels, key, strlen(key), c)) {
         free(c->key);
@@ -189,16 +202,13 @@ void channel_leave(struct channel *c)
 
 void channel_wait(struct channel *c, struct wish *w)
 {
-    struct wish **end = &c->waiting;
-
     unlink_used(c);
     link_newest(c);
     check_window(c, &w->at);
-    while (*end)
-        end = &(*end)->next;
     w->next = NULL;
-    *end = w;
-    work(c);
+    *c->waiting_end = w;
+    c->waiting_end = &w->next;
+    channel_work(c);
 }
 
 /* With the last reader the channel may go, but not while it works. */
@@ -212,9 +222,24 @@ static void fail_all(struct channel *c, int code)
         struct wish *w = c->waiting;
 
         c->waiting = w->next;
+        if (!c->waiting)
+            c->waiting_end = &c->waiting;
         history_fail(w, code);
     }
+    c->vain_ns = 0;
     c->working = working;
+}
+
+static void leave_if_idle(struct channel *c)
+{
+    if (is_idle(c) && !c->window.from)
+        channel_free(c);
+}
+
+void channel_fail(struct channel *c, int code)
+{
+    fail_all(c, code);
+    leave_if_idle(c);
 }
 
 /* ---- serving ------------------------------------------------------------------------------------------------------------ */
@@ -222,9 +247,14 @@ static void fail_all(struct channel *c, int code)
 void channel_over(struct channel *c, int code)
 {
     c->doing = DOING_NOTHING;
+    if (code == MUSTER_EAGAIN && c->waiting) {
+        room_await(c, true);
+        return;
+    }
     if (code)
         fail_all(c, code);
-    work(c);
+    c->vain_ns = 0;
+    channel_work(c);
 }
 
 void channel_read_done(struct channel *c, int code)
@@ -237,30 +267,44 @@ void channel_read_done(struct channel *c, int code)
         c->working = false;
         keep_reading(c);
         if (idle)
-            given_clear(c);
+            channel_forget_given(c);
     }
     run_clear(&c->reading);
     channel_over(c, code);
 }
 
-static void work(struct channel *c)
+/* 0, or why nothing is asked. */
+static int ask(struct channel *c)
+{
+    int err = c->delayed || asks_wait(c->h->f) ? MUSTER_EAGAIN : channel_ask(c);
+
+    if (err)
+        c->doing = DOING_NOTHING;
+    return err;
+}
+
+void channel_work(struct channel *c)
 {
     struct history *h = c->h;
+    int err = 0;
 
-    if (c->working || c->doing)
+    if (c->working || c->doing || c->stalled)
         return;
     c->working = true;
     while (!channel_serve(c) && !c->doing) {
-        int err = channel_ask(c);
-
-        if (!err)
+        err = ask(c);
+        if (!err || err == MUSTER_EAGAIN)
             break;
-        c->doing = DOING_NOTHING;
         fail_all(c, err);
     }
+    keep_small(c);
+    if (c->spec.mail && !c->waiting)
+        channel_forget_given(c); /* one has it to read */
     c->working = false;
-    if (is_idle(c) && !c->window.from)
-        channel_free(c);
+    if (err == MUSTER_EAGAIN)
+        room_await(c, !c->delayed && !asks_wait(h->f));
+    else
+        leave_if_idle(c);
     keep_bounds(h);
 }
 

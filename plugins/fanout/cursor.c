@@ -94,11 +94,28 @@ static void look_next(struct fanout *f)
         struct lookup *l = f->inbox->gathering;
         int err;
 
-        f->inbox->gathering = l->next;
         err = look(f, l);
+        if (err == MUSTER_EAGAIN) /* cursors_resume() asks again */
+            return;
+        f->inbox->gathering = l->next;
         f->inbox->looking = !err;
         if (err)
             tell(l, err, NULL);
+    }
+}
+
+void cursors_resume(struct fanout *f)
+{
+    look_next(f);
+}
+
+void cursors_end(struct fanout *f)
+{
+    while (f->inbox->gathering) {
+        struct lookup *l = f->inbox->gathering;
+
+        f->inbox->gathering = l->next;
+        tell(l, MUSTER_ELINK, NULL);
     }
 }
 

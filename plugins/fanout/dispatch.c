@@ -13,6 +13,7 @@ struct passing {
     const char *subject;
     struct row *row;  /* NULL until somebody wants it */
     bool unreadable;
+    int64_t now_ns;   /* 0: nobody has asked */
     bool asked, held; /* whether the shard's lease is still held: asked when something is for somebody */
 };
 
@@ -55,10 +56,10 @@ static void withhold(struct tap *tap, const struct passing *p)
 }
 
 /* BATCH_*. */
-static int put(struct tap *tap, const struct passing *p, int outcome)
+static int put(struct tap *tap, struct passing *p, int outcome)
 {
     struct note *note = outlet_note(tap, p->subject, p->msg, p->row, outcome);
-    struct fanout *f = tap->w->ws->f;
+    const struct fanout *f = tap->w->ws->f;
     int taken;
 
     if (!note) {
@@ -66,9 +67,10 @@ static int put(struct tap *tap, const struct passing *p, int outcome)
         return BATCH_TAKEN;
     }
     tap_stray(tap);
-    taken = batch_push(&tap->w->batch, note, f->timer->now(f->host));
+    p->now_ns = p->now_ns ? p->now_ns : f->timer->now(f->host);
+    taken = batch_push(&tap->w->batch, note, p->now_ns);
     if (taken == BATCH_FULL)
-        free(note);
+        note_free(note);
     else if (taken == BATCH_CUT)
         watch_end(tap->w, "cut");
     else
@@ -216,6 +218,7 @@ void dispatch_message(struct feed *feed, const struct muster_msg *msg, const str
     }
     ws->serial++;
     ws->passed++;
+    outlet_next(ws);
     track(&p, r);
     if (r->n_nodes > ROUTE_NODES)
         look_at_all(&p);
@@ -231,6 +234,7 @@ bool dispatch_to(struct tap *tap, const struct muster_msg *msg)
 
     if (tap->w->ended || !shard_is_held(tap->w->ws, tap->w->shard))
         return true;
+    outlet_next(tap->w->ws);
     if (!tap->w->filter)
         outcome = wants(tap, p.subject) ? INDEX_MATCH : -1;
     else if (row_of(&p))

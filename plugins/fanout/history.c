@@ -9,8 +9,9 @@
 
 /* ---- the end of a reader ------------------------------------------------------------------------------------------------ */
 
-static void wish_free(struct wish *w)
+static void wish_free(struct history *h, struct wish *w)
 {
+    h->n_readers--;
     stored_drop(w->tail);
     if (w->c)
         channel_leave(w->c);
@@ -23,17 +24,20 @@ void history_answer(struct wish *w, const struct found *found)
     struct answer *answer = page_answer(w, found);
 
     h->f->metrics->add(h->f->host, h->m_answers, NULL, 1);
+    room_taken(h);
     if (answer)
         ask_reply_shared(w->a, answer);
     else
         ask_failed(w->a, MUSTER_ENOMEM, "the answer could not be written");
-    wish_free(w);
+    wish_free(h, w);
 }
 
 void history_fail(struct wish *w, int code)
 {
+    struct history *h = w->a->f->history;
+
     ask_failed(w->a, code == MUSTER_ENOTFOUND ? MUSTER_ELINK : code, "the channel could not be read");
-    wish_free(w);
+    wish_free(h, w);
 }
 
 /* ---- the verb ----------------------------------------------------------------------------------------------------------- */
@@ -41,10 +45,11 @@ void history_fail(struct wish *w, int code)
 static void on_looked(struct waiter *waiter, int code)
 {
     struct wish *w = (struct wish *)(void *)waiter;
+    struct history *h = w->c->h;
 
     if (code == MUSTER_ENOTFOUND) {
         ask_error(w->a, "not_found", "channel", "channel: %s came; nothing stores it here", ask_str(w->a, "channel"));
-        wish_free(w);
+        wish_free(h, w);
     } else if (code) {
         history_fail(w, code);
     } else {
@@ -62,12 +67,13 @@ static void look(struct wish *w)
 static void on_cursor(void *arg, int code, const struct cursor *cursor)
 {
     struct wish *w = arg;
+    struct history *h = w->c->h;
 
     if (code) {
         history_fail(w, code);
     } else if (!cursor->known) {
         ask_error(w->a, "not_found", "agent", "there is no such inbox");
-        wish_free(w);
+        wish_free(h, w);
     } else {
         w->acked = cursor->acked;
         w->known_since_ns = cursor->since_wall_ns;
@@ -149,6 +155,7 @@ void history_read(struct ask *a)
         free(w);
         return;
     }
+    f->history->n_readers++;
     w->c = channel_enter(f->history, a->msg->tenant, &spec);
     if (!w->c)
         err = f->link_up ? MUSTER_EAGAIN : MUSTER_ELINK;
@@ -168,33 +175,54 @@ static int history_create(struct fanout *f)
 {
     struct history *h = calloc(1, sizeof *h);
     const struct {
+        int type;
         const char *name, *help;
         uint64_t *metric;
-    } counters[] = {{"history_total", "Answers of message.history.", &h->m_answers},
-                    {"history_shared_total", "Of them those that had the bytes of the one before.", &h->m_shared},
-                    {"history_reads_total", "Reads of streams for a channel.", &h->m_reads},
-                    {"history_wide_reads_total", "Reads for many inboxes together.", &h->m_wide}};
+    } metrics[] = {{MUSTER_COUNTER, "history_total", "Answers of message.history.", &h->m_answers},
+                   {MUSTER_COUNTER, "history_shared_total", "Of them those that had the bytes of the one before.", &h->m_shared},
+                   {MUSTER_COUNTER, "history_reads_total", "Reads of streams for a channel.", &h->m_reads},
+                   {MUSTER_COUNTER, "history_wide_reads_total", "Reads for many inboxes together.", &h->m_wide},
+                   {MUSTER_GAUGE, "history_readers", "Requests of message.history that wait for their answer.", &h->m_readers},
+                   {MUSTER_GAUGE, "history_bytes", "Bytes of messages and answers kept for history.", &h->m_bytes}};
     int err = 0;
 
     if (!h)
         return f->host->fail(f->host, MUSTER_ENOMEM, "no memory for an instance");
     h->f = f;
+    h->stalled_end = &h->stalled;
     f->history = h;
-    for (size_t i = 0; i < sizeof counters / sizeof *counters && !err; i++)
-        err = f->metrics->make(f->host, MUSTER_COUNTER, counters[i].name, counters[i].help, NULL, counters[i].metric);
+    for (size_t i = 0; i < sizeof metrics / sizeof *metrics && !err; i++)
+        err = f->metrics->make(f->host, metrics[i].type, metrics[i].name, metrics[i].help, NULL, metrics[i].metric);
     return err;
+}
+
+static void history_on_writable(struct fanout *f)
+{
+    cursors_resume(f);
+    tapes_resume(f, &f->history->tapes);
+    room_resume(f->history);
+    wides_resume(f->history);
 }
 
 static void history_tick(struct fanout *f, int64_t now_ns)
 {
-    wides_tick(f->history, now_ns);
+    struct history *h = f->history;
+
+    h->n_turn = 0;
+    history_on_writable(f);
+    wides_tick(h, now_ns);
+    f->metrics->set(f->host, h->m_readers, NULL, (int64_t)h->n_readers);
+    f->metrics->set(f->host, h->m_bytes, NULL, (int64_t)h->n_bytes);
 }
 
 static void history_destroy(struct fanout *f)
 {
     if (!f->history)
         return;
+    cursors_end(f);
+    tapes_end(&f->history->tapes);
     wides_end(f->history);
+    room_end(f->history);
     channels_done(f->history);
     wides_done(f->history);
     tapes_done(f, &f->history->tapes);
@@ -202,4 +230,4 @@ static void history_destroy(struct fanout *f)
     f->history = NULL;
 }
 
-const struct fanout_part history_part = {.create = history_create, .destroy = history_destroy, .tick = history_tick};
+const struct fanout_part history_part = {.create = history_create, .destroy = history_destroy, .on_writable = history_on_writable, .tick = history_tick};

@@ -6,6 +6,7 @@
  *          page.c      what one answer tells, and its bytes
  *          channel.c   a channel with its window and its readers
  *          question.c  the one question that is under way for all of them
+ *          room.c      those that wait because there is no room, for questions or for answers
  *          place.c     where each reader begins, and whether there is enough for it
  *          run.c       messages of a channel without a gap between two sequences
  *          wide.c      one read for many inboxes of a tenant
@@ -14,8 +15,13 @@
  * Sharing  A channel has one question to NATS under way at a time, whatever the number of its readers: each answer goes to all whom it
  *          helps, and stays in the channel's window. So 10,000 agents that come back cost the reads of one, or for inboxes those of one
  *          wide read. The consumers of reads are bounded by the host, 8 an instance.
+ *          Who begins elsewhere in what the window has, or behind a place that was searched for another, needs no search of its own.
+ * Room     Where the connection has none, questions and readers wait; nobody is refused for it before ROOM_PATIENCE_NS. An answer is not
+ *          written before there is room for it. At most TURN of them are given before the lane does something else.
  * Whole    An answer is complete: false unless nothing of what was asked for can be missing, and an error when a read fails.
- * Bounds   Windows share `cache_bytes`, and the one that was not used for longest goes first; readers are bounded by bus->hold().
+ * Bounds   Windows share `cache_bytes`, and the one that was not used for longest goes first; that of a channel with readers keeps to a
+ *          quarter of it, or to what the reader that is furthest behind needs. Readers are bounded by bus->hold(); each costs a few hundred
+ *          bytes, and what it waits for is kept once.
  * Threads  The lane.
  */
 #ifndef MUSTER_FANOUT_HISTORY_H
@@ -81,6 +87,13 @@ struct wish {
 
 enum { DOING_NOTHING, DOING_LAST, DOING_SEARCH, DOING_READ };
 
+/* What a search has found: nothing before lo is due for `want`, a count or a time; so nor for whoever wants what is later. lo 0: nothing. */
+struct found_place {
+    uint64_t lo, epoch;
+    int64_t want;
+    bool oldest; /* lo is where the stream begins */
+};
+
 struct channel {
     struct waiter waiter; /* first: to look at the tape after a read */
     struct history *h;
@@ -92,7 +105,11 @@ struct channel {
     struct channel *next;          /* of those that wait for a wide read */
     struct run window, reading;
     int64_t created_wall_ns; /* of the stream that the window is of */
-    struct wish *waiting;
+    struct wish *waiting, **waiting_end;
+    struct channel *next_stalled;
+    bool stalled;     /* it has readers, and waits for room */
+    bool delayed;     /* one that can be answered waits for it */
+    int64_t vain_ns;  /* since when it asks in vain; 0: it does not */
     unsigned int users; /* wishes that will come to wait, too */
     int doing;
     bool working; /* it is being served: nothing of it may go */
@@ -102,17 +119,22 @@ struct channel {
     int failed;   /* while a question is under way: why its answer is of no use */
     uint64_t must; /* every message up to this one was stored when it was asked */
     struct wish *searcher;
+    bool searched; /* the question before was a search */
+    struct found_place places[2]; /* of counts, of times */
     uint64_t lo, hi, probed; /* the first that is due is in [lo, hi] */
     bool first_probe;
     struct { /* the answer that was given last: the next reader may want the same */
         struct answer *answer;
         struct stored *first, *last;
-        size_t n;
+        size_t n, n_bytes;
         uint64_t epoch, last_seq;
         uint32_t encoding;
         bool complete;
     } given;
 };
+
+/* Nobody is given that answer again. */
+void channel_forget_given(struct channel *c);
 
 struct wide;
 
@@ -125,7 +147,11 @@ struct history {
     unsigned int n_wide;
     bool ending;
     uint64_t gathering; /* the timer of the next wide read; 0: none */
-    uint64_t m_reads, m_wide, m_answers, m_shared;
+    struct channel *stalled, **stalled_end;
+    unsigned int n_turn; /* answers of this turn of the lane */
+    uint64_t turning;    /* the timer of the next; 0: none */
+    size_t n_readers;
+    uint64_t m_reads, m_wide, m_answers, m_shared, m_readers, m_bytes;
 };
 
 /* Find or make it; channel_leave() when it is not needed any more. NULL: no memory, or too many streams. */
@@ -133,17 +159,26 @@ struct channel *channel_enter(struct history *h, const struct muster_tenant *ten
 void channel_leave(struct channel *c);
 /* w has looked at the tape: let it be served. */
 void channel_wait(struct channel *c, struct wish *w);
-/* Serve whom it can (place.c); true: nobody waits any more. */
+/* Serve whom it can, while there is room (place.c); true: nobody waits any more. */
 bool channel_serve(struct channel *c);
+/* Serve, and ask what helps the others. c may be gone then. */
+void channel_work(struct channel *c);
+/* Nobody of it can be answered. */
+void channel_fail(struct channel *c, int code);
 /* The count of the wanted beginning, of positions that are counts; whether m is there or behind it. */
 uint64_t place_first(const struct wish *w);
 bool place_is_due(const struct wish *w, const struct stored *m);
 /* It was searched: everything before start is not due. */
 void place_set(struct wish *w, uint64_t start);
+/* What was found for it may serve others; their wants can be compared. */
+void place_keep(const struct wish *w);
+int64_t place_want(const struct wish *w);
 /* It cannot go on without the channel's newest. */
 bool place_needs_tail(const struct wish *w);
 /* The channel's newest; NULL: it has none. */
 void place_set_tail(struct wish *w, struct stored *tail);
+/* The first sequence that somebody waits for who knows his place; UINT64_MAX: nobody does. */
+uint64_t channel_lowest(const struct channel *c);
 /* Ask what helps the first of those that wait (question.c). 0, or why it cannot be asked; otherwise its answer ends in channel_over(). */
 int channel_ask(struct channel *c);
 /* The question is over: serve on. code: why those who wait cannot be answered. c may be gone then. */
@@ -162,9 +197,22 @@ void channels_done(struct history *h);
 int wide_read(struct channel *c);
 /* Begin those for which enough inboxes wait, give up those that do not go on. */
 void wides_tick(struct history *h, int64_t now_ns);
+/* There may be room for answers again. */
+void wides_resume(struct history *h);
 /* Nobody waits for one any more. */
 void wides_end(struct history *h);
 void wides_done(struct history *h);
+
+/* An answer may be written now. */
+bool room_is_there(const struct history *h);
+/* One was. */
+void room_taken(struct history *h);
+/* c waits until there is room: for its answers, or, asks, for its question. It may be gone then. */
+void room_await(struct channel *c, bool asks);
+/* There may be room again. */
+void room_resume(struct history *h);
+/* Those that wait are told that there is none any more. */
+void room_end(struct history *h);
 
 /* history.c: answer one that can be. */
 struct found {

@@ -49,6 +49,10 @@ struct cursor {
 typedef void (*cursor_fn)(void *arg, int code, const struct cursor *cursor);
 /* Many are asked for in one statement. fn runs exactly once when this gave 0 (cursor.c). */
 int cursor_find(struct fanout *f, const struct muster_tenant *tenant, const char *agent, cursor_fn fn, void *arg);
+/* There may be room for a statement again. */
+void cursors_resume(struct fanout *f);
+/* Those that wait are told MUSTER_ELINK. */
+void cursors_end(struct fanout *f);
 
 /* The payload of send and cast as it is stored and sent: bytes of MessagePack as they are, all else in the encoding of the request. */
 int payload_write(const struct ask *a, struct buf *out);

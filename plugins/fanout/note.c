@@ -192,7 +192,7 @@ static void hide_key(const struct muster_msg *msg, struct muster_header kept[HEA
             kept[ret->n_headers++] = msg->headers[i];
 }
 
-struct note *outlet_note(struct tap *tap, const char *relative, const struct muster_msg *msg, struct row *row, int outcome)
+static struct note_text *write_text(struct tap *tap, const char *relative, const struct muster_msg *msg, struct row *row, int outcome)
 {
     struct watch *w = tap->w;
     struct watches *ws = w->ws;
@@ -203,7 +203,7 @@ struct note *outlet_note(struct tap *tap, const char *relative, const struct mus
     bool rekeyed = is_rekeyed(row, outcome);
     char subject[640];
     size_t key_len, head;
-    struct note *note;
+    struct note_text *text;
 
     (void)snprintf(subject, sizeof subject, "%s.%s.%s", ws->f->host->root, ws->f->tenants->name(w->tenant), relative);
     if (rekeyed)
@@ -223,13 +223,64 @@ struct note *outlet_note(struct tap *tap, const char *relative, const struct mus
         put_element(b, tap, subject, msg, body);
     else
         put_single(b, tap, subject, msg, body, &head);
-    note = buf_failed(b) || buf_failed(&shaped) ? NULL : note_new(b->len);
+    text = buf_failed(b) || buf_failed(&shaped) ? NULL : note_text_new(b->len);
     buf_done(&shaped);
+    if (!text)
+        return NULL;
+    memcpy(text->data, b->data, b->len);
+    text->key_len = key_len;
+    text->head = head;
+    return text;
+}
+
+void outlet_next(struct watches *ws)
+{
+    note_text_drop(ws->written.text);
+    ws->written.text = NULL;
+}
+
+/* The text has a key of the watch's own, or what the watch may see of a row. */
+static bool is_own(const struct watch *w, const struct row *row)
+{
+    return row || w->spec.conflate_by;
+}
+
+static bool is_written(const struct watch *w)
+{
+    const struct written *last = &w->ws->written;
+
+    return last->text && last->encoding == w->encoding && last->batched == (w->spec.rules.interval_ns != 0);
+}
+
+/* The watches that a message is for are of one tenant, and have it from one feed. */
+static struct note *write_shared(struct tap *tap, const char *relative, const struct muster_msg *msg)
+{
+    struct watch *w = tap->w;
+
+    if (!is_written(w)) {
+        outlet_next(w->ws);
+        w->ws->written = (struct written){.text = write_text(tap, relative, msg, NULL, INDEX_MATCH),
+                                          .encoding = w->encoding,
+                                          .batched = w->spec.rules.interval_ns != 0};
+    }
+    return w->ws->written.text ? note_new(w->ws->written.text) : NULL;
+}
+
+static struct note *write_own(struct tap *tap, const char *relative, const struct muster_msg *msg, struct row *row, int outcome)
+{
+    struct note_text *text = write_text(tap, relative, msg, row, outcome);
+    struct note *note = text ? note_new(text) : NULL;
+
+    note_text_drop(text);
+    return note;
+}
+
+struct note *outlet_note(struct tap *tap, const char *relative, const struct muster_msg *msg, struct row *row, int outcome)
+{
+    struct note *note = is_own(tap->w, row) ? write_own(tap, relative, msg, row, outcome) : write_shared(tap, relative, msg);
+
     if (!note)
         return NULL;
-    memcpy(note->data, b->data, b->len);
-    note->key_len = key_len;
-    note->head = head;
     note->seq = msg->seq;
     note->from = tap;
     return note;

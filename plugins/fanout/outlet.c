@@ -321,10 +321,12 @@ static void on_due(void *self, int64_t now_ns)
 static void arm(struct watches *ws, int64_t at_ns)
 {
     struct fanout *f = ws->f;
-    int64_t now = f->timer->now(f->host), delay = at_ns > now + CLOCK_MS ? at_ns - now : CLOCK_MS;
+    int64_t now, delay;
 
     if (ws->timer_ns && ws->timer_ns <= at_ns)
         return;
+    now = f->timer->now(f->host);
+    delay = at_ns > now + CLOCK_MS ? at_ns - now : CLOCK_MS;
     if (ws->timer_ns)
         f->timer->stop(f->host, ws->timer);
     ws->timer_ns = f->timer->once(f->host, delay, on_due, &ws->timer) == 0 ? now + delay : 0;

@@ -92,7 +92,7 @@ static uint32_t read_headers(const struct note *note, struct muster_header heade
 {
     uint32_t n = 0;
 
-    for (const char *p = note->data + note->key_len; p < note->data + note->head && n < HEADERS - 1; n++) {
+    for (const char *p = note->text->data + note->text->key_len; p < note->text->data + note->text->head && n < HEADERS - 1; n++) {
         headers[n].name = p;
         p += strlen(p) + 1;
         headers[n].value = p;
@@ -104,6 +104,7 @@ static uint32_t read_headers(const struct note *note, struct muster_header heade
 int outlet_send_one(struct watch *w)
 {
     const struct note *note = w->batch.first;
+    const struct note_text *text = note->text;
     struct muster_header headers[HEADERS];
     char dropped[128];
     struct muster_publication pub;
@@ -111,7 +112,7 @@ int outlet_send_one(struct watch *w)
 
     if (dropped_text(&w->batch, dropped))
         headers[n++] = (struct muster_header){"Muster-Dropped", dropped};
-    pub = publication(w, headers, n, (struct span){note->data + note->head, note->len - note->head});
+    pub = publication(w, headers, n, (struct span){text->data + text->head, text->len - text->head});
     return outlet_send(w, &pub);
 }
 
@@ -145,17 +146,29 @@ static void put_gaps(struct watch *w, struct buf *b)
     emit_list_end(b, w->encoding);
 }
 
-static void put_messages(struct watch *w, const struct note *end, struct buf *b)
+/* That are in front of end, and about how many bytes. */
+static size_t count(const struct batch *batch, const struct note *end, size_t *ret_bytes)
 {
     size_t n = 0;
 
-    for (const struct note *note = w->batch.first; note != end; note = note->next)
+    *ret_bytes = end ? batch->rules.max_bytes : batch->bytes;
+    for (const struct note *note = batch->first; end && note != end; note = note->next)
         n++;
+    return end ? n : batch->n;
+}
+
+static void put_messages(struct watch *w, const struct note *end, struct buf *b)
+{
+    size_t n_bytes, n = count(&w->batch, end, &n_bytes);
+
+    (void)buf_reserve(b, n_bytes + n); /* if not, the first put fails */
     emit_list(b, w->encoding, n);
     for (const struct note *note = w->batch.first; note != end; note = note->next) {
+        const struct note_text *text = note->text;
+
         if (note != w->batch.first && w->encoding == MUSTER_JSON)
             buf_putc(b, ',');
-        buf_put(b, note->data + note->head, note->len - note->head);
+        buf_put(b, text->data + text->head, text->len - text->head);
     }
     emit_list_end(b, w->encoding);
 }

@@ -17,6 +17,7 @@ struct page {
     struct stored *items[READ_MAX];
     size_t n;
     uint64_t epoch, last_seq;
+    bool all; /* that the run has */
     bool complete;
 };
 
@@ -25,9 +26,9 @@ static bool pick(struct wish *w, const struct found *found, struct page *p)
 {
     const struct fanout *f = w->c->h->f;
     int64_t now = f->timer->wall_now(f->host);
-    size_t n_bytes = 0;
+    size_t n_bytes = 0, i;
 
-    for (size_t i = found->at; i < found->run->n && p->n < w->limit; i++) {
+    for (i = found->at; i < found->run->n && p->n < w->limit; i++) {
         struct stored *m = found->run->items[i];
         const struct buf *text = history_shows(w, m, now) ? stored_text(m, w->a->msg->encoding) : NULL;
 
@@ -42,6 +43,7 @@ static bool pick(struct wish *w, const struct found *found, struct page *p)
             break;
         p->items[p->n++] = m;
     }
+    p->all = i == found->run->n && p->n < w->limit;
     return true;
 }
 
@@ -76,6 +78,8 @@ static bool is_whole_counted(const struct wish *w, const struct page *p)
         return false;
     if (!p->n)
         return is_nothing_new(w);
+    if (p->all && w->tail && p->items[p->n - 1]->count < w->tail->count) /* the newest went while it was read */
+        return false;
     if (w->has_after)
         return p->items[0]->count == w->after_seq + 1;
     return !w->has_since || p->items[0]->count == 1 || !w->oldest;
@@ -188,10 +192,10 @@ static void keep_given(const struct wish *w, const struct page *p, struct answer
 {
     struct channel *c = w->c;
 
-    answer_drop(c->given.answer);
-    stored_drop(c->given.first);
-    stored_drop(c->given.last);
+    channel_forget_given(c);
     c->given.answer = answer;
+    c->given.n_bytes = answer->bytes.cap;
+    c->h->n_bytes += c->given.n_bytes;
     c->given.first = p->n ? stored_ref(p->items[0]) : NULL;
     c->given.last = p->n ? stored_ref(p->items[p->n - 1]) : NULL;
     c->given.n = p->n;

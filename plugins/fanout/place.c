@@ -23,14 +23,17 @@ void place_set(struct wish *w, uint64_t start)
 {
     w->resolved = true;
     w->start = start;
+    if (w->c->searcher == w)
+        w->c->searcher = NULL;
 }
 
-/* Whether an inbox that nobody has acknowledged anything of can have lost what is older than the stream. */
+/* Whether an inbox that nobody has acknowledged anything of can have lost what is older than the stream: by age, not where it is younger; by
+ * the size of all inboxes. */
 static bool may_have_lost(const struct wish *w)
 {
     const struct fanout *f = w->c->h->f;
 
-    return w->acked || w->known_since_ns < f->timer->wall_now(f->host) - f->config->retention_ns;
+    return w->acked || f->config->max_bytes || w->known_since_ns < f->timer->wall_now(f->host) - f->config->retention_ns;
 }
 
 /* Positions of the stream are sequences: nothing is to be searched. */
@@ -49,20 +52,66 @@ static void resolve_stream(struct wish *w)
     place_set(w, start < first ? first : start);
 }
 
-/* In the window the first that is due is the right one where one stands before it, or where it is the very one. */
+int64_t place_want(const struct wish *w)
+{
+    return w->has_since ? w->since_ns : (int64_t)place_first(w);
+}
+
+static uint64_t epoch_of(const struct wish *w)
+{
+    return w->c->spec.counted && w->tail ? w->tail->epoch : 0;
+}
+
+void place_keep(const struct wish *w)
+{
+    if (w->at.created_wall_ns == w->c->created_wall_ns) /* otherwise it was searched in a stream that is gone */
+        w->c->places[w->has_since] = (struct found_place){.lo = w->start, .epoch = epoch_of(w), .want = place_want(w), .oldest = w->oldest};
+}
+
+/* What was found for another is before what w wants, and the window has all from there on. NULL: not so. */
+static const struct found_place *found_before(const struct wish *w)
+{
+    const struct found_place *p = &w->c->places[w->has_since];
+    bool fits = p->lo && p->epoch == epoch_of(w) && p->want <= place_want(w);
+
+    return fits && p->lo >= w->c->window.from ? p : NULL;
+}
+
+static size_t first_due(const struct wish *w, const struct run *r)
+{
+    size_t lo = 0, hi = r->n;
+
+    while (lo < hi) {
+        size_t mid = lo + (hi - lo) / 2;
+
+        if (place_is_due(w, r->items[mid]))
+            hi = mid;
+        else
+            lo = mid + 1;
+    }
+    return lo;
+}
+
+/* In the window the first that is due is the right one where one stands before it, where it is the very one, or where nothing before the
+ * window can be. */
 static bool resolve_in_window(struct wish *w)
 {
     const struct run *r = &w->c->window;
+    const struct found_place *before = found_before(w);
+    size_t i = first_due(w, r);
 
-    for (size_t i = r->n; i-- > 0;) {
-        const struct stored *m = r->items[i];
+    if (i == r->n || !place_is_due(w, r->items[r->n - 1])) /* an epoch may have begun behind what is due */
+        return false;
+    if (!i && !before && (w->has_since || r->items[0]->count != place_first(w)))
+        return false;
+    w->oldest = !i && before && before->oldest;
+    place_set(w, r->items[i]->seq);
+    return true;
+}
 
-        if (!place_is_due(w, m))
-            return i + 1 < r->n ? (place_set(w, r->items[i + 1]->seq), true) : false;
-        if (!w->has_since && m->count == place_first(w))
-            return (place_set(w, m->seq), true);
-    }
-    return false;
+static bool is_older_than_wanted(const struct wish *w)
+{
+    return !w->tail || (w->has_since && w->tail->wall_ns < w->since_ns);
 }
 
 static void resolve_counted(struct wish *w)
@@ -70,11 +119,11 @@ static void resolve_counted(struct wish *w)
     bool same = w->tail && w->after_epoch == w->tail->epoch;
 
     if (w->has_after && !same)
-        w->cut = w->tail || w->at.first_seq > 1;
+        w->cut = w->tail || w->after_seq || w->at.first_seq > 1; /* without a newest that of `after` is gone, too */
     if (w->c->spec.presence && w->has_after && !w->after_seq && (!w->tail || w->after_epoch > w->tail->epoch)) {
         w->cut = false; /* the roster of a holder that has told nothing yet */
         place_set(w, w->at.last_seq + 1);
-    } else if (!w->tail || (w->has_after && same && w->after_seq >= w->tail->count)) {
+    } else if (is_older_than_wanted(w) || (w->has_after && same && w->after_seq >= w->tail->count)) {
         w->cut = w->cut || (w->tail && w->has_after && w->after_seq > w->tail->count);
         place_set(w, w->at.last_seq + 1);
     } else {
@@ -122,6 +171,10 @@ static void try_resolve(struct wish *w)
             resolve_counted(w);
     } else if (!w->has_since) {
         resolve_stream(w);
+    } else if (w->tailed && is_older_than_wanted(w)) {
+        place_set(w, w->at.last_seq + 1);
+    } else if (w->tailed) {
+        (void)resolve_in_window(w);
     }
 }
 
@@ -144,42 +197,42 @@ static bool is_enough(const struct wish *w, struct found *found)
     return found->ended || ((n == w->limit || n_bytes >= STORED_TEXT_MAX) && w->tailed);
 }
 
-static bool serve(struct wish *w)
+/* What it can be answered from. */
+static bool find(struct wish *w, struct found *found)
 {
+    static const struct run nothing = {0}; /* which is whole */
     struct channel *c = w->c;
-    struct found found = {.run = &c->window};
 
+    try_resolve(w);
     if (!w->resolved || lacks_tail(w))
         return false;
-    if (w->start > w->at.last_seq) {
-        static const struct run nothing = {0}; /* which is whole */
-
-        found = (struct found){.run = &nothing, .ended = true};
-        history_answer(w, &found);
+    *found = (struct found){.run = &nothing, .ended = true};
+    if (w->start > w->at.last_seq)
         return true;
-    }
-    if (run_covers(&c->window, w->start) && is_enough(w, &found)) {
-        history_answer(w, &found);
+    found->run = &c->window;
+    if (run_covers(&c->window, w->start) && is_enough(w, found))
         return true;
-    }
-    found.run = &c->reading;
-    if (!run_covers(&c->reading, w->start) || !is_enough(w, &found))
-        return false;
-    history_answer(w, &found);
-    return true;
+    found->run = &c->reading;
+    return run_covers(&c->reading, w->start) && is_enough(w, found);
 }
 
-/* True: nobody waits any more. */
 bool channel_serve(struct channel *c)
 {
-    for (struct wish **at = &c->waiting; *at;) {
-        struct wish *w = *at, *next = w->next;
+    struct wish **at = &c->waiting, *w;
+    struct found found;
 
-        try_resolve(w);
-        if (serve(w))
-            *at = next; /* w is gone */
-        else
+    c->delayed = false;
+    while ((w = *at) && !c->delayed) {
+        if (!find(w, &found)) {
             at = &w->next;
+        } else if (room_is_there(c->h)) {
+            *at = w->next;
+            history_answer(w, &found); /* w is gone */
+        } else {
+            c->delayed = true;
+        }
     }
+    if (!*at)
+        c->waiting_end = at;
     return !c->waiting;
 }

@@ -94,7 +94,7 @@ static void on_probed(struct channel *c, const struct stored *m)
     c->first_probe = false;
     if (c->lo >= c->hi) {
         place_set(w, c->lo);
-        c->searcher = NULL;
+        place_keep(w);
     }
 }
 
@@ -120,27 +120,40 @@ static void on_probe(void *arg, int code, const struct muster_msg *msg)
     channel_over(c, code);
 }
 
-static int begin_search(struct channel *c, struct wish *w)
+static int go_on_searching(struct channel *c)
 {
     c->doing = DOING_SEARCH;
+    c->searched = true;
+    c->failed = 0;
+    return probe(c);
+}
+
+static int begin_search(struct channel *c, struct wish *w)
+{
     c->searcher = w;
     c->first_probe = true;
-    c->failed = 0;
     c->lo = w->at.first_seq ? w->at.first_seq : 1;
     c->hi = w->at.last_seq + 1;
     if (w->tail && !w->has_since && w->tail->seq - c->lo > w->tail->count - place_first(w))
         c->hi = w->tail->seq - (w->tail->count - place_first(w)); /* each of the later ones has a sequence */
-    return probe(c);
+    return go_on_searching(c);
 }
 
-/* Where the next read begins: with the reader that is furthest behind, or where the window that it needs more of ends. */
-static uint64_t next_read(const struct channel *c)
+uint64_t channel_lowest(const struct channel *c)
 {
     uint64_t lowest = UINT64_MAX;
 
     for (const struct wish *w = c->waiting; w; w = w->next)
         if (w->resolved && w->start < lowest)
             lowest = w->start;
+    return lowest;
+}
+
+/* Where the next read begins: with the reader that is furthest behind, or where the window that it needs more of ends. */
+static uint64_t next_read(const struct channel *c)
+{
+    uint64_t lowest = channel_lowest(c);
+
     return run_covers(&c->window, lowest) ? c->window.upto + 1 : lowest;
 }
 
@@ -161,6 +174,7 @@ void channel_read_over(struct channel *c, int code)
 static int begin_read(struct channel *c)
 {
     c->doing = DOING_READ;
+    c->searched = false;
     c->full = false;
     c->failed = 0;
     run_clear(&c->reading);
@@ -169,20 +183,31 @@ static int begin_read(struct channel *c)
     return wide_read(c);
 }
 
+/* Of two that do not know their place the one whose finding helps the other. */
+static bool is_before(const struct wish *w, const struct wish *other)
+{
+    return !other || (w->has_since == other->has_since ? place_want(w) < place_want(other) : other->has_since);
+}
+
+/* After a search what it found is read: maybe that has the places of all others. */
 int channel_ask(struct channel *c)
 {
-    struct wish *tailless = NULL, *lost = NULL;
+    struct wish *tailless = NULL, *lost = NULL, *known = NULL;
 
     c->must = 0;
     for (struct wish *w = c->waiting; w; w = w->next) {
         if (place_needs_tail(w))
             tailless = w;
-        else if (!w->resolved)
+        else if (w->resolved)
+            known = w;
+        else if (is_before(w, lost))
             lost = w;
         if (w->at.last_seq > c->must)
             c->must = w->at.last_seq;
     }
     if (tailless)
         return ask_last(c);
-    return lost ? begin_search(c, lost) : begin_read(c);
+    if (c->searcher) /* it had no room to go on */
+        return go_on_searching(c);
+    return lost && !(known && c->searched) ? begin_search(c, lost) : begin_read(c);
 }

@@ -28,14 +28,24 @@ static void find_nodes(struct watches *ws, struct route *r, const char *subject)
     }
 }
 
+/* Tenants have the same tables: their handles alone tell their subjects apart. */
+static size_t place_of(const struct muster_tenant *tenant, const char *subject, size_t len)
+{
+    uint64_t h = (hash_bytes(subject, len) ^ (uintptr_t)tenant) * 0x9e3779b97f4a7c15u;
+
+    return 2 * (size_t)(h >> 32) % ROUTES;
+}
+
 struct route *route_of(struct watches *ws, const struct muster_tenant *tenant, const char *subject)
 {
     size_t len = strlen(subject);
-    struct route *r = &ws->routes[(hash_bytes(subject, len) ^ (uintptr_t)tenant >> 6) % ROUTES];
+    struct route *r = &ws->routes[place_of(tenant, subject, len)];
     const struct tenant_watches *tw;
 
-    if (len < ROUTE_SUBJECT && is_of(r, ws, tenant, subject, len))
-        return r;
+    for (size_t i = 0; len < ROUTE_SUBJECT && i < 2; i++)
+        if (is_of(&r[i], ws, tenant, subject, len))
+            return &r[i];
+    r[1] = r[0];
     *r = (struct route){.serial = len < ROUTE_SUBJECT ? ws->routes_serial : 0, .tenant = tenant, .len = len};
     if (len < ROUTE_SUBJECT)
         memcpy(r->subject, subject, len);

@@ -52,19 +52,51 @@ static void on_info(void *arg, int code, const struct muster_stream_info *info)
     answered(t, code);
 }
 
+/* The first look comes with the attaching. */
 static int look(struct tape *t)
 {
+    int err;
+
     if (t->attached)
         return t->f->stream->info(t->f->host, t->stream, on_info, t);
-    return MUSTER_EABI;
+    err = t->f->stream->attach(t->f->host, t->name, t->tenant, on_info, t, &t->stream);
+    t->attached = !err;
+    return err;
+}
+
+static void mark(struct tape *t, bool stalled)
+{
+    if (stalled == (t->stalled_ns != 0))
+        return;
+    t->stalled_ns = stalled ? t->f->timer->now(t->f->host) : 0;
+    t->all->n_stalled += stalled ? 1 : (size_t)0 - 1; /* unsigned: wraps to the right count */
+}
+
+static bool is_patient(const struct tape *t)
+{
+    return !t->stalled_ns || t->f->timer->now(t->f->host) - t->stalled_ns < TAPE_PATIENCE_NS;
 }
 
 static void ask(struct tape *t)
 {
     int err = look(t);
 
-    while (err && gate_leave(&t->gate, err))
+    while (err && (err != MUSTER_EAGAIN || !is_patient(t)) && gate_leave(&t->gate, err))
         err = look(t);
+    mark(t, err == MUSTER_EAGAIN && t->gate.busy);
+}
+
+void tapes_resume(struct fanout *f, struct tapes *tapes)
+{
+    void *value;
+
+    (void)f;
+    for (size_t at = 0; tapes->n_stalled && map_next(&tapes->by_key, &at, NULL, &value);) {
+        struct tape *t = value;
+
+        if (t->stalled_ns)
+            ask(t);
+    }
 }
 
 void tape_look(struct tape *t, struct waiter *w)
@@ -74,7 +106,22 @@ void tape_look(struct tape *t, struct waiter *w)
         ask(t);
 }
 
-/* ---- attaching ---------------------------------------------------------------------------------------------------------- */
+void tapes_end(struct tapes *tapes)
+{
+    void *value;
+
+    for (size_t at = 0; tapes->n_stalled && map_next(&tapes->by_key, &at, NULL, &value);) {
+        struct tape *t = value;
+
+        if (!t->stalled_ns)
+            continue;
+        while (gate_leave(&t->gate, MUSTER_ELINK))
+            ;
+        mark(t, false);
+    }
+}
+
+/* ---- life --------------------------------------------------------------------------------------------------------------- */
 
 static void tape_free(struct tape *t)
 {
@@ -102,16 +149,6 @@ static bool make_room(struct tapes *tapes)
     return tapes->by_key.n < TAPES_MAX;
 }
 
-/* The first look comes with it. */
-static bool attach(struct tape *t, const char *name, const struct muster_tenant *tenant)
-{
-    if (t->f->stream->attach(t->f->host, name, tenant, on_info, t, &t->stream) != 0)
-        return false;
-    t->attached = true;
-    t->gate.busy = true;
-    return true;
-}
-
 struct tape *tape_of(struct fanout *f, struct tapes *tapes, const char *name, const struct muster_tenant *tenant)
 {
     char key[160];
@@ -124,18 +161,15 @@ struct tape *tape_of(struct fanout *f, struct tapes *tapes, const char *name, co
     t = make_room(tapes) ? calloc(1, sizeof *t) : NULL;
     if (!t)
         return NULL;
+    t->all = tapes;
     t->f = f;
+    t->tenant = tenant;
     t->key = strdup(key);
-    if (!t->key || !map_put(&tapes->by_key, key, strlen(key), t)) {
-        tape_free(t);
-        return NULL;
-    }
-    if (!attach(t, name, tenant)) {
-        (void)map_take(&tapes->by_key, key, strlen(key));
-        tape_free(t);
-        return NULL;
-    }
-    return t;
+    (void)snprintf(t->name, sizeof t->name, "%s", name);
+    if (t->key && map_put(&tapes->by_key, key, strlen(key), t))
+        return t;
+    tape_free(t);
+    return NULL;
 }
 
 void tapes_done(struct fanout *f, struct tapes *tapes)

@@ -15,13 +15,17 @@ static bool is_whole(const struct channel *c, const struct muster_stream_info *n
     return c->reading.from >= now->first_seq && (none_lacks || (c->ended && c->reading.n < c->spec.subject_max));
 }
 
-/* Where one message of an inbox, which is one subject, is left, its bound has taken none behind it. If this fails it stays in doubt. */
+/* Where one message of an inbox, which is one subject, is left, its bound has taken none behind it; and none before it either where the whole
+ * stream has fewer behind it than the bound lets stay. If this fails it stays in doubt. */
 static void on_oldest(void *arg, int code, const struct muster_msg *msg)
 {
     struct channel *c = arg;
+    const struct muster_stream_info *now = &c->tape->info;
 
     (void)code;
-    if (msg)
+    if (msg && c->reading.from >= now->first_seq && now->last_seq < msg->seq + c->spec.subject_max - 1)
+        c->reading.whole_from = c->reading.from;
+    else if (msg)
         c->reading.whole_from = msg->seq;
     else
         channel_read_done(c, 0);
@@ -43,8 +47,14 @@ static void on_verified(struct waiter *waiter, int code)
         code = MUSTER_ELINK;
     whole = !code && is_whole(c, &c->tape->info);
     c->reading.whole_from = whole ? c->reading.from : UINT64_MAX;
-    if (code || whole || !c->spec.mail || ask_oldest(c) != 0)
-        channel_read_done(c, code);
+    if (!code && !whole && c->spec.mail) {
+        int err = ask_oldest(c);
+
+        if (!err)
+            return;
+        code = err == MUSTER_EAGAIN ? err : 0;
+    }
+    channel_read_done(c, code);
 }
 
 void channel_verify(struct channel *c)

@@ -181,7 +181,7 @@ void nodes_done(struct watches *ws);
 
 /* ---- route.c ---- */
 
-enum { ROUTES = 256, ROUTE_NODES = 4, ROUTE_SUBJECT = 160 };
+enum { ROUTES = 512 /* two by two */, ROUTE_NODES = 4, ROUTE_SUBJECT = 160 };
 
 struct route {
     uint64_t serial; /* of watches.routes_serial; another: it is of no use any more */
@@ -294,7 +294,9 @@ enum { OUTLET_HEADERS = 32 };
 
 uint64_t message_number(const struct muster_msg *msg, const char *header);
 
-/* A message as it waits for a watch; NULL: no memory. row NULL: it is not of a table. */
+/* A message as it waits for a watch; NULL: no memory. row NULL: it is not of a table. Until outlet_next() it is the same message, whose text is
+ * written once for all watches that want the same form. */
+void outlet_next(struct watches *ws);
 struct note *outlet_note(struct tap *tap, const char *subject, const struct muster_msg *msg, struct row *row, int outcome);
 /* Those that nobody has heard of yet; NULL: there are not so many. */
 const struct gap *outlet_gap_at(const struct watch *w, size_t i);
@@ -362,6 +364,13 @@ struct watch_shard {
     struct load *load;
 };
 
+/* The text of the present message that was written last, and for whom it is right. */
+struct written {
+    struct note_text *text; /* NULL: there is none */
+    uint32_t encoding;
+    bool batched;
+};
+
 struct watches {
     struct fanout *f;
     const struct muster_sys *sys; /* NULL: this broker does not see connections */
@@ -379,6 +388,7 @@ struct watches {
     struct map unseen; /* agents that the listing has not shown yet */
     struct row row;
     struct buf scratch;
+    struct written written;
     uint64_t routes_serial; /* from 1 */
     struct route routes[ROUTES];
     uint64_t stmt_table, stmt_rows, stmt_end;

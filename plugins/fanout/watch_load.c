@@ -167,18 +167,26 @@ static void place_tap(struct load *l, struct loaded *one, struct tap *tap)
         tap->pos = row;
 }
 
-/* From where the shard reads it: what is kept, or the earliest of its watches. */
-static uint64_t begin_of(const struct load *l, const struct feed_at *at)
+/* Behind it the first of the watches that are not apart begins. */
+static uint64_t least_row(const struct load *l, const struct feed *feed)
 {
     uint64_t least = UINT64_MAX;
 
-    if (is_of_this_stream(at))
-        return kept_pos(at->kept, NULL);
-    for (const struct loaded *one = l->list; one && !at->kept; one = one->next)
+    for (const struct loaded *one = l->list; one; one = one->next)
         for (size_t i = 0; i < one->w->n_taps; i++)
-            if (one->w->taps[i].feed == at->feed && row_position(one, at->feed) < least)
-                least = row_position(one, at->feed);
+            if (one->w->taps[i].feed == feed && !one->w->taps[i].reader && row_position(one, feed) < least)
+                least = row_position(one, feed);
     return least == UINT64_MAX ? 0 : least;
+}
+
+/* From where the shard reads it: what is kept, but nothing that was there before the earliest of its watches. */
+static uint64_t begin_of(const struct load *l, const struct feed_at *at)
+{
+    uint64_t least = least_row(l, at->feed), kept = is_of_this_stream(at) ? kept_pos(at->kept, NULL) : 0;
+
+    if (at->kept && !is_of_this_stream(at))
+        return 0;
+    return least > kept ? least : kept;
 }
 
 static void finish(struct load *l)

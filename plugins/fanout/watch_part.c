@@ -219,12 +219,12 @@ static int on_request(void *self, const struct muster_msg *msg)
     struct ask *a, **end = &s->waiting;
     int err;
 
-    if ((s->state == SHARD_ELSEWHERE && !s->leaving) || !shard_is_held(ws, s->n) || f->draining)
+    if ((s->state == SHARD_ELSEWHERE && !s->leaving) || !shard_is_held(ws, s->n))
         return 0;
     err = ask_new(f, msg, &a);
     if (err)
         return err;
-    if (s->leaving) {
+    if (s->leaving || f->draining) {
         ask_error(a, "unavailable", NULL, MOVED);
         return 0;
     }
@@ -414,6 +414,7 @@ static void watches_destroy(struct fanout *f)
     map_done(&ws->unseen);
     row_done(&ws->row);
     buf_done(&ws->scratch);
+    outlet_next(ws);
     free(ws);
 }
 

@@ -30,6 +30,7 @@ struct wide {
     int64_t away_ns; /* since when the flow is away; 0: it is not */
     size_t n_part, n_bytes;
     bool busy;
+    bool held; /* the flow waits: those whom it helps cannot be answered now */
 };
 
 static void go_on(struct wide *w);
@@ -114,6 +115,7 @@ static void finish(struct wide *w, int code)
     if (w->follow)
         h->f->stream->unfollow(h->f->host, w->follow);
     w->follow = 0;
+    w->held = false;
     while (w->n)
         leave(w, w->n - 1, code);
     free(w->who);
@@ -163,6 +165,14 @@ static void take(struct wide *w, const struct muster_msg *msg)
     w->n_bytes += msg->payload.len + 512;
 }
 
+static void hold(struct wide *w, bool on)
+{
+    if (w->held == on || !w->follow)
+        return;
+    w->held = on;
+    w->h->f->stream->hold_back(w->h->f->host, w->follow, on);
+}
+
 /* The flow may be away for a while and goes on after it. Of what else ends it before the end of what is stored some is lost, so that nobody
  * would get the whole. */
 static void on_wide(void *arg, int code, const struct muster_msg *msg)
@@ -181,6 +191,8 @@ static void on_wide(void *arg, int code, const struct muster_msg *msg)
         on_part(w);
     if (!w->n)
         finish(w, 0);
+    else
+        hold(w, asks_wait(w->h->f));
 }
 
 static int by_place(const void *a, const void *b)
@@ -283,7 +295,7 @@ static int begin_single(struct wide *w, struct channel *c)
 /* Those that wait: all in one where they are many, otherwise as many as may be read by themselves. */
 static void go_on(struct wide *w)
 {
-    if (w->busy || w->h->ending)
+    if (w->busy || w->h->ending || asks_wait(w->h->f))
         return;
     if (w->n_pending >= WIDE_FROM)
         start(w);
@@ -303,6 +315,16 @@ static void begin(struct history *h)
 {
     h->gathering = 0;
     go_on_elsewhere(h);
+}
+
+void wides_resume(struct history *h)
+{
+    void *value;
+
+    for (size_t at = 0; h->n_wide && map_next(&h->wides, &at, NULL, &value);)
+        hold(value, asks_wait(h->f));
+    if (!h->gathering)
+        go_on_elsewhere(h);
 }
 
 void wides_tick(struct history *h, int64_t now_ns)

@@ -20,11 +20,15 @@ static unsigned roll(unsigned n)
 
 static struct note *note(unsigned key, uint64_t seq, size_t len)
 {
-    struct note *n = note_new(len < sizeof key ? sizeof key : len);
+    struct note_text *text = note_text_new(len < sizeof key ? sizeof key : len);
+    struct note *n;
 
+    assert_non_null(text);
+    memcpy(text->data, &key, sizeof key);
+    text->key_len = sizeof key;
+    n = note_new(text);
     assert_non_null(n);
-    memcpy(n->data, &key, sizeof key);
-    n->key_len = sizeof key;
+    note_text_drop(text);
     n->seq = seq;
     return n;
 }
@@ -73,7 +77,7 @@ static void test_invariant(void **state)
             outcome = batch_push(&b, n, now);
             if (outcome == BATCH_FULL) {
                 refused++;
-                free(n);
+                note_free(n);
             }
             assert_true((outcome == BATCH_FULL) <= (b.rules.slow == SLOW_PAUSE));
             assert_true((outcome == BATCH_CUT) <= (b.rules.slow == SLOW_CUT));

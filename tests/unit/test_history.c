@@ -4,7 +4,7 @@
  * A seeded world of one tenant: messages come into MSG, EVT and MAIL, old ones and single ones are deleted, epochs change, streams are made anew,
  * reads fail; NATS answers late and in any order. Readers ask from everywhere. What is told complete has no hole against what was ever
  * stored; what is told at all is in order; what is shorter than asked for reaches the newest that there was; where nothing was ever taken
- * away all is complete.
+ * away all is complete. Where the connection has no room they wait, and are answered all the same.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -21,7 +21,7 @@
 #include "fanout/history.h"
 #include "fanout/inbox.h"
 
-enum { STREAMS = 3, MSGS = 4000, CALLS = 4096, AGENTS = 120, STEPS = 6000 };
+enum { STREAMS = 3, MSGS = 4000, CALLS = 4096, AGENTS = 120, STEPS = 6000, TIMERS = 4 };
 enum { MSG, EVT, MAIL };
 static const char *const stream_names[] = {"MSG", "EVT", "MAIL"};
 
@@ -50,6 +50,7 @@ struct call {
     char subject[64];
     uint64_t from, id;
     uint32_t max;
+    bool held;
     muster_stream_info_fn info;
     muster_stream_msg_fn msg;
     muster_stream_follow_fn follow;
@@ -76,8 +77,14 @@ static struct world {
     uint64_t seed, next_id, epoch, counts[2];
     int64_t now_ns;
     unsigned int faults; /* in 1,000 */
-    muster_timer_fn timer;
-    int64_t timer_ns;
+    unsigned int fills;  /* likewise: how often a call leaves no room behind it */
+    bool full;           /* there is no room, until somebody is told that there is */
+    size_t n_asked, n_kept; /* questions; bytes of answers that were written and found no room */
+    uint64_t told_first;    /* of the last answer */
+    struct {
+        muster_timer_fn fn;
+        int64_t due_ns;
+    } timers[TIMERS];
 } w;
 static struct muster_tenant acme;
 
@@ -128,6 +135,11 @@ static void add_metric(const struct muster_host *host, uint64_t metric, const ch
     (void)host, (void)metric, (void)value, (void)by;
 }
 
+static void set_metric(const struct muster_host *host, uint64_t metric, const char *value, int64_t to)
+{
+    (void)host, (void)metric, (void)value, (void)to;
+}
+
 static int64_t now(const struct muster_host *host)
 {
     (void)host;
@@ -137,10 +149,45 @@ static int64_t now(const struct muster_host *host)
 static int once(const struct muster_host *host, int64_t delay_ns, muster_timer_fn fn, uint64_t *ret_id)
 {
     (void)host;
-    w.timer = fn;
-    w.timer_ns = w.now_ns + delay_ns;
-    *ret_id = 1;
-    return 0;
+    for (uint64_t i = 0; i < TIMERS; i++)
+        if (!w.timers[i].fn) {
+            w.timers[i].fn = fn;
+            w.timers[i].due_ns = w.now_ns + delay_ns;
+            *ret_id = i + 1;
+            return 0;
+        }
+    fail_msg("more than %d timers", TIMERS);
+    return MUSTER_ENOMEM;
+}
+
+static void run_timers(void)
+{
+    for (int i = 0; i < TIMERS; i++) {
+        muster_timer_fn fn = w.timers[i].fn;
+
+        if (!fn || w.now_ns < w.timers[i].due_ns)
+            continue;
+        w.timers[i].fn = NULL;
+        fn(&w.f, w.now_ns);
+    }
+}
+
+/* False: the connection has no room, and will not until on_writable(). */
+static bool has_room(void)
+{
+    bool had = !w.full;
+
+    w.full = w.full || (w.fills && roll(1000) < w.fills);
+    return had;
+}
+
+static void is_writable(void)
+{
+    if (!w.full)
+        return;
+    w.full = false;
+    asks_flush(&w.f);
+    history_part.on_writable(&w.f);
 }
 
 /* Cursors: nobody has acknowledged anything, and all were made now. */
@@ -161,14 +208,24 @@ static const char *get_cell(const struct muster_sql_result *r, uint32_t row, uin
 static int exec(const struct muster_host *host, uint64_t stmt, const struct muster_tenant *tenant, const char *key, uint32_t n,
                 const struct muster_bytes *params, muster_sql_fn fn, void *arg)
 {
-    struct statement *s = &statements[n_statements++];
+    struct statement *s;
 
+    if (!has_room())
+        return MUSTER_EAGAIN;
+    s = &statements[n_statements++];
     (void)host, (void)stmt, (void)tenant, (void)key, (void)n;
     assert_true(n_statements < 64 && params[1].len < sizeof s->names);
     s->fn = fn;
     s->arg = arg;
     memcpy(s->names, params[1].data, params[1].len);
     s->names[params[1].len] = '\0';
+    return 0;
+}
+
+static int prepare(const struct muster_host *host, const char *name, int flags, const char *text, uint64_t *ret)
+{
+    (void)host, (void)name, (void)flags, (void)text;
+    *ret = 1;
     return 0;
 }
 
@@ -192,7 +249,10 @@ static int stream_of(uint64_t handle)
 
 static int add_call(struct call call, const char *subject)
 {
+    if (!has_room())
+        return MUSTER_EAGAIN;
     assert_true(w.n_calls < CALLS);
+    w.n_asked++;
     (void)snprintf(call.subject, sizeof call.subject, "%s", subject ? subject : ">");
     w.calls[w.n_calls++] = call;
     return 0;
@@ -239,6 +299,14 @@ static int s_follow(const struct muster_host *host, uint64_t stream, const struc
     (void)host, (void)tenant, (void)max;
     *ret_follow = ++w.next_id;
     return add_call((struct call){.kind = 4, .stream = stream_of(stream), .from = from, .id = w.next_id, .follow = fn, .arg = arg}, subject);
+}
+
+static void s_hold_back(const struct muster_host *host, uint64_t follow, uint32_t on)
+{
+    (void)host;
+    for (size_t i = 0; i < w.n_calls; i++)
+        if (w.calls[i].kind == 4 && w.calls[i].id == follow)
+            w.calls[i].held = on != 0;
 }
 
 static void s_unfollow(const struct muster_host *host, uint64_t follow)
@@ -298,6 +366,8 @@ static void answer_call(size_t i)
     struct muster_msg msg;
     bool fault = roll(1000) < w.faults;
 
+    if (c->held)
+        return;
     if (c->kind == 2) {
         for (const struct message *next = m; next;) {
             c->from = next->seq + 1;
@@ -505,6 +575,7 @@ static void check_answer(const struct request *q, const struct muster_value *doc
 
     filter_of(q, filter);
     assert_true(n <= q->limit);
+    w.told_first = n ? (uint64_t)value_int(value_get(value_at(messages, 0), "seq")) : 0;
     for (size_t i = 0; i < n; i++) {
         const struct muster_value *m = value_at(messages, i);
         uint64_t shown = (uint64_t)value_int(value_get(m, "seq"));
@@ -550,6 +621,10 @@ static int b_reply(const struct muster_host *host, uint64_t request, struct must
     struct wire_error error;
 
     (void)host;
+    if (!has_room()) {
+        w.n_kept += body.len;
+        return MUSTER_EAGAIN;
+    }
     assert_int_equal(value_decode(MUSTER_JSON, body, &doc, &error), 0);
     w.n_answers++;
     check_answer((const struct request *)(uintptr_t)request, doc);
@@ -570,11 +645,11 @@ static int b_reply_error(const struct muster_host *host, uint64_t request, const
 
 static const struct muster_bus bus = {.size = sizeof bus, .hold = b_hold, .drop = b_drop, .reply = b_reply, .reply_error = b_reply_error};
 static const struct muster_stream stream = {.size = sizeof stream, .close = s_close, .info = s_info, .last = s_last, .read = s_read,
-                                            .attach = s_attach, .follow = s_follow, .unfollow = s_unfollow};
+                                            .attach = s_attach, .follow = s_follow, .unfollow = s_unfollow, .hold_back = s_hold_back};
 static const struct muster_tenants tenants = {.size = sizeof tenants, .name = tenant_name, .may_hear = may_hear};
-static const struct muster_metrics metrics = {.size = sizeof metrics, .make = make_metric, .add = add_metric};
+static const struct muster_metrics metrics = {.size = sizeof metrics, .make = make_metric, .add = add_metric, .set = set_metric};
 static const struct muster_timer timer = {.size = sizeof timer, .now = now, .wall_now = now, .once = once};
-static const struct muster_sql sql = {.size = sizeof sql, .exec = exec};
+static const struct muster_sql sql = {.size = sizeof sql, .prepare = prepare, .exec = exec};
 static struct inbox inbox;
 
 static void begin(uint64_t seed, unsigned int faults, int64_t cache_bytes)
@@ -592,6 +667,7 @@ static void begin(uint64_t seed, unsigned int faults, int64_t cache_bytes)
                           .config = &w.config, .link_up = true, .inbox = &inbox};
     for (int i = 0; i < STREAMS; i++)
         w.streams[i].created = (i + 1) * INT64_C(1000000);
+    assert_int_equal(asks_create(&w.f), 0);
     assert_int_equal(history_part.create(&w.f), 0);
 }
 
@@ -601,12 +677,9 @@ static void nats_answers(void)
         answer_statement();
     for (uint64_t n = roll(1 + w.n_calls); n-- > 0 && w.n_calls;)
         answer_call(roll(w.n_calls));
-    if (w.timer && w.now_ns >= w.timer_ns) {
-        muster_timer_fn fn = w.timer;
-
-        w.timer = NULL;
-        fn(&w.f, w.now_ns);
-    }
+    if (roll(2))
+        is_writable();
+    run_timers();
 }
 
 static void settle(void)
@@ -618,12 +691,8 @@ static void settle(void)
         for (size_t at = w.n_calls; at-- > 0;)
             if (at < w.n_calls)
                 answer_call(at);
-        if (w.timer && w.now_ns >= w.timer_ns) {
-            muster_timer_fn fn = w.timer;
-
-            w.timer = NULL;
-            fn(&w.f, w.now_ns);
-        }
+        is_writable();
+        run_timers();
     }
     assert_int_equal(w.n_open, 0);
 }
@@ -632,6 +701,7 @@ static void end(void)
 {
     settle();
     history_part.destroy(&w.f);
+    asks_done(&w.f);
 }
 
 static void live(bool wears)
@@ -681,6 +751,162 @@ static void test_reads_that_fail(void **state)
         end();
         assert_true(w.n_errors > 10 && w.n_answers > 100);
     }
+}
+
+/* A connection that is full, now and then, or most of the time: all wait for room, nobody is refused. */
+static void test_no_room(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        begin(seed, 0, 1 << 20);
+        w.fills = seed % 2 ? 30 : 300;
+        live(true);
+        end();
+        assert_true(w.n_errors == 0 && w.n_answers > 500 && w.n_complete > 100);
+    }
+}
+
+/* Those that still wait for room when the plugin ends are told so. */
+static void test_the_end_without_room(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 4; seed++) {
+        begin(seed, 1, 1 << 20);
+        w.fills = 300;
+        for (int i = 0; i < 200; i++)
+            something_is_stored();
+        for (int i = 0; i < 200; i++) {
+            somebody_asks(NULL);
+            nats_answers();
+        }
+        w.fills = 0;
+        w.full = true;
+        for (int i = 0; i < 200; i++)
+            somebody_asks(NULL);
+        w.faults = 1000;
+        for (size_t at = w.n_calls; at-- > 0;)
+            if (at < w.n_calls)
+                answer_call(at);
+        while (n_statements)
+            answer_statement();
+        w.full = false;
+        history_part.destroy(&w.f);
+        asks_done(&w.f);
+        assert_int_equal(w.n_open, 0);
+    }
+}
+
+/* One of a herd: of a channel from `after` on; without: from the oldest. */
+static void one_of_many_asks(const char *channel, int kind, bool has_after, uint64_t after, uint32_t limit)
+{
+    struct request *q = calloc(1, sizeof *q);
+
+    assert_non_null(q);
+    (void)snprintf(q->agent, sizeof q->agent, "a1");
+    ask_for(q, channel, kind);
+    q->has_after = has_after;
+    q->after = after;
+    q->right_epoch = true;
+    q->limit = limit;
+    (void)snprintf(q->body, sizeof q->body, has_after ? "{\"channel\":\"%s\",\"limit\":%u,\"after\":{\"epoch\":%" PRIu64 ",\"seq\":%" PRIu64 "}}"
+                                                      : "{\"channel\":\"%s\",\"limit\":%u}",
+                   channel, limit, kind == EVT ? w.epoch : (uint64_t)(w.streams[kind].created / 1000), after);
+    asks(q, &acme);
+}
+
+enum { HERD = 1200, STORED = 1000 };
+
+/* A herd costs the reads that one reader of it all would: whatever the place of each, and though answers find no room again and again. */
+static void herd_asks(const char *channel, int kind, bool has_after, uint32_t limit, size_t most)
+{
+    size_t before = w.n_answers;
+
+    w.n_asked = w.n_kept = 0;
+    for (int i = 0; i < HERD; i++)
+        one_of_many_asks(channel, kind, has_after, has_after ? roll(STORED) : 0, limit);
+    settle();
+    assert_int_equal(w.n_answers - before, HERD);
+    assert_int_equal(w.n_errors, 0);
+    assert_true(w.n_asked <= most);
+    assert_true(w.n_kept < 200000); /* one answer each time that there was no room for it */
+}
+
+static void test_a_herd(void **state)
+{
+    (void)state;
+    begin(3, 0, 16 << 20);
+    for (int i = 0; i < STORED; i++) {
+        w.now_ns += CLOCK_MS;
+        store(MSG, "all.a.x");
+        store(EVT, "evt.a.made.k");
+    }
+    w.fills = 3;
+    herd_asks("all", MSG, false, 50, 6);
+    herd_asks("all", MSG, true, 50, 12);
+    herd_asks("evt.a", EVT, true, 50, 40);
+    herd_asks("evt.a", EVT, false, 50, 12);
+    end();
+}
+
+/* The window of a channel keeps to its bound while a herd is served from everywhere in it. */
+static void test_a_herd_in_little_memory(void **state)
+{
+    (void)state;
+    begin(4, 0, 1 << 18);
+    for (int i = 0; i < STORED; i++)
+        store(EVT, "evt.a.made.k");
+    herd_asks("evt.a", EVT, true, 50, 100);
+    assert_true(w.f.history->n_bytes <= 1 << 18);
+    end();
+}
+
+static void one_asks_since(int64_t since_ns)
+{
+    struct request *q = calloc(1, sizeof *q);
+    char since[CLOCK_RFC3339_SIZE];
+
+    assert_non_null(q);
+    (void)snprintf(q->agent, sizeof q->agent, "a1");
+    ask_for(q, "evt.a", EVT);
+    q->has_after = false;
+    q->limit = 10;
+    clock_rfc3339(since_ns, since);
+    (void)snprintf(q->body, sizeof q->body, "{\"channel\":\"evt.a\",\"limit\":10,\"since\":\"%s\"}", since);
+    asks(q, &acme);
+    settle();
+}
+
+static void store_events(int n)
+{
+    for (int i = 0; i < n; i++) {
+        w.now_ns += CLOCK_MS;
+        store(EVT, "evt.a.made.k");
+    }
+}
+
+/* What was found in a stream says nothing of the one that was made in its place. */
+static void test_places_of_a_stream_that_is_gone(void **state)
+{
+    struct stream *s = &w.streams[EVT];
+    int64_t middle_ns;
+
+    (void)state;
+    begin(5, 0, 16 << 20);
+    store_events(STORED / 2);
+    middle_ns = w.now_ns;
+    store_events(STORED / 2);
+    one_asks_since(middle_ns + CLOCK_MS);
+    assert_int_equal(w.told_first, STORED / 2 + 1);
+    s->last = 0;
+    s->created++;
+    s->touched = true;
+    store_events(STORED);
+    one_of_many_asks("evt.a", EVT, true, STORED + 400, 10);
+    settle();
+    assert_int_equal(w.told_first, STORED + 401);
+    one_asks_since(middle_ns + CLOCK_MS);
+    assert_int_equal(w.told_first, STORED + 1);
+    end();
 }
 
 /* More inboxes at once than are read one by one. */
@@ -755,7 +981,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_nothing_is_lost), cmocka_unit_test(test_what_is_lost_is_told), cmocka_unit_test(test_reads_that_fail),
         cmocka_unit_test(test_many_inboxes),    cmocka_unit_test(test_the_end),
-        cmocka_unit_test(test_more_tenants_than_streams),
+        cmocka_unit_test(test_more_tenants_than_streams), cmocka_unit_test(test_no_room), cmocka_unit_test(test_the_end_without_room),
+        cmocka_unit_test(test_a_herd), cmocka_unit_test(test_a_herd_in_little_memory),
+        cmocka_unit_test(test_places_of_a_stream_that_is_gone),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

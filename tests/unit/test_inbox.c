@@ -409,6 +409,22 @@ static void test_one_tenant_does_not_hold_all(void **state)
     delivery_unref(zeta);
 }
 
+/* As many requests of one tenant as a herd of ten thousand sends at once, and more; not without a bound. */
+static void test_a_herd_of_one_tenant_waits(void **state)
+{
+    struct fixture *f = *state;
+    int n = 0;
+
+    while (push(f, f->acme, SMALL, (uint64_t)n) == 0)
+        n++;
+    assert_int_equal(n, 16384);
+    assert_int_equal(f->limit, -1);
+    assert_int_equal(push(f, f->zeta, SMALL, 1), 0);
+    run(f);
+    assert_int_equal(f->n_delivered, n + 1);
+    assert_int_equal(f->n_refused, 0);
+}
+
 static void test_what_waits_at_the_end_is_told(void **state)
 {
     struct fixture *f = *state;
@@ -472,6 +488,7 @@ int main(void)
         TEST(test_given_back_for_too_long_ends),
         TEST(test_what_is_held_has_a_bound),
         TEST(test_one_tenant_does_not_hold_all),
+        TEST(test_a_herd_of_one_tenant_waits),
         TEST(test_what_waits_at_the_end_is_told),
         TEST(test_many_threads_push_while_the_lane_takes),
     };
