@@ -117,10 +117,25 @@ static void on_out(struct wire *w)
     a->lost_ns = clock_now_ns();
 }
 
+/* Of history: refused for now, with the time after which it may be asked for again. */
+static bool is_put_off(struct agent *a, const char *verb, const struct wire_message *msg)
+{
+    static const char mark[] = "\"retry_after_ms\":";
+    const char *at = strcmp(verb, "history") == 0 ? memmem(msg->body, msg->len, mark, sizeof mark - 1) : NULL;
+
+    if (!at)
+        return false;
+    a->retry_ns = clock_now_ns() + atoi(at + sizeof mark - 1) * CLOCK_MS; /* a bracket follows */
+    crowd.n_again++;
+    return true;
+}
+
 static void take_answer(int number, const char *verb, const struct wire_message *msg)
 {
     struct agent *a = &crowd.agents[number];
 
+    if (is_put_off(a, verb, msg))
+        return;
     if (memmem(msg->body, msg->len, "\"error\"", 7)) {
         if (crowd.n_errors++ == 0)
             (void)fprintf(stderr, "crowd: %s: %.*s\n", verb, (int)msg->len, msg->body);

@@ -25,7 +25,7 @@
  *   cast R W         c0 has it cast R times to all of site one, who are all; W under way, a cast is over when it is answered and heard
  *   bare R W         likewise, by whoever listens to bench.<tenant>.cast
  *   send R W         c0 sends R messages to inboxes, of one agent after the other, W under way; over when all are answered
- *   history CHANNEL  each agent asks for the history of a channel, at once; over when all are answered
+ *   history CHANNEL  each agent asks for the history of a channel, at once, again when it was told to; over when all are answered
  *   open TABLE       each agent opens a watch of the rows of a table with its own number as owner; likewise
  *   follow MS        each agent opens a watch of what is said to all, in batches of MS ms; likewise
  *   heard N          over when N more messages were heard, those in batches counted each

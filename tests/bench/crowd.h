@@ -19,6 +19,7 @@ struct agent {
     int64_t hello_ns, beat_ns, gone_ns; /* when it was said last; gone_ns: when it was cut, or beat last */
     int64_t lost_ns;                    /* when the server cut it, last */
     int64_t again_ns;                   /* when an unanswered hello is said again */
+    int64_t retry_ns;                   /* when history is asked for again that was refused for now; 0: it is not */
     int tries;
     int64_t late_ns; /* when it was silent for too long last, by this program's fault */
     bool present, gone, asked;

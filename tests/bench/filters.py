@@ -14,7 +14,7 @@ from client import Client
 from crowd import known
 from harness import BUILD, wait_until
 from report import Report, load, spread
-from stage import SHARDS, Cpu, Stage
+from stage import SHARDS, Cpu, Stage, settle
 
 CHANGES, TENANTS, PER_TRANSACTION = 40_000, 100, 100
 MANY = [f"w{i}" for i in range(TENANTS)]
@@ -66,23 +66,25 @@ def _watch(stage: Stage, client: Client, case: Case, n: int) -> None:
             cursor.executemany("INSERT INTO muster.watches (tenant, id, agent, role, spec, shard, position) VALUES (%s, %s, %s, 'agent', %s, %s, %s)", rows)
 
 
-def _cost(stage: Stage, client: Client, case: Case, watched: int) -> float:
-    """Microseconds for a change in a broker made anew, from the log of PostgreSQL into the stream and by its watches."""
+def _cost(stage: Stage, client: Client, case: Case, watched: int) -> tuple[float, float]:
+    """Microseconds for a change in a broker made anew, from the log of PostgreSQL into the stream and by its watches; and which part of the changes
+    went by them from memory, without coming back from JetStream."""
     stage.postgres.query("DELETE FROM muster.watches")
     if watched:
         _watch(stage, client, case, watched)
     [one] = stage.started(fanout={"watch_linger": "1h"})
     wait_until(lambda: one.metric("muster_fanout_watches") == watched, 60, f"{watched} watches to be served")
-    time.sleep(1)
+    settle(one.pid)
     cpu, stored = Cpu(one.pid), client.streams()["CDC_main"].messages
     with stage.postgres.connect(autocommit=True) as connection:
         for at in range(0, CHANGES, PER_TRANSACTION):
             connection.execute(f"INSERT INTO public.{case.table} ({case.columns}, note) SELECT {case.values}, repeat('x', 80) FROM generate_series({at}, {at + PER_TRANSACTION - 1}) n")
     wait_until(lambda: client.streams()["CDC_main"].messages >= stored + CHANGES, 120, "the changes to be in the stream")
-    time.sleep(1)  # until they have gone by the watches
-    used = cpu.used() / CHANGES
+    time.sleep(1)
+    wait_until(lambda: not watched or one.metric("muster_fanout_watch_messages_total") >= CHANGES, 60, "them to have gone by the watches")
+    used, memory = cpu.used() / CHANGES, one.metric("muster_stream_handed_over_total") / CHANGES
     stage.stop(one)
-    return used
+    return used, memory
 
 
 def _floor(stage: Stage) -> float:
@@ -106,13 +108,15 @@ def filters(report: Report, n: int, rounds: int, few: int) -> None:
         client = Client(stage.nats.url, stage.creds)
         report.say(f"\nfan-out, {n:,} watches with filters, nobody connected: CPU of a broker made anew for a change of {CHANGES:,}, in transactions of {PER_TRANSACTION} ({load()})")
         for i, case in enumerate(_cases(n)):
-            found: dict[str, list[float]] = {"none": [], "watched": []}
+            found: dict[str, list[float]] = {"none": [], "watched": [], "memory": []}
             for _ in report.rounds(f"fanout filters, {case.name}", rounds if i == 0 else few):
-                found["none"].append(_cost(stage, client, case, 0))
-                found["watched"].append(_cost(stage, client, case, n))
+                found["none"].append(_cost(stage, client, case, 0)[0])
+                used, memory = _cost(stage, client, case, n)
+                found["watched"].append(used)
+                found["memory"].append(memory)
             floor, base = _floor(stage), median(found["none"])
             ratio = median(b / a for a, b in zip(found["none"], found["watched"]))
             report.say(f"  {case.name:27}  nobody watches {spread(found['none'], '{:.1f}')} us   watched {spread(found['watched'], '{:.1f}')} us   of it"
-                       f" {report.judge(f'a change with {n:,} watches / with none, {case.name}', ratio, 1.25)}   a consumer that does nothing takes {floor:.1f} us: {1 + floor / base:.2f}")
+                       f" {report.judge(f'a change with {n:,} watches / with none, {case.name}', ratio, 1.25)}   {median(found['memory']):.0%} from memory   a consumer that does nothing takes {floor:.1f} us: {1 + floor / base:.2f}")
             report.keep(f"fanout/filters/{case.name}", found | {"ratio": ratio, "floor": floor})
         client.close()

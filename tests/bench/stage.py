@@ -135,6 +135,16 @@ class Cpu:
         return sum(self.each())
 
 
+def settle(pid: int) -> None:
+    """Until the broker has caught up with what was there before, and does next to nothing."""
+    def is_quiet() -> bool:
+        cpu = Cpu(pid)
+        time.sleep(0.5)
+        return cpu.used() <= 20_000
+
+    wait_until(is_quiet, 60, "the broker to be quiet")
+
+
 def private_mib(pid: int) -> float:
     line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("RssAnon"))
     return int(line.split()[1]) / 1024

@@ -132,13 +132,33 @@ void order_send(const struct order *o)
     await(&crowd.n_answers, answered + (uint64_t)o->a, o);
 }
 
+/* Those that were refused for now, when they were told to ask again. */
+static void ask_again(const char *body)
+{
+    int64_t now = clock_now_ns();
+
+    for (int i = 0; i < crowd.n_agents; i++) {
+        struct agent *a = &crowd.agents[i];
+
+        if (!a->retry_ns || a->retry_ns > now)
+            continue;
+        a->retry_ns = 0;
+        agent_ask(a, "message", "history", true, body);
+    }
+}
+
 void order_history(const struct order *o)
 {
-    uint64_t answered = crowd.n_answers;
+    uint64_t due = crowd.n_answers + (uint64_t)crowd.n_agents;
     char body[BODY_SIZE];
 
     (void)snprintf(body, sizeof body, "{\"channel\":\"%s\",\"limit\":100}", o->text);
     for (int i = 0; i < crowd.n_agents; i++)
         agent_ask(&crowd.agents[i], "message", "history", true, body);
-    await(&crowd.n_answers, answered + (uint64_t)crowd.n_agents, o);
+    while (crowd.n_answers < due) {
+        turn(10);
+        if (crowd.n_again)
+            ask_again(body);
+        check(o);
+    }
 }
