@@ -120,14 +120,34 @@ class Client:
         return self._run(self._read_stream(stream, subject), 300)
 
     async def _read_stream(self, stream: str, subject: str) -> list[Message]:
-        config = ConsumerConfig(ack_policy=AckPolicy.NONE, deliver_policy=DeliverPolicy.ALL, filter_subject=subject)
-        puller = await self._pull(stream, subject, config)
-        left = (await puller.consumer_info()).num_pending or 0
+        """Nobody acknowledges, so what a connection that was too slow has lost does not come again: it is read anew from there."""
+        found: list[Message] = []
+        for tries in range(5):
+            start: dict[str, Any] = {"deliver_policy": DeliverPolicy.ALL}
+            if found:
+                start = {"deliver_policy": DeliverPolicy.BY_START_SEQUENCE, "opt_start_seq": found[-1].stream_seq + 1}
+            config = ConsumerConfig(ack_policy=AckPolicy.NONE, filter_subject=subject, **start)
+            puller = await self._pull(stream, subject, config)
+            left = (await puller.consumer_info()).num_pending or 0
+            more = await self._read_on(puller, left)
+            await puller.unsubscribe()
+            found += more
+            if len(more) == left:
+                return found
+        raise TimeoutError(f"{stream}: after {tries + 1} readers {left - len(more)} are not read")
+
+    async def _read_on(self, puller: Any, left: int) -> list[Message]:
+        """As many as were left, or those before the first that is lost."""
         found: list[Message] = []
         while len(found) < left:
-            batch = await puller.fetch(min(1000, left - len(found)), timeout=10)
-            found.extend(_plain(message) for message in batch)
-        await puller.unsubscribe()
+            try:
+                batch = await puller.fetch(min(1000, left - len(found)), timeout=10)
+            except nats.errors.TimeoutError:
+                return found
+            for message in batch:
+                if message.metadata.sequence.consumer != len(found) + 1:
+                    return found
+                found.append(_plain(message))
         return found
 
     async def _pull(self, stream: str, subject: str, config: ConsumerConfig) -> Any:

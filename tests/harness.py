@@ -341,7 +341,10 @@ class Musterd(Server):
             assert self.alive, f"musterd ended before it was ready\n{self.log()[-3000:]}"
             return self.get("/readyz")[0] == 200
 
-        wait_until(ready, deadline, f"{self.name} to be ready: {self.get('/readyz')[1]}\n{self.log()[-3000:]}")
+        try:
+            wait_until(ready, deadline, f"{self.name} to be ready")
+        except AssertionError as late:
+            raise AssertionError(f"{late}: {self.get('/readyz')[1]}\n{self.log()[-3000:]}") from late
 
     def get(self, path: str) -> tuple[int, str]:
         """Status and body of a page of the admin port; status 0 when nobody answers."""

@@ -252,7 +252,8 @@ def test_a_core_is_shared(start: Start, site: Site, agents: Agents) -> None:
     wait_until(lambda: box.messages, 30, "the end of a busy callback")
     used = (ticks() - before) / os.sysconf("SC_CLK_TCK") / (time.monotonic() - began)
     assert used < 0.3, f"{used} cores"
-    assert server.metric("muster_echo_child_throttled_milliseconds_total", 'instance="bad"') > 0
+    if used > 0.1:  # a machine that has no more for it leaves nothing to hold back
+        assert server.metric("muster_echo_child_throttled_milliseconds_total", 'instance="bad"') > 0
     assert restarts(server) == 0, "what is stopped is not hanging"
 
 

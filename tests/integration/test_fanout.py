@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -384,7 +385,7 @@ def test_an_inbox_is_whole_whatever_others_lack(site: Site, agents: Agents, nats
     first = history(reader, "inbox", limit=500)
     told = history(reader, "inbox", limit=500, after={"epoch": first["epoch"], "seq": first["messages"][-1]["seq"]})
     rest = history(reader, "inbox", limit=500, after={"epoch": first["epoch"], "seq": told["messages"][-1]["seq"]})
-    assert told["complete"] and rest["complete"] and sorted(bodies(first) + bodies(told) + bodies(rest)) == list(range(1100))
+    assert first["complete"] and told["complete"] and rest["complete"] and sorted(bodies(first) + bodies(told) + bodies(rest)) == list(range(1100))
     reader.ask("message", "ack", {"seq": first["messages"][0]["seq"]})
     assert history(reader, "inbox", limit=10)["complete"] and bodies(history(other, "inbox")) == [0]
 
@@ -702,4 +703,39 @@ def test_a_herd_shares_its_reads(site: Site, one: Musterd, two: Musterd, agents:
         assert {m["subject"] for m in told["messages"]} == {f"mst.zeta.msg.{message.subject.split('.')[3]}"}
     reads = sum(b.metric("muster_fanout_history_reads_total") + b.metric("muster_fanout_history_wide_reads_total") for b in (one, two)) - before
     assert reads < len(names) * 0.8, reads
+    client.close()
+
+
+def test_a_herd_shares_reads_from_everywhere(site: Site, one: Musterd, two: Musterd, agents: Agents, emit: Callable[..., None], nats: Client) -> None:
+    """Each begins elsewhere, by position or by time, and nothing was read before: each is answered right, for far less than a question to NATS each."""
+    n_all, n_readers, limit = 200, 300, 20
+    reader, chance = agents("zeta", "z1"), random.Random(7)
+    nats.publish_each([("mst.zeta.grp.herd.z1.note", json.dumps({"n": n}).encode(), "") for n in range(n_all)])
+    for service in ("herd", "flock"):
+        emit("zeta", service, range(n_all))
+    told = {}
+    for channel in ("grp.herd", "evt.herd", "evt.flock"):
+        wait_until(lambda: numbers(history(reader, channel, limit=1000)) == list(range(n_all)), 20, "all to be stored")
+        told[channel] = history(reader, channel, limit=1000)
+    for broker in (one, two):
+        broker.stop()
+    for broker in (one, two):
+        broker.start()
+    client = Client(site.nats.url, site.nats.folder / "broker.creds", "zeta", "z1")
+    for number, (channel, how) in enumerate((("grp.herd", "since"), ("evt.herd", "after"), ("evt.flock", "since"))):
+        whole = told[channel]
+        asked = [chance.choice(whole["messages"][1:-1]) for _ in range(n_readers)]
+        box = client.subscribe(f"mst.zeta.box.z1.h{number}.>")
+        before = sum(broker.metric("muster_bus_sent_messages_total") for broker in (one, two))
+        client.publish_each([("mst.zeta.rpc.z1.message.history", json.dumps(
+            {"channel": channel, "limit": limit, how: {"epoch": whole["epoch"], "seq": at["seq"]} if how == "after" else at["time"]}).encode(),
+            f"mst.zeta.box.z1.h{number}.{n}") for n, at in enumerate(asked)])
+        wait_until(lambda: len(box.messages) == n_readers, 20, "an answer for each")
+        sent = sum(broker.metric("muster_bus_sent_messages_total") for broker in (one, two)) - before
+        for message in box.messages:
+            at, answer = asked[int(message.subject.rpartition(".")[2])], json.loads(message.data)
+            due = [m["seq"] for m in whole["messages"] if (m["seq"] > at["seq"] if how == "after" else m["time"] >= at["time"])]
+            assert [m["seq"] for m in answer["messages"]] == due[:limit], (channel, at, answer)
+            assert answer["complete"] and answer["last_seq"] == whole["last_seq"], answer
+        assert sent < 1.5 * n_readers, (channel, sent)
     client.close()

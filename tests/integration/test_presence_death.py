@@ -282,6 +282,8 @@ def test_after_a_restart_of_all_brokers_the_roster_is_there_and_doubted(site: Si
     broker.start(ready=False)
     wait_until(lambda: "sessions_loading): the sessions of 1 shards are being read from PostgreSQL: function muster.sessions_present("
                in broker.log(), 20, "the reason")
+    refused = watcher.ask("presence", "list").error
+    assert refused["code"] == "unavailable" and refused["retry_after_ms"] > 0, "who asks while a shard is taken over is told so"
     at = len(broker.log())
     site.postgres.query("ALTER FUNCTION muster.away(text, integer) RENAME TO sessions_present")
     broker.wait_ready()

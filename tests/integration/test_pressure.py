@@ -105,5 +105,6 @@ def test_a_broker_whose_plugin_rests_for_ever_stops_at_once(broker: Start, agent
     began = time.monotonic()
     assert server.stop() == 0
     assert time.monotonic() - began < 5
-    assert len(box.messages) == 3 and all(b"unavailable" in m.data for m in box.messages)
+    wait_until(lambda: len(box.messages) == 3, 10, "all to be told")
+    assert all(b"unavailable" in m.data for m in box.messages)
     server.start()

@@ -296,6 +296,8 @@ class Raw:
         n = 0
         while (line := self._line()) != b"PONG":
             n += line.startswith(word)
+            if line == b"PING":  # who never answers is taken to be dead
+                self.link.sendall(b"PONG\r\n")
         return n
 
 
