@@ -122,7 +122,7 @@ def test_bucket_deleted_while_running(scene: Scene) -> None:
     before = scene.flows()
     scene.rig.client().delete_stream("KV_muster_cdc")
     scene.flows()
-    scene.gaps["acme"].wait(1)
+    scene.gaps["acme"].wait(1, 45)  # the reader of events has to see it, too; it is waited for for 30 s
     scene.wait_code("ok", 10)
     scene.check_gap("position_unknown", before)
 
