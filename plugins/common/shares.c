@@ -9,7 +9,7 @@
 #include "base/hash.h"
 #include "base/name.h"
 
-static const int64_t say_ns = 1500 * CLOCK_MS, here_ns = 6 * CLOCK_S, stand_back_ns = 8 * CLOCK_S;
+static const int64_t say_ns = 1500 * CLOCK_MS, here_ns = 6 * CLOCK_S, stand_back_ns = 4 * CLOCK_S;
 
 enum { OFFER_ROUNDS = 2 };
 

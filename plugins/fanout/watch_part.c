@@ -11,7 +11,7 @@
 
 static const int64_t spread_ns = 10 * CLOCK_MS; /* between the places in which brokers contend for a shard */
 static const int64_t ready_ns = 2 * CLOCK_S; /* since NATS is there: a shard that has not come here until then is another broker's */
-static const int64_t rest_ns = 5 * CLOCK_S; /* until who let a shard go contends for it again */
+static const int64_t rest_ns = 1500 * CLOCK_MS; /* until who let a shard go contends for it again */
 static const int64_t keep_ns = CLOCK_S, look_max_ns = 5 * CLOCK_S;
 static const char end_sql[] = "SELECT muster.watch_close($1, $2, $3::jsonb)";
 

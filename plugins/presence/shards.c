@@ -14,7 +14,7 @@
 
 static const int64_t retry_ns = 250 * CLOCK_MS, keep_ns = 3600 * CLOCK_S, lease_ns = 15 * CLOCK_S;
 static const int64_t spread_ns = 20 * CLOCK_MS; /* between the places in which brokers contend for a shard */
-static const int64_t rest_ns = 5 * CLOCK_S; /* until who let a shard go contends for it again */
+static const int64_t rest_ns = 1500 * CLOCK_MS; /* until who let a shard go contends for it again */
 static const int64_t hole_ns = 15 * CLOCK_S;    /* thrice the interval of head notices: an event that is missing has been told of */
 enum { TAIL_BATCH = 1000 };
 
