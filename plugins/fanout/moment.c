@@ -1,7 +1,7 @@
 /* Points in time; see moment.h. */
 #include "fanout/moment.h"
 
-enum { YEAR_MAX_DIGITS = 6 };
+enum { YEAR_MAX_DIGITS = 7 };
 static const int64_t second_us = 1000000;
 
 /* Read between least and most digits. */
@@ -126,18 +126,11 @@ static bool zone(struct span *s, int64_t *ret_us)
     return hour <= 15 && minute <= 59 && second <= 59;
 }
 
-bool moment_date(struct span s, int64_t *ret_us)
+bool moment_date(struct span s, int64_t *ret_days)
 {
-    int64_t n;
-    bool bc;
-
-    if (infinite(s, ret_us))
+    if (infinite(s, ret_days))
         return true;
-    bc = before_christ(&s);
-    if (!date(&s, bc, &n) || s.len)
-        return false;
-    *ret_us = n * 86400 * second_us;
-    return true;
+    return date(&s, before_christ(&s), ret_days) && !s.len;
 }
 
 bool moment_of_day(struct span s, int64_t *ret_us)
@@ -157,6 +150,5 @@ bool moment_timestamp(struct span s, bool zoned, int64_t *ret_us)
         return false;
     if ((zoned && !zone(&s, &off)) || s.len)
         return false;
-    *ret_us = n * 86400 * second_us + us - off;
-    return true;
+    return !__builtin_mul_overflow(n, 86400 * second_us, &n) && !__builtin_add_overflow(n, us - off, ret_us);
 }

@@ -127,6 +127,7 @@ static void test_operators(void **state)
         {"at=gt.2026-01-01T00:00:01Z", "{\"at\":\"2026-01-01T00:00:01.5Z\"}", FILTER_YES},
         {"at=lt.infinity", "{\"at\":\"2026-01-01T00:00:01.5Z\"}", FILTER_YES},
         {"at=lt.2026-01-01T00:00:00Z", "{\"at\":\"0044-03-15 00:00:00+00 BC\"}", FILTER_YES},
+        {"d=lt.5874897-12-31", "{\"d\":\"5874896-12-31\"}", FILTER_YES}, /* more days than int64 has microseconds */
         {"ts=eq.2026-01-31 12:00:00", "{\"ts\":\"2026-01-31T12:00:00\"}", FILTER_YES},
         {"d=lt.2026-02-01", "{\"d\":\"2026-01-31\"}", FILTER_YES},
         {"d=lt.0001-01-01", "{\"d\":\"0001-12-31 BC\"}", FILTER_YES},
@@ -167,6 +168,7 @@ static void test_reasons(void **state)
         {"n=eq.e5", "column n: \"e5\" came, a decimal number was expected"},
         {"n=eq.1e401", "column n: \"1e401\" came, a decimal number was expected"},
         {"at=gt.2026-01-01T00:00:00", "column at: \"2026-01-01T00:00:00\" came, a time with its zone such as 2026-01-31T12:00:00Z was expected"},
+        {"at=gt.9999999-01-01T00:00:00Z", "column at: \"9999999-01-01T00:00:00Z\" came, a time with its zone such as 2026-01-31T12:00:00Z was expected"},
         {"d=gt.2026-02-30", "column d: \"2026-02-30\" came, a date such as 2026-01-31 was expected"},
         {"id=is.true", "column id: is.true came, is.null was expected for its type int8"},
         {"ok=is.maybe", "column ok: is.maybe came, is.null, is.true or is.false was expected for its type bool"},
