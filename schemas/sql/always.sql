@@ -44,7 +44,9 @@ DECLARE
     c_relations constant text[] := ARRAY['agent_runs', 'agent_sessions', 'agent_memories', 'agent_tasks', 'agent_events',
         'active_sessions', 'hub_statistics', 'task_status_summary', 'agent_run_summaries'];
     c_functions constant text[] := ARRAY['search_memories', 'get_active_agent_runs', 'delete_expired_memories'];
-    c_engine constant text[] := ARRAY['purge_requests', 'tenants_of'];
+    c_engine constant text[] := ARRAY['purge_requests', 'tenants_of', 'task_due', 'task_orphans', 'task_settle', 'task_purge', 'task_tenants',
+        'run_due', 'run_stuck', 'run_tiers', 'run_orphans', 'run_purge', 'event_purge',
+        'help_due', 'help_looking', 'help_orphans', 'help_purge', 'help_involved'];
     v_statement text;
 BEGIN
     FOR v_statement IN
@@ -155,8 +157,21 @@ GRANT USAGE ON SCHEMA public TO muster_owner, muster_engine, muster_broker, must
 
 REVOKE EXECUTE ON ALL FUNCTIONS IN SCHEMA muster FROM PUBLIC;
 -- What muster_engine owns, muster_owner cannot grant.
-REVOKE EXECUTE ON FUNCTION muster.purge_requests(integer), muster.tenants_of(name) FROM muster_owner;
-GRANT EXECUTE ON FUNCTION muster.purge_requests(integer) TO muster_broker;
+REVOKE EXECUTE ON FUNCTION muster.purge_requests(integer), muster.tenants_of(name), muster.task_due(text, integer, integer),
+    muster.task_orphans(text, integer), muster.task_settle(text, integer), muster.task_purge(interval, integer), muster.task_tenants(),
+    muster.run_due(text, integer, integer), muster.run_stuck(interval, integer), muster.run_tiers(interval[], integer), muster.run_orphans(text, integer),
+    muster.run_purge(interval, integer),
+    muster.event_purge(interval, integer),
+    muster.help_due(text, integer, integer), muster.help_looking(integer, integer), muster.help_orphans(text, integer),
+    muster.help_purge(interval, interval, integer), muster.help_involved(integer)
+    FROM muster_owner;
+GRANT EXECUTE ON FUNCTION muster.purge_requests(integer), muster.task_due(text, integer, integer), muster.task_orphans(text, integer),
+    muster.task_settle(text, integer), muster.task_purge(interval, integer), muster.task_tenants(),
+    muster.run_due(text, integer, integer), muster.run_stuck(interval, integer), muster.run_tiers(interval[], integer), muster.run_orphans(text, integer),
+    muster.run_purge(interval, integer),
+    muster.event_purge(interval, integer),
+    muster.help_due(text, integer, integer), muster.help_looking(integer, integer), muster.help_orphans(text, integer),
+    muster.help_purge(interval, interval, integer), muster.help_involved(integer) TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.tenants_of(name) TO muster_tenants;
 
 SET LOCAL ROLE muster_owner;
@@ -204,6 +219,65 @@ GRANT EXECUTE ON FUNCTION
     muster.purge_sessions(interval, integer)
     TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.limit(text, text), muster.error(text, text, text, integer) TO muster_engine;
+
+-- The machine of tasks. What it keeps only its functions write.
+GRANT SELECT ON muster.edges TO muster_broker;
+GRANT SELECT, INSERT, UPDATE ON muster.fences TO muster_broker;
+GRANT SELECT, DELETE ON muster.task_history, muster.task_deps, muster.task_late, muster.task_pauses TO muster_broker;
+GRANT SELECT, UPDATE, DELETE ON muster.task_late TO muster_engine;
+GRANT EXECUTE ON FUNCTION
+    muster.fence_raise(text, text, jsonb), muster.stamp(timestamptz), muster.instant(text), muster.wrong(text, text, text),
+    muster.task_submit(text, text, jsonb), muster.task_submit_many(text, text, jsonb), muster.task_retry(text, text, jsonb),
+    muster.task_give(text, text, text, text, integer, boolean, integer, text, bigint, text), muster.task_assign(text, text, jsonb),
+    muster.task_accept(text, text, jsonb), muster.task_decline(text, text, jsonb),
+    muster.task_progress(text, text, jsonb), muster.task_complete(text, text, jsonb), muster.task_fail(text, text, jsonb),
+    muster.task_need_input(text, text, jsonb), muster.task_provide_input(text, text, jsonb), muster.task_input_failed(text, text, jsonb),
+    muster.task_cancel(text, text, jsonb), muster.task_cancelled(text, text, jsonb),
+    muster.task_pause(text, text, jsonb), muster.task_resume(text, text, jsonb), muster.task_unroutable(text, text, jsonb),
+    muster.task_session_lost(text, text, jsonb),
+    muster.task_get(text, text, jsonb), muster.task_list(text, text, jsonb), muster.task_history(text, text, jsonb),
+    muster.task_stats(text, text, jsonb),
+    muster.task_peek(text, bigint, bigint, text, integer), muster.task_routes(text, bigint, integer),
+    muster.task_held(text, text, integer), muster.task_look(text, text[]), muster.task_labels(jsonb),
+    muster.task_unheard(text, text, bigint, bigint, text, integer),
+    muster.task_over(text), muster.task_not_found(text), muster.task_shown(public.agent_tasks), muster.task_rest(public.agent_tasks),
+    muster.task_shown_within(public.agent_tasks, integer),
+    muster.task_told(text, jsonb, text, bigint, integer, integer, integer, text, text, text, text[], jsonb, text[], jsonb, text, text, text, text,
+                     timestamptz, timestamptz, timestamptz, bigint, bigint, double precision, text, jsonb, jsonb, jsonb, jsonb, text, boolean),
+    muster.task_head(text, text, text, text, text, text)
+    TO muster_broker;
+GRANT EXECUTE ON FUNCTION muster.task_fire(text, text, text), muster.task_session_lost(text, text, jsonb),
+    muster.task_settle_one(text, text, text, integer) TO muster_engine;
+
+-- The machine of runs, and what agents put on record.
+GRANT SELECT, DELETE ON muster.run_history, muster.run_ends TO muster_broker;
+GRANT SELECT, UPDATE, DELETE ON muster.run_ends TO muster_engine;
+GRANT EXECUTE ON FUNCTION
+    muster.run_start(text, text, jsonb), muster.run_progress(text, text, jsonb), muster.run_status(text, text, jsonb), muster.run_complete(text, text, jsonb),
+    muster.run_fail(text, text, jsonb), muster.run_escalate(text, text, jsonb), muster.run_retry(text, text, jsonb), muster.run_cancel(text, text, jsonb),
+    muster.run_verification(text, text, jsonb), muster.run_session_lost(text, text, jsonb),
+    muster.run_get(text, text, jsonb), muster.run_list(text, text, jsonb), muster.run_history(text, text, jsonb), muster.run_summary(text, text, jsonb),
+    muster.run_export(text, text, jsonb), muster.event_append(text, text, jsonb), muster.event_list(text, text, jsonb),
+    muster.run_where(text, jsonb), muster.run_behind(text, text, text, text), muster.run_inner(public.agent_runs), muster.run_within(public.agent_runs, integer),
+    muster.run_csv(public.agent_runs),
+    muster.csv(text), muster.run_not_found(text)
+    TO muster_broker;
+GRANT EXECUTE ON FUNCTION muster.run_fire(text, text, text), muster.run_end_with(text, text, text), muster.run_session_lost(text, text, jsonb),
+    muster.run_watch(text, text, timestamptz, boolean), muster.run_tier(text, text, interval[]), muster.run_gone(integer) TO muster_engine;
+
+-- The machine of help requests.
+GRANT SELECT, DELETE ON muster.help, muster.help_experts, muster.help_history, muster.help_marks, muster.help_trust TO muster_broker;
+GRANT SELECT, UPDATE, DELETE ON muster.help, muster.help_experts, muster.help_history, muster.help_marks, muster.help_trust TO muster_engine;
+GRANT EXECUTE ON FUNCTION
+    muster.help_request(text, text, jsonb), muster.help_offer(text, text, jsonb), muster.help_claim(text, text, jsonb),
+    muster.help_decline(text, text, jsonb), muster.help_answer(text, text, jsonb), muster.help_knowledge(text, text, jsonb),
+    muster.help_accept(text, text, jsonb), muster.help_reject(text, text, jsonb), muster.help_escalate(text, text, jsonb),
+    muster.help_resolve(text, text, jsonb), muster.help_withdraw(text, text, jsonb), muster.help_retry(text, text, jsonb), muster.help_session_lost(text, text, jsonb),
+    muster.help_get(text, text, jsonb), muster.help_list(text, text, jsonb), muster.help_history(text, text, jsonb),
+    muster.help_stats(text, text, jsonb), muster.help_not_found(text), muster.help_inner(muster.help), muster.help_within(muster.help), muster.help_said(muster.help_experts)
+    TO muster_broker;
+GRANT EXECUTE ON FUNCTION muster.help_fire(text, text, text), muster.help_session_lost(text, text, jsonb),
+    muster.help_task_over(text, text, text), muster.help_wants(muster.help) TO muster_engine;
 
 -- Who may do what with the five tables. A tenant's own role can be in the hands of untrusted code: it gets
 -- UPDATE by columns and no DELETE, because either right on a whole table is a right to LOCK it for everybody.
@@ -283,6 +357,24 @@ BEGIN
                 ('setting', 'muster.requests', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
                 ('setting', 'muster.inboxes', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
                 ('setting', 'muster.groups', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.task_history', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.task_deps', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.task_late', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.task_late', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.help', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.help', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.help_experts', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.help_experts', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.help_history', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.help_history', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.help_marks', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.help_marks', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.help_trust', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.help_trust', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.task_pauses', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('setting', 'muster.run_history', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
+                ('engine', 'muster.run_ends', 'ALL', 'muster_engine', 'true'),
+                ('setting', 'muster.run_ends', 'ALL', 'muster_broker, muster_owner', format(c_one, 'tenant')),
                 ('broker', 'muster.watches', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
                 ('broker', 'muster.fanout_counts', 'ALL', 'muster_broker, muster_owner', format(c_all_or_one, 'tenant')),
                 ('engine', 'muster.tenants', 'ALL', 'muster_engine', 'true'),
@@ -312,6 +404,17 @@ DO $$
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = 'public.agent_sessions'::regclass AND polname = 'roster') THEN
         CREATE POLICY roster ON public.agent_sessions AS RESTRICTIVE FOR UPDATE TO muster_tenants USING (state IS NULL);
+    END IF;
+END
+$$;
+
+-- Who serves one end user says so by app.current_user_id: of runs, and what is made of them, the user's own are seen and written then. It can only
+-- take away; without it a tenant's runs are all of the tenant's.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_policy WHERE polrelid = 'public.agent_runs'::regclass AND polname = 'user') THEN
+        CREATE POLICY "user" ON public.agent_runs AS RESTRICTIVE FOR ALL TO muster_app, muster_tenants
+        USING (coalesce(current_setting('app.current_user_id', true), '') IN ('', user_id));
     END IF;
 END
 $$;
