@@ -153,7 +153,7 @@ uint32_t bus_msg_take_headers(struct bus_msg *msg, struct muster_header *out, ui
 /* Bytes of subject, reply subject, headers and body. */
 size_t bus_msg_size(const struct bus_msg *msg);
 void bus_msg_free(struct bus_msg *msg);
-/* What this thread frees from now on is kept for a moment, and given back together by bus_msgs_flush(), or when it is much: the library wakes its
+/* What this thread frees from now on is kept, and given back together by bus_msgs_flush(), when it is much, or with the thread: the library wakes its
  * collector for each message that finds it idle. */
 void bus_msgs_gather(void);
 void bus_msgs_flush(void);

@@ -31,7 +31,8 @@ static void run_call(struct lane_item *item)
     struct call *c = (struct call *)item;
 
     c->how.fn(c->how.arg, c->code, c->code ? NULL : (const struct bus_msg *)c->answer);
-    natsMsg_Destroy(c->answer);
+    bus_msgs_gather();
+    bus_msg_free((struct bus_msg *)c->answer);
     free(c);
 }
 

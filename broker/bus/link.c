@@ -386,13 +386,14 @@ static bool pump_out(struct link *l)
     struct out batch[SEND_BATCH];
     uint32_t n = natsConnection_Buffered(l->nc) < BUFFERED_MAX ? outbox_take(l, batch) : 0;
 
+    bus_msgs_gather(); /* until the next tick */
     resync(l); /* who subscribed before sending must hear what was sent */
     for (uint32_t i = 0; i < n; i++)
         send_one(l, &batch[i]);
     if (atomic_load(&l->want_write))
         natsConnection_ProcessWriteEvent(l->nc);
     for (uint32_t i = 0; i < n; i++)
-        natsMsg_Destroy(batch[i].msg);
+        bus_msg_free((struct bus_msg *)batch[i].msg);
     return n == SEND_BATCH;
 }
 

@@ -1,8 +1,10 @@
 /* What is in a received message; see bus.h. A struct bus_msg is the library's message under a name of ours. */
 #include <nats/nats.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "bus/bus.h"
 
 static natsMsg *nats(const struct bus_msg *msg)
@@ -149,6 +151,10 @@ static _Thread_local struct {
     bool on;
 } gathered;
 
+/* Some are left on a thread that has had little to do since: they go with it. */
+static pthread_key_t end_key;
+static pthread_once_t end_once = PTHREAD_ONCE_INIT;
+
 static void destroy_gathered(void)
 {
     for (int i = 0; i < gathered.n; i++)
@@ -157,9 +163,23 @@ static void destroy_gathered(void)
     gathered.n_bytes = 0;
 }
 
+static void on_end(void *arg)
+{
+    (void)arg;
+    bus_msgs_flush();
+}
+
+static void make_end_key(void)
+{
+    ASSERT(pthread_key_create(&end_key, on_end) == 0);
+}
+
 void bus_msgs_gather(void)
 {
+    if (gathered.on)
+        return;
     gathered.on = true;
+    ASSERT(pthread_once(&end_once, make_end_key) == 0 && pthread_setspecific(end_key, &gathered) == 0);
 }
 
 void bus_msgs_flush(void)

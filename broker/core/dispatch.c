@@ -434,6 +434,12 @@ static void on_gone(void *arg)
     sub_unref(arg);
 }
 
+/* Of the plugins that come with Muster, which have a handful: each read of the link looks at all that are direct. */
+static bool is_own_event(const struct sub *s)
+{
+    return strncmp(s->pattern, "evt.", 4) == 0 && !s->in->how->path;
+}
+
 static int attach(struct dispatch *d, struct sub *s)
 {
     char full[MAX_SUBJECT_LEN];
@@ -441,7 +447,7 @@ static int attach(struct dispatch *d, struct sub *s)
     bool is_rpc = strncmp(s->pattern, "rpc.", 4) == 0;
     int err = 0;
 
-    how.direct = is_rpc;
+    how.direct = is_rpc || is_own_event(s);
     if ((size_t)snprintf(full, sizeof full, "%s.*.%s", broker_root(d->broker), s->pattern) >= sizeof full)
         return MUSTER_EINVAL;
     if (is_rpc) {

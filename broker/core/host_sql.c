@@ -3,6 +3,7 @@
 
 #include "base/assert.h"
 #include "core/instance.h"
+#include "metrics/metrics.h"
 #include "sql/sql.h"
 #include "tenant/tenant.h"
 
@@ -23,6 +24,17 @@ static void on_pressure(void *arg, bool on)
     instance_tell_pressure(in);
 }
 
+static int make_metrics(struct instance *in)
+{
+    const struct metric_spec refused = {.type = MUSTER_COUNTER,
+                                        .name = "muster_sql_refused_total",
+                                        .help = "Statements that were not taken because too many of the tenant, or of all, waited already.",
+                                        .label = "tenant",
+                                        .constants = {{"plugin", in->plugin->name}, {"instance", in->how->instance}}};
+
+    return metrics_make(broker_metrics(in->broker), &refused, &in->sql_refused);
+}
+
 static int need_service(struct instance *in)
 {
     const struct config *config = broker_config(in->broker);
@@ -36,10 +48,12 @@ static int need_service(struct instance *in)
                                   .on_writable = on_writable,
                                   .on_pressure = on_pressure,
                                   .arg = in};
+    int err;
 
     if (!config->postgres.dsn)
         return in->host.fail(&in->host, MUSTER_EINVAL, "postgres.dsn: missing; this plugin runs statements");
-    return sql_new(&options, &in->sql);
+    err = make_metrics(in);
+    return err ? err : sql_new(&options, &in->sql);
 }
 
 int host_sql_prepare(struct instance *in, const char *name, int kind, const char *statement, uint64_t *ret_stmt)
@@ -92,6 +106,8 @@ int host_sql_run(struct instance *in, const struct sql_call *asked)
     bracketed.fn = on_result;
     bracketed.arg = call;
     err = sql_exec(in->sql, &bracketed);
+    if (err == MUSTER_EAGAIN)
+        metric_add(in->sql_refused, asked->tenant ? asked->tenant : "", 1);
     if (err)
         free(call);
     return err;

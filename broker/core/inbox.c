@@ -427,16 +427,11 @@ static bool deliver_some(struct inbox *b)
     return true;
 }
 
-/* What was delivered is given back together; who hears it may keep it longer. */
+/* What was delivered is given back when it is much; who hears it may keep it longer. */
 static bool turn(void *arg)
 {
-    bool more;
-
     bus_msgs_gather();
-    more = deliver_some(arg);
-    if (!more)
-        bus_msgs_flush();
-    return more;
+    return deliver_some(arg);
 }
 
 void inbox_pause(struct inbox *b, bool on)

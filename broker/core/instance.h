@@ -77,6 +77,7 @@ struct instance {
     uint32_t n_corked; /* messages that were published and lie in the outbox until more have come, or the callback returns */
     struct delivery *delivering; /* what the message callback that runs was given */
     struct sql *sql; /* NULL until the first statement is prepared */
+    struct metric *sql_refused; /* with sql */
     bool sql_pressed;  /* its statements are nearly full */
     bool told_pressed; /* on_pause() was called after on_resume() */
     struct map positions; /* every text that config->position() has given out, by itself */

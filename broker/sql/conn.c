@@ -122,25 +122,32 @@ static void send_alone(struct conn *c, struct item *item)
     send_commit(c, OP_COMMIT_ALONE, item);
 }
 
-void conn_send_batch(struct conn *c, struct shard *shard)
+/* Setting it again costs a tenth of what an item does. */
+static bool is_set(const struct item *before, const struct item *item)
 {
-    c->shard = shard;
-    shard->conn = c;
-    shard->failed = false;
-    shard->n_alone = 0;
+    return before->stmt->keeps && strcmp(before->tenant, item->tenant) == 0;
+}
+
+void conn_send_batch(struct conn *c)
+{
+    struct batch *b = &c->batch;
+
+    b->failed = false;
+    b->n_alone = 0;
     c->batch_ns = clock_now_ns();
-    if (shard->n_batch == 1) { /* its failure needs no second run to find the guilty one */
-        shard->n_alone = 1;
-        send_alone(c, shard->batch[0]);
+    if (b->n == 1) { /* its failure needs no second run to find the guilty one */
+        b->n_alone = 1;
+        send_alone(c, b->items[0]);
         return;
     }
-    for (unsigned int i = 0; i < shard->n_batch; i++)
-        ensure_plan(c, shard->batch[i]);
+    for (unsigned int i = 0; i < b->n; i++)
+        ensure_plan(c, b->items[i]);
     send_begin(c, NULL);
-    for (unsigned int i = 0; i < shard->n_batch; i++) {
-        send_own(c, shard->batch[i], stmt_tenant, shard->batch[i]->tenant);
-        send_item(c, OP_WRITE, shard->batch[i]);
-        if ((i + 1) % c->stride == 0 && i + 1 < shard->n_batch) /* the last one is before a sync */
+    for (unsigned int i = 0; i < b->n; i++) {
+        if (i == 0 || !is_set(b->items[i - 1], b->items[i]))
+            send_own(c, b->items[i], stmt_tenant, b->items[i]->tenant);
+        send_item(c, OP_WRITE, b->items[i]);
+        if ((i + 1) % c->stride == 0 && i + 1 < b->n) /* the last one is before a sync */
             check_sent(c, PQsendFlushRequest(c->pg));
     }
     send_commit(c, OP_COMMIT, NULL);
@@ -183,33 +190,32 @@ static void on_read(struct conn *c, struct item *item)
         item_finish(c->sql, item);
 }
 
-static void release_shard(struct conn *c)
+static void release_batch(struct conn *c)
 {
-    c->shard->n_batch = 0;
-    c->shard->conn = NULL;
-    c->shard = NULL;
+    c->batch.n = 0;
+    c->sql->n_batches--;
 }
 
 static void on_committed(struct conn *c)
 {
-    struct item *batch[BATCH_ITEMS];
-    unsigned int n = c->shard->n_batch;
+    struct item *items[BATCH_ITEMS];
+    unsigned int n = c->batch.n;
 
-    memcpy(batch, c->shard->batch, n * sizeof *batch);
-    release_shard(c); /* before the callbacks, which may queue the next items */
+    memcpy(items, c->batch.items, n * sizeof *items);
+    release_batch(c); /* before the callbacks, which may queue the next items */
     for (unsigned int i = 0; i < n; i++)
-        item_finish(c->sql, batch[i]);
+        item_finish(c->sql, items[i]);
 }
 
 static void run_alone(struct conn *c)
 {
-    struct shard *shard = c->shard;
+    struct batch *b = &c->batch;
 
-    shard->n_alone = shard->n_batch;
-    c->sql->stats.retries += shard->n_batch;
-    for (unsigned int i = 0; i < shard->n_batch; i++) {
-        item_reset(shard->batch[i]);
-        send_alone(c, shard->batch[i]);
+    b->n_alone = b->n;
+    c->sql->stats.retries += b->n;
+    for (unsigned int i = 0; i < b->n; i++) {
+        item_reset(b->items[i]);
+        send_alone(c, b->items[i]);
     }
 }
 
@@ -221,7 +227,7 @@ static bool is_commit(const PGresult *answer)
 /* After a batch that went through. A fast one is not believed at once: twice as many as before at most. */
 static void choose_stride(struct conn *c)
 {
-    int64_t item_ns = (clock_now_ns() - c->batch_ns) / c->shard->n_batch + 1;
+    int64_t item_ns = (clock_now_ns() - c->batch_ns) / c->batch.n + 1;
     unsigned int most = c->stride * 2 < STRIDE_MAX ? c->stride * 2 : STRIDE_MAX;
 
     c->stride = most;
@@ -231,7 +237,7 @@ static void choose_stride(struct conn *c)
 
 static void on_commit(struct conn *c, PGresult *answer)
 {
-    bool done = !c->shard->failed && is_commit(answer);
+    bool done = !c->batch.failed && is_commit(answer);
 
     PQclear(answer);
     if (done) {
@@ -255,8 +261,8 @@ static void on_commit_alone(struct conn *c, struct item *item, PGresult *answer)
         send_alone(c, item);
         return;
     }
-    if (--c->shard->n_alone == 0)
-        release_shard(c);
+    if (--c->batch.n_alone == 0)
+        release_batch(c);
     if (done || item_failed(item))
         item_finish(c->sql, item);
     else
@@ -269,7 +275,7 @@ static void on_item_answer(struct conn *c, const struct op *op, PGresult *answer
     bool of_read = op->item && op->item->stmt->kind == SQL_READ; /* one may stand beside a batch */
 
     if (result_is_error(answer) && !of_read)
-        c->shard->failed = true;
+        c->batch.failed = true;
     if (op->item && (op->kind != OP_PRELUDE || result_is_error(answer)))
         item_answer(op->item, answer);
     else
@@ -416,12 +422,12 @@ static void abandon(struct conn *c, struct item *item, bool undone, const char *
         item_finish_error(c->sql, item, MUSTER_ELINK, reason);
 }
 
-static void abandon_batch(struct conn *c, struct shard *shard, bool undone, const char *reason)
+static void abandon_batch(struct conn *c, const struct batch *b, bool undone, const char *reason)
 {
-    undone = undone || shard->failed;
-    for (unsigned int i = shard->n_batch; i-- > 0;) {
-        item_reset(shard->batch[i]); /* an error here may be another item's fault */
-        abandon(c, shard->batch[i], undone, reason);
+    undone = undone || b->failed;
+    for (unsigned int i = b->n; i-- > 0;) {
+        item_reset(b->items[i]); /* an error here may be another item's fault */
+        abandon(c, b->items[i], undone, reason);
     }
 }
 
@@ -430,10 +436,11 @@ static void abandon_batch(struct conn *c, struct shard *shard, bool undone, cons
  * item goes to the front of its queue. */
 static void abandon_all(struct conn *c, const char *reason)
 {
-    struct shard *shard = c->shard;
+    struct batch batch = c->batch;
     uint32_t head = c->head, tail = c->tail;
 
-    c->shard = NULL;
+    if (batch.n)
+        release_batch(c);
     c->head = c->tail = 0;
     c->n_reads = 0;
     while (tail-- != head) {
@@ -445,11 +452,7 @@ static void abandon_all(struct conn *c, const char *reason)
         else if (op.kind == OP_COMMIT_ALONE)
             abandon(c, op.item, undone, reason);
         else if (op.kind == OP_COMMIT)
-            abandon_batch(c, shard, undone, reason);
-    }
-    if (shard) {
-        shard->n_batch = 0;
-        shard->conn = NULL;
+            abandon_batch(c, &batch, undone, reason);
     }
 }
 

@@ -1,40 +1,10 @@
-/* One call from sql_exec() to its callback, and the queues it waits in; see parts.h. */
+/* One call from sql_exec() to its callback; see parts.h. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/assert.h"
 #include "sql/parts.h"
 #include "sql/result.h"
-
-void queue_push(struct queue *q, struct item *item)
-{
-    item->next = NULL;
-    if (q->last)
-        q->last->next = item;
-    else
-        q->first = item;
-    q->last = item;
-}
-
-void queue_push_front(struct queue *q, struct item *item)
-{
-    item->next = q->first;
-    q->first = item;
-    if (!q->last)
-        q->last = item;
-}
-
-struct item *queue_pop(struct queue *q)
-{
-    struct item *item = q->first;
-
-    if (!item)
-        return NULL;
-    q->first = item->next;
-    if (!q->first)
-        q->last = NULL;
-    return item;
-}
 
 /* Bytes of the item with all it copies, or 0 when a parameter is not text or the sum does not fit. */
 static size_t size_of(const struct sql_call *call, const char *tenant, const char *order_key)
@@ -117,8 +87,10 @@ static void finish(struct sql *sql, struct item *item, const struct sql_result *
 {
     if (result->pub.code != 0)
         sql->stats.failures++;
-    if (item->sent)
+    if (item->line) { /* it was sent */
         sql->stats.in_flight--;
+        line_end(item);
+    }
     sql->in_callback = true;
     item->fn(item->arg, &result->pub);
     sql->in_callback = false;

@@ -1,7 +1,7 @@
 /*
- * sql/parts.h - what sql.c (queues, bounds, dispatch), conn.c (one pipeline) and item.c (one call) share. Private to sql/.
+ * sql/parts.h - what sql.c (bounds, dispatch), turns.c (who waits), conn.c (one pipeline) and item.c (one call) share. Private to sql/.
  *
- * An item is in exactly one place: a queue of struct sql, a shard's batch, or the answers that a connection awaits. Who takes it
+ * An item is in exactly one place: a line of its tenant, a batch, or the answers that a connection awaits. Who takes it
  * out passes it on or finishes it; that is why each callback runs once.
  */
 #ifndef MUSTER_SQL_PARTS_H
@@ -12,13 +12,14 @@
 #include "base/map.h"
 #include "sql/pglink.h"
 #include "sql/sql.h"
+#include "sql/turns.h"
 
 enum {
     BATCH_ITEMS = 100,
     BATCH_BYTES = 1 << 20,
     READS_MAX = 64, /* in flight on one connection */
     TRIES_MAX = 3,  /* on connections that were lost, so that an item that kills its backend does not do so for ever */
-    SHARDS_MAX = 8,
+    BATCHES_MAX = 8, /* in flight */
     /* Answers awaited by one connection: a batch run again item by item takes 9 each, reads 5 each. */
     OPS_MAX = 2048,
 };
@@ -26,17 +27,18 @@ enum {
 struct stmt {
     char *name, *text;
     int kind;
+    bool keeps; /* it leaves app.current_tenant as it was */
     uint32_t id;
     PGresult *refused; /* why the server would not prepare it the last time; NULL: it would */
 };
 
 struct item {
     struct item *next;
+    struct line *line; /* that it waits in, or came from; NULL: it is over */
     struct stmt *stmt;
     const char *tenant, *order_key;
     const char **values;
     uint32_t n_values, tries;
-    bool sent;
     bool replanned; /* a plan that the server had outgrown was replaced once */
     uint64_t seq;
     size_t bytes;
@@ -46,17 +48,11 @@ struct item {
     PGresult *answer; /* kept until the COMMIT is answered, or the first error */
 };
 
-struct queue {
-    struct item *first, *last;
-};
-
-/* Writes of the tenants that hash here. While a batch is in flight, the next one collects in `waiting`. */
-struct shard {
-    struct queue waiting;
-    struct conn *conn; /* that has the batch; NULL: none is in flight */
-    struct item *batch[BATCH_ITEMS];
-    unsigned int n_batch;
-    unsigned int n_alone; /* of the batch's items run again alone, those not finished */
+/* Writes that are committed together. */
+struct batch {
+    struct item *items[BATCH_ITEMS];
+    unsigned int n;       /* 0: none is in flight */
+    unsigned int n_alone; /* of its items run again alone, those not finished */
     bool failed;
 };
 
@@ -92,7 +88,7 @@ struct conn {
     bool told;    /* the server said that it ends the connection, as the answer to ops[head] */
     bool send_failed;
     bool dirty;   /* something was sent and not flushed */
-    struct shard *shard; /* whose batch is here */
+    struct batch batch;
     unsigned int n_reads;
     unsigned int n_ups;
     unsigned int stride; /* items of a batch from one flush to the next; >= 1 */
@@ -111,14 +107,13 @@ struct sql {
     struct stmt *stmts[SQL_STMTS_MAX];
     uint32_t n_stmts;
     struct map names; /* of stmts */
-    struct queue reads;
-    struct shard shards[SHARDS_MAX];
-    unsigned int n_shards, next_shard;
+    struct turns reads, writes;
+    unsigned int max_batches, n_batches; /* in flight */
     struct conn **conns; /* options.pool of them; NULL before sql_start() */
     uint64_t seq;
     struct sql_stats stats;
     bool pressed; /* as on_pressure said last */
-    bool full;    /* MUSTER_EAGAIN was given since on_writable */
+    bool full;    /* MUSTER_EAGAIN was given since on_writable to a tenant of which nothing waits */
     bool queued;  /* the queues are worth a look: an item came, or an answer made room */
     int health;   /* HEALTH_*: what on_link has told */
     bool closing, in_callback;
@@ -137,17 +132,13 @@ void item_reset(struct item *item);
 void item_finish(struct sql *sql, struct item *item);
 void item_finish_error(struct sql *sql, struct item *item, int code, const char *text);
 
-void queue_push(struct queue *q, struct item *item);
-void queue_push_front(struct queue *q, struct item *item);
-struct item *queue_pop(struct queue *q);
-
 /* conn.c */
 int conn_new(struct sql *sql, struct conn **ret_conn);
 /* Close; what is in flight is finished with MUSTER_ELINK. */
 void conn_free(struct conn *c);
 void conn_send_read(struct conn *c, struct item *item);
-/* Send the shard's batch, which is not empty. */
-void conn_send_batch(struct conn *c, struct shard *shard);
+/* Send c->batch, which is not empty. */
+void conn_send_batch(struct conn *c);
 /* Flush what was sent. Answers that are there already are taken, so callbacks may run. */
 void conn_flush(struct conn *c);
 /* Give the connection up when it owes an answer for too long. */

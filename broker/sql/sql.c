@@ -1,5 +1,5 @@
 /*
- * The SQL service of one lane: queues with their bounds, and who gets which connection; see sql.h and parts.h.
+ * The SQL service of one lane: bounds, and who gets which connection; see sql.h and parts.h.
  */
 #include "sql/sql.h"
 
@@ -8,7 +8,6 @@
 
 #include "base/assert.h"
 #include "base/clock.h"
-#include "base/hash.h"
 #include "base/log.h"
 #include "sql/parts.h"
 
@@ -17,17 +16,6 @@ static const int64_t default_wait_ns = 5 * CLOCK_S, default_silence_ns = 15 * CL
 
 /* Reads go round a connection that writes, until this many wait on each of the others. */
 enum { WRITER_WEIGHT = 32 };
-
-/* All writes of a tenant in one shard: two on one key are carried out in the order they came. */
-static struct shard *shard_of(struct sql *sql, const struct item *item)
-{
-    return &sql->shards[hash_bytes(item->tenant, strlen(item->tenant)) % sql->n_shards];
-}
-
-static struct queue *queue_of(struct sql *sql, const struct item *item)
-{
-    return item->stmt->kind == SQL_READ ? &sql->reads : &shard_of(sql, item)->waiting;
-}
 
 static void count_waiting(struct sql *sql, const struct item *item)
 {
@@ -42,25 +30,20 @@ static void uncount_waiting(struct sql *sql, const struct item *item)
     sql->stats.waiting_bytes -= item->bytes;
 }
 
-/* Take the first item out of its queue, to send it. */
-static struct item *take(struct sql *sql, struct queue *q)
+/* It leaves those that wait, to be sent. */
+static void count_sent(struct sql *sql, const struct item *item)
 {
-    struct item *item = queue_pop(q);
-
     uncount_waiting(sql, item);
-    item->sent = true;
     sql->stats.in_flight++;
-    return item;
 }
 
 /* It was on a connection that is gone: back to where it was taken from, the front. */
 void sql_requeue(struct sql *sql, struct item *item)
 {
-    item->sent = false;
     sql->stats.in_flight--;
     PQclear(item->answer);
     item->answer = NULL;
-    queue_push_front(queue_of(sql, item), item);
+    line_put_back(item);
     count_waiting(sql, item);
 }
 
@@ -75,20 +58,16 @@ static int by_key(const void *left, const void *right)
     return order != 0 ? order : (a->seq > b->seq) - (a->seq < b->seq);
 }
 
-/* An item that is larger than a batch may be is a batch of its own. */
-static void fill_batch(struct sql *sql, struct shard *shard)
+/* In turns of the tenants of which no batch is under way: two writes of one tenant are carried out in the order they came. */
+static void fill_batch(struct sql *sql, struct batch *b)
 {
-    size_t bytes = 0;
-
-    while (shard->waiting.first && shard->n_batch < BATCH_ITEMS) {
-        bytes += shard->waiting.first->bytes;
-        if (bytes > BATCH_BYTES && shard->n_batch > 0)
-            break;
-        shard->batch[shard->n_batch++] = take(sql, &shard->waiting);
-    }
-    qsort(shard->batch, shard->n_batch, sizeof *shard->batch, by_key);
+    b->n = turns_take_batch(&sql->writes, b->items, BATCH_ITEMS, BATCH_BYTES);
+    for (unsigned int i = 0; i < b->n; i++)
+        count_sent(sql, b->items[i]);
+    qsort(b->items, b->n, sizeof(struct item *), by_key);
+    sql->n_batches++;
     sql->stats.batches++;
-    sql->stats.batch_items += shard->n_batch;
+    sql->stats.batch_items += b->n;
 }
 
 /* Of those that have no batch the one with the fewest reads ahead. */
@@ -99,7 +78,7 @@ static struct conn *pick_writer(struct sql *sql)
     for (unsigned int i = 0; i < sql->options.pool; i++) {
         struct conn *c = sql->conns[i];
 
-        if (c->ready && !c->shard && (!best || c->n_reads < best->n_reads))
+        if (c->ready && !c->batch.n && (!best || c->n_reads < best->n_reads))
             best = c;
     }
     return best;
@@ -112,7 +91,7 @@ static struct conn *pick_reader(struct sql *sql)
 
     for (unsigned int i = 0; i < sql->options.pool; i++) {
         struct conn *c = sql->conns[i];
-        unsigned int load = c->n_reads + (c->shard ? WRITER_WEIGHT : 0);
+        unsigned int load = c->n_reads + (c->batch.n ? WRITER_WEIGHT : 0);
 
         if (!c->ready || c->n_reads >= READS_MAX || (best && load >= best_load))
             continue;
@@ -122,35 +101,33 @@ static struct conn *pick_reader(struct sql *sql)
     return best;
 }
 
-/* From another shard each time: with few connections up, the first one would starve the others. */
 static void send_batches(struct sql *sql)
 {
-    unsigned int first = sql->next_shard++;
-
-    for (unsigned int i = 0; i < sql->n_shards; i++) {
-        struct shard *shard = &sql->shards[(first + i) % sql->n_shards];
-        struct conn *c = !shard->conn && shard->waiting.first ? pick_writer(sql) : NULL;
+    while (turns_any(&sql->writes) && sql->n_batches < sql->max_batches) {
+        struct conn *c = pick_writer(sql);
 
         if (!c)
-            continue;
-        fill_batch(sql, shard);
-        conn_send_batch(c, shard);
+            return;
+        fill_batch(sql, &c->batch);
+        conn_send_batch(c);
     }
 }
 
 static void send_reads(struct sql *sql)
 {
-    while (sql->reads.first) {
+    while (turns_any(&sql->reads)) {
         struct conn *c = pick_reader(sql);
+        struct item *item = c ? turns_take(&sql->reads) : NULL;
 
-        if (!c)
+        if (!item)
             return;
-        conn_send_read(c, take(sql, &sql->reads));
+        count_sent(sql, item);
+        conn_send_read(c, item);
         sql->stats.reads++;
     }
 }
 
-static bool has_room(const struct sql *sql)
+static bool is_half_empty(const struct sql *sql)
 {
     return sql->stats.waiting <= sql->options.max_items / 2 && sql->stats.waiting_bytes <= sql->options.max_bytes / 2;
 }
@@ -169,19 +146,27 @@ static bool is_nearly_full(const struct sql *sql)
     return sql->stats.waiting >= items - items / 5 || sql->stats.waiting_bytes >= bytes - bytes / 5;
 }
 
-/* Once for all who were refused, and not before half is free: else each item that ends would let one in. */
+/* Of those who were refused somebody may try again: half of what was there has gone, else each item that ends would let one in. */
+static bool has_room(struct sql *sql)
+{
+    bool more = sql->reads.has_room || sql->writes.has_room;
+
+    if (sql->full && sql->stats.waiting <= sql->options.max_items && sql->stats.waiting_bytes <= sql->options.max_bytes) {
+        sql->full = false;
+        more = true;
+    }
+    sql->reads.has_room = sql->writes.has_room = false;
+    return more;
+}
+
 static void tell_room(struct sql *sql)
 {
-    if (!has_room(sql))
-        return;
-    if (sql->pressed)
+    if (sql->pressed && is_half_empty(sql))
         tell_pressure(sql, false);
-    if (!sql->full)
+    if (!has_room(sql) || !sql->options.on_writable)
         return;
-    sql->full = false;
     sql->in_callback = true;
-    if (sql->options.on_writable)
-        sql->options.on_writable(sql->options.arg);
+    sql->options.on_writable(sql->options.arg);
     sql->in_callback = false;
 }
 
@@ -205,22 +190,22 @@ static void on_turn(uv_prepare_t *turn)
         uv_timer_start(sql->tick, on_tick, TICK_MS, TICK_MS);
 }
 
-/* Finish what has waited too long; in a second step, because a callback may queue into q. */
-static void expire(struct sql *sql, struct queue *q, int64_t now_ns)
+/* Finish what has waited until now_ns; in a second step, because a callback may queue. */
+static void expire(struct sql *sql, struct turns *t, int64_t now_ns, int code, const char *text)
 {
-    struct queue all = *q, late = {0};
+    struct queue late = turns_expire(t, now_ns);
     struct item *item;
 
-    *q = (struct queue){0};
-    while ((item = queue_pop(&all)))
-        queue_push(item->deadline_ns > now_ns ? q : &late, item);
     while ((item = queue_pop(&late))) {
         uncount_waiting(sql, item);
-        if (sql->stats.connections == 0)
-            item_finish_error(sql, item, MUSTER_ELINK, "no connection to PostgreSQL; nothing was sent");
-        else
-            item_finish_error(sql, item, MUSTER_ETIME, "every connection was busy until the deadline; nothing was sent");
+        item_finish_error(sql, item, code, text);
     }
+}
+
+static void expire_all(struct sql *sql, int64_t now_ns, int code, const char *text)
+{
+    expire(sql, &sql->reads, now_ns, code, text);
+    expire(sql, &sql->writes, now_ns, code, text);
 }
 
 static void on_tick(uv_timer_t *timer)
@@ -230,9 +215,10 @@ static void on_tick(uv_timer_t *timer)
 
     for (unsigned int i = 0; i < sql->options.pool; i++)
         conn_check(sql->conns[i], now);
-    expire(sql, &sql->reads, now);
-    for (unsigned int i = 0; i < sql->n_shards; i++)
-        expire(sql, &sql->shards[i].waiting, now);
+    if (sql->stats.connections == 0)
+        expire_all(sql, now, MUSTER_ELINK, "no connection to PostgreSQL; nothing was sent");
+    else
+        expire_all(sql, now, MUSTER_ETIME, "every connection was busy until the deadline; nothing was sent");
     sql->queued = true;
     if (sql->stats.waiting + sql->stats.in_flight == 0)
         uv_timer_stop(timer);
@@ -298,13 +284,13 @@ static int open_handles(struct sql *sql)
     return 0;
 }
 
-/* A shard has one batch in flight, so half of the pool is left to reads. */
-static unsigned int shards_of_pool(unsigned int pool)
+/* Half of the pool is left to reads. */
+static unsigned int batches_of_pool(unsigned int pool)
 {
     unsigned int n = pool / 2;
 
-    if (n > SHARDS_MAX)
-        n = SHARDS_MAX;
+    if (n > BATCHES_MAX)
+        n = BATCHES_MAX;
     return n > 0 ? n : 1;
 }
 
@@ -364,23 +350,15 @@ int sql_new(const struct sql_options *o, struct sql **ret_sql)
         sql->options.wait_ns = default_wait_ns;
     if (o->silence_ns == 0)
         sql->options.silence_ns = default_silence_ns;
-    sql->n_shards = shards_of_pool(o->pool);
+    sql->max_batches = batches_of_pool(o->pool);
+    turns_init(&sql->reads, READS_MAX * o->pool / 2);
+    turns_init(&sql->writes, 1);
     if (!sql->dsn || !sql->broker_id) {
         sql_free(sql);
         return MUSTER_ENOMEM;
     }
     *ret_sql = sql;
     return 0;
-}
-
-static void finish_queue(struct sql *sql, struct queue *q)
-{
-    struct item *item;
-
-    while ((item = queue_pop(q))) {
-        uncount_waiting(sql, item);
-        item_finish_error(sql, item, MUSTER_ELINK, "the broker is closing its connections; nothing was sent");
-    }
 }
 
 static void free_stmts(struct sql *sql)
@@ -401,13 +379,21 @@ void sql_free(struct sql *sql)
     ASSERT(!sql->in_callback);
     sql->closing = true;
     close_all(sql);
-    finish_queue(sql, &sql->reads);
-    for (unsigned int i = 0; i < sql->n_shards; i++)
-        finish_queue(sql, &sql->shards[i].waiting);
+    expire_all(sql, INT64_MAX, MUSTER_ELINK, "the broker is closing its connections; nothing was sent");
+    turns_done(&sql->reads);
+    turns_done(&sql->writes);
     free_stmts(sql);
     free(sql->dsn);
     free(sql->broker_id);
     free(sql);
+}
+
+/* Our own functions put back what they change; of others nobody knows. */
+static bool keeps_tenant(const char *text)
+{
+    static const char ours[] = "SELECT muster.";
+
+    return strncmp(text, ours, sizeof ours - 1) == 0 && !strstr(text, "set_config");
 }
 
 static int stmt_new(struct sql *sql, const char *name, int kind, const char *text)
@@ -416,7 +402,7 @@ static int stmt_new(struct sql *sql, const char *name, int kind, const char *tex
 
     if (!stmt)
         return MUSTER_ENOMEM;
-    *stmt = (struct stmt){.name = strdup(name), .text = strdup(text), .kind = kind, .id = sql->n_stmts};
+    *stmt = (struct stmt){.name = strdup(name), .text = strdup(text), .kind = kind, .keeps = keeps_tenant(text), .id = sql->n_stmts};
     if (!stmt->name || !stmt->text || !map_put(&sql->names, name, strlen(name), stmt)) {
         free(stmt->name);
         free(stmt->text);
@@ -448,44 +434,72 @@ int sql_prepare(struct sql *sql, const char *name, int kind, const char *text, u
     return err;
 }
 
-/* Items that went back into a queue after a lost connection may have taken it over its bounds. */
-static int check_room(struct sql *sql, size_t bytes)
+/* One more fits where its tenant has no more then than is left of two bounds: one tenant alone has one of them, and whatever some have, the half of what
+ * they leave is free for the next. Items that went back after a lost connection may have taken it over. */
+static bool fits(size_t own, size_t all, size_t more, size_t max)
 {
-    size_t waiting = sql->stats.waiting_bytes, max = sql->options.max_bytes;
+    return own + all + 2 * more <= 2 * max;
+}
 
-    if (bytes > max)
+/* bytes 0: they are not known yet. */
+static int check_room(struct sql *sql, struct line *line, size_t bytes)
+{
+    const struct sql_options *o = &sql->options;
+
+    if (bytes > o->max_bytes)
         return MUSTER_EINVAL;
-    if (sql->stats.waiting < sql->options.max_items && waiting < max && bytes <= max - waiting)
+    if (fits(line->n_items, sql->stats.waiting, 1, o->max_items) && fits(line->n_bytes, sql->stats.waiting_bytes, bytes, o->max_bytes))
         return 0;
-    sql->full = true;
+    sql->stats.refused++;
+    if (line->n_items)
+        line->n_refused = line->n_items;
+    else
+        sql->full = true;
     return MUSTER_EAGAIN;
+}
+
+static int new_item(struct sql *sql, const struct sql_call *call, struct line *line, struct item **ret_item)
+{
+    int err = check_room(sql, line, 0); /* a flood should not cost a copy each */
+
+    if (!err)
+        err = item_new(call, sql->stmts[call->stmt - 1], ret_item);
+    if (err)
+        return err;
+    err = check_room(sql, line, (*ret_item)->bytes);
+    if (err)
+        free(*ret_item);
+    return err;
+}
+
+static struct line *line_of(struct sql *sql, const struct sql_call *call)
+{
+    struct turns *t = sql->stmts[call->stmt - 1]->kind == SQL_READ ? &sql->reads : &sql->writes;
+
+    return turns_line(t, call->tenant ? call->tenant : "");
 }
 
 int sql_exec(struct sql *sql, const struct sql_call *call)
 {
     struct item *item;
+    struct line *line;
     int err;
 
     if (sql->closing)
         return MUSTER_ELINK;
     if (call->stmt == 0 || call->stmt > sql->n_stmts || call->n_params > SQL_PARAMS_MAX || !call->fn)
         return MUSTER_EINVAL;
-    err = check_room(sql, 0); /* a flood should not cost a copy each */
+    line = line_of(sql, call);
+    if (!line)
+        return MUSTER_ENOMEM;
+    err = sql_start(sql);
     if (!err)
-        err = sql_start(sql);
+        err = new_item(sql, call, line, &item);
     if (err)
         return err;
-    err = item_new(call, sql->stmts[call->stmt - 1], &item);
-    if (err)
-        return err;
-    err = check_room(sql, item->bytes);
-    if (err) {
-        free(item);
-        return err;
-    }
     item->seq = ++sql->seq;
     item->deadline_ns = clock_now_ns() + sql->options.wait_ns;
-    queue_push(queue_of(sql, item), item);
+    line_put(line, item);
     count_waiting(sql, item);
     if (!sql->pressed && is_nearly_full(sql))
         tell_pressure(sql, true);

@@ -5,9 +5,11 @@
  *          during one turn of the loop is sent together at its end (before the poll), so batches form by themselves and no
  *          timer delays them.
  * Kinds    SQL_READ: alone, in a read-only transaction of its own; many are in flight. Tried again when the link is lost.
- *          SQL_WRITE: group commit. Items of one tenant keep to one shard; a shard has one batch in flight, sorted by (tenant,
- *          order_key), at most 100 items or 1 MiB in one transaction. When anything in it fails, each item is run again in a
- *          transaction of its own, and only the guilty one gets the error.
+ *          SQL_WRITE: group commit. At most 100 items or 1 MiB in one transaction, sorted by (tenant, order_key). When anything in it
+ *          fails, each item is run again in a transaction of its own, and only the guilty one gets the error. Of a tenant one batch
+ *          is in flight, so its writes are carried out in the order they came.
+ * Turns    Tenants take turns (sql/turns.h): a batch is filled with some of each that waits, and while some have a batch in flight
+ *          others go by another connection. One tenant alone has whole batches.
  * Errors   0 or a negative MUSTER_E*. A result's code: MUSTER_EINVAL refused by the server (sqlstate says why); MUSTER_ETIME a
  *          lock (50 ms), the statement (10 s) or the wait for a connection took too long; MUSTER_EAGAIN the server lacks
  *          memory or disk; MUSTER_ELINK the link is away. Only a write that was sent has an unknown outcome then.
@@ -33,12 +35,12 @@ struct sql_options {
     const char *broker_id; /* connections are named "muster <broker_id>" */
     const char *area;      /* who speaks in the log, e.g. "sql.tasks"; lives as long as the service */
     unsigned int pool;     /* connections, 1 to SQL_POOL_MAX; half of them take writes at one time */
-    size_t max_items, max_bytes; /* that may wait to be sent; > 0 */
+    size_t max_items, max_bytes; /* of one tenant alone, that may wait to be sent; of all less than twice that; > 0 */
     int64_t wait_ns;             /* how long an item may wait to be sent; 0: 5 s */
     int64_t silence_ns; /* a link that owes an answer for longer is dead; above statement_timeout (10 s); 0: 15 s */
     /* The first connection came up (reason ""), or the last one went. May be NULL. */
     void (*on_link)(void *arg, bool up, const char *reason);
-    /* sql_exec() gave MUSTER_EAGAIN and both bounds are below half again. May be NULL. */
+    /* sql_exec() gave MUSTER_EAGAIN to a tenant of which no more than half is left, or to one that had nothing. May be NULL. */
     void (*on_writable)(void *arg);
     /* A bound has come to four fifths, or both are below half again. Inside sql_exec(), too. May be NULL. */
     void (*on_pressure)(void *arg, bool on);
@@ -61,6 +63,7 @@ struct sql_stats {
     uint64_t reads, batches;       /* sent */
     uint64_t batch_items;          /* sent in batches: over batches, the mean size */
     uint64_t retries;              /* items run again: alone after their batch failed, or on another connection */
+    uint64_t refused;              /* MUSTER_EAGAIN */
     uint64_t failures;             /* callbacks with a code other than 0 */
     uint64_t reconnects;           /* connections that came up again */
 };
