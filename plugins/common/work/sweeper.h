@@ -1,0 +1,45 @@
+/*
+ * common/work/sweeper.h - what has to be done in the database without anybody asking: every broker looks now and then, and one alone does it.
+ *
+ * Shape    struct sweep is one job, sweep_prepare() in create(), sweep_tick() every tick of the plugin, whether NATS is there or not. A statement is
+ *          a function that does at most so many and gives how many it did. It runs under an advisory lock; who finds it taken does one of 16
+ *          shards of the job under the shard's own lock, where the job has shards, so that brokers share what is much and ask once each what is
+ *          little. What was full is asked again at once, or after a pause.
+ * Threads  The lane.
+ */
+#ifndef MUSTER_COMMON_WORK_SWEEPER_H
+#define MUSTER_COMMON_WORK_SWEEPER_H
+
+#include "common/work/outlook.h"
+#include "common/work/work.h"
+
+enum { SWEEP_SHARDS = 16 };
+
+struct sweep {
+    /* Set by the plugin before sweep_prepare(). */
+    const char *name; /* "task_due" */
+    /* What is done, with $1: first, $2: the limit, and of a job with shards $3: the shard, NULL for all: "muster.task_due($1, $3::int, $2::int)" */
+    const char *call;
+    bool has_shards;
+    uint32_t limit;
+    int64_t pause_ns; /* between two statements where there is more; 0: at once */
+
+    /* May be changed at any time. */
+    const char *first;
+    int64_t period_ns; /* 0: never; half of it to one and a half, by chance */
+
+    /* The rest is the sweeper's own. */
+    struct work *w;
+    uint64_t stmt, m_done;
+    int64_t due_ns;
+    int shard; /* that is being done; -1: all */
+    bool asking, soon;
+    struct outlook outlook;
+};
+
+int sweep_prepare(struct sweep *s, struct work *w);
+void sweep_tick(struct sweep *s, int64_t now_ns);
+/* There is something to do, now. */
+void sweep_soon(struct sweep *s);
+
+#endif
