@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "cli/body.h"
+#include "cli/cells.h"
 #include "cli/cli.h"
 #include "cli/database.h"
 #include "cli/service.h"
@@ -120,7 +121,7 @@ static int show_in_tenant(struct agents *a, const char *tenant)
         put_json(a, agent);
     } else {
         buf_puts(&a->out, a->n_shown ? "\n" : "");
-        agents_put_all(&a->out, agent);
+        cells_put_all(&a->out, agent);
     }
     a->n_shown++;
     value_free(agent);
@@ -232,7 +233,7 @@ int cmd_agents(const struct cli *cli, int argc, char **argv)
     int code;
 
     if (argc > 1 && strcmp(argv[1], "watch") == 0)
-        return watch_presence(cli, argc - 1, argv + 1);
+        return watch_service(cli, command, "presence", argc - 1, argv + 1);
     code = agents_parse(argc, argv, &a.args);
     if (code == CLI_DONE)
         code = run(&a);

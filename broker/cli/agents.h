@@ -37,8 +37,6 @@ int agents_question(const struct agents_args *args, const char *after, struct bu
 /* What is read from answers is what others have said of themselves: it is made safe for a terminal. */
 void agents_put_head(struct buf *out);
 void agents_put_row(struct buf *out, const struct muster_value *agent);
-/* All of one agent, a line a member. */
-void agents_put_all(struct buf *out, const struct muster_value *agent);
 /* What an event of presence says, behind its name and its key: of one agent, or of many in a digest. */
 void agents_put_event(struct buf *out, const struct muster_value *body);
 void agents_put_count(struct buf *out, const char *tenant, const struct muster_value *answer);

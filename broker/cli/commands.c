@@ -179,6 +179,65 @@ static const char agents_help[] =
     "Whoever is suspect may be gone, and is shown so in place of its status. The exit code of show is 1 when nobody of that name is\n"
     "present.\n";
 
+static const char tasks_help[] =
+    "Show the tasks, try one again, call one off.\n"
+    "\n"
+    "  list              the newest of each tenant, a line each (default)\n"
+    "  show ID           all that is known of one\n"
+    "  history ID        every change of its state, the oldest first\n"
+    "  retry ID          a new task like this one, which has failed, died, been cancelled or expired\n"
+    "  cancel ID         stop it; who runs it is told, and has 30 s\n"
+    "  watch             changes of state while they happen; its options are --tenant, --json, --count N and --timeout D, as\n"
+    "                    muster watch has them\n"
+    "  --tenant T        this tenant only (default: all); retry and cancel need it where several have the id\n"
+    "  --state S         of list: those in this state: blocked, scheduled, queued, ...\n"
+    "  --agent A         of list: those that this agent holds or is asked for by name\n"
+    "  --limit N         of list: so many of each tenant (default: 100; 0: all)\n"
+    "  --reason R        of cancel: why, for those who are told\n"
+    "  --json            as JSON: an array, whose objects have the tenant as their first member\n"
+    "\n"
+    "The exit code of show, history, retry and cancel is 1 when there is no such task.\n";
+
+static const char runs_help[] =
+    "Show the runs of agents, have one tried again, call one off.\n"
+    "\n"
+    "  list              the newest of each tenant, a line each (default)\n"
+    "  show ID           all that is known of one\n"
+    "  history ID        every change of its state, the oldest first\n"
+    "  retry ID          have it done again\n"
+    "  cancel ID         call it off\n"
+    "  watch             changes of state while they happen; its options are --tenant, --json, --count N and --timeout D, as\n"
+    "                    muster watch has them\n"
+    "  --tenant T        this tenant only (default: all); retry and cancel need it where several have the id\n"
+    "  --state S         of list: those in this state: pending, in_progress, completed, ...\n"
+    "  --agent A         of list: those of the agent of this name\n"
+    "  --limit N         of list: so many of each tenant (default: 100; 0: all)\n"
+    "  --reason R        of cancel: why, for those who are told\n"
+    "  --json            as JSON: an array, whose objects have the tenant as their first member\n"
+    "\n"
+    "The exit code of show, history, retry and cancel is 1 when there is no such run.\n";
+
+static const char help_help[] =
+    "Show the requests for help, ask one again, withdraw one; or say how a command is used.\n"
+    "\n"
+    "  list              the newest of each tenant, a line each (default)\n"
+    "  show ID           all that is known of one\n"
+    "  history ID        every change of its state, the oldest first\n"
+    "  retry ID          ask again what ended without an answer that was accepted\n"
+    "  cancel ID         withdraw it; the experts are told\n"
+    "  watch             changes of state while they happen; its options are --tenant, --json, --count N and --timeout D, as\n"
+    "                    muster watch has them\n"
+    "  --tenant T        this tenant only (default: all); retry and cancel need it where several have the id\n"
+    "  --state S         of list: those in this state: open, offered, claimed, answered, ...\n"
+    "  --agent A         of list: those that this agent has asked\n"
+    "  --limit N         of list: so many of each tenant (default: 100; 0: all)\n"
+    "  --reason R        of cancel: why, for those who are told\n"
+    "  --json            as JSON: an array, whose objects have the tenant as their first member\n"
+    "\n"
+    "`muster help` alone is `muster --help`, and `muster help COMMAND` is `muster COMMAND --help`."
+    " The exit code of show, history, retry\n"
+    "and cancel is 1 when there is no such request.\n";
+
 static const char doctor_help[] =
     "Look at the whole installation, say what is broken and what mends it.\n"
     "\n"
@@ -236,6 +295,27 @@ const struct cli_command cli_commands[] = {
               "       muster agents watch [--tenant T] [--json] [--count N] [--timeout D]",
      .help = agents_help,
      .run = cmd_agents},
+    {.name = "tasks",
+     .usage = "[list] [--tenant T] [--state S] [--agent A] [--limit N] [--json]\n"
+              "       muster tasks show|history ID [--tenant T] [--json]\n"
+              "       muster tasks retry|cancel ID [--tenant T] [--reason R] [--json]\n"
+              "       muster tasks watch [--tenant T] [--json] [--count N] [--timeout D]",
+     .help = tasks_help,
+     .run = cmd_tasks},
+    {.name = "runs",
+     .usage = "[list] [--tenant T] [--state S] [--agent A] [--limit N] [--json]\n"
+              "       muster runs show|history ID [--tenant T] [--json]\n"
+              "       muster runs retry|cancel ID [--tenant T] [--reason R] [--json]\n"
+              "       muster runs watch [--tenant T] [--json] [--count N] [--timeout D]",
+     .help = runs_help,
+     .run = cmd_runs},
+    {.name = "help",
+     .usage = "[list] [--tenant T] [--state S] [--agent A] [--limit N] [--json]\n"
+              "       muster help show|history ID [--tenant T] [--json]\n"
+              "       muster help retry|cancel ID [--tenant T] [--reason R] [--json]\n"
+              "       muster help watch [--tenant T] [--json] [--count N] [--timeout D]",
+     .help = help_help,
+     .run = cmd_help},
     {.name = "doctor",
      .usage = "[--json]",
      .help = doctor_help,

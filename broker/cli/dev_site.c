@@ -438,7 +438,10 @@ int dev_site_write_config(const struct dev_site *site)
                     "    instance: evt\n"
                     "    config: {slot: muster_evt, messages: [muster.evt]}\n"
                     "  - {name: presence, config: {}}\n"
-                    "  - {name: fanout, config: {}}\n");
+                    "  - {name: fanout, config: {}}\n"
+                    "  - {name: runs, config: {}}\n"
+                    "  - {name: tasks, config: {}}\n"
+                    "  - {name: help, config: {}}\n");
     return write_file("muster.yaml", FILE_PUBLIC, &text);
 }
 

@@ -39,6 +39,7 @@ struct doctor {
 
     struct doctor_cdc *cdc;
     size_t n_cdc;
+    long n_connections; /* of PostgreSQL, that the plugins of one broker open */
     bool nats_up;       /* the brokers' credentials were let in */
     bool streams_known; /* JetStream has listed its streams */
     struct map streams; /* their names; the values mean nothing */
@@ -57,8 +58,9 @@ void doctor_certificates(struct doctor *d);
 void doctor_nats(struct doctor *d);
 /* What users of each role must not be able to do, tried. After doctor_nats(). */
 void doctor_walls(struct doctor *d);
-/* PostgreSQL: server, role, migrations, clock, and then the two below. */
+/* PostgreSQL: server, role, migrations, clock, and the three below. */
 void doctor_postgres(struct doctor *d);
+void doctor_connections(struct doctor *d, struct sql_admin *admin);
 void doctor_slots(struct doctor *d, struct sql_admin *admin);
 void doctor_tables(struct doctor *d, struct sql_admin *admin);
 /* /readyz of the broker on broker.admin. */

@@ -91,6 +91,8 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
         return;
     }
     doctor_say(d, DOCTOR_OK, what, NULL, "%s %s", plugin->name, plugin->version);
+    if (loader_has_capability(plugin, "sql"))
+        d->n_connections += (long)how->lanes * d->cli->config->postgres.pool;
     check_system(d, what, plugin);
     check_callout(d, what, plugin);
     if (strcmp(plugin->name, "cdc") == 0)

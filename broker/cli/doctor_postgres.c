@@ -327,6 +327,7 @@ void doctor_postgres(struct doctor *d)
         return;
     if (check_server(d, admin)) {
         check_clock(d, admin);
+        doctor_connections(d, admin);
         if (check_schema(d, admin))
             check_migrations(d, admin);
         if (d->schema_known) {

@@ -15,6 +15,7 @@
 #include "child/program.h"
 #include "child/spawn.h"
 #include "cli/cli.h"
+#include "cli/records.h"
 #include "config/config.h"
 #include "config/near.h"
 
@@ -113,7 +114,13 @@ static bool wants_help(const struct cli_command *command, int argc, char **argv)
     return false;
 }
 
-/* `muster help [NAME]`, for those who expect it by habit; argv[0] is "help". */
+/* `muster help` and `muster help NAME` are what people expect by habit; with a verb it is the command about requests for help. */
+static bool is_about_commands(int argc, char **argv)
+{
+    return strcmp(argv[0], "help") == 0 && (argc < 2 || (argv[1][0] != '-' && !records_is_verb(argv[1])));
+}
+
+/* argv[0] is "help". */
 static int help_on(int argc, char **argv)
 {
     const struct cli_command *command;
@@ -174,7 +181,7 @@ int main(int argc, char **argv)
     argv += optind;
     if (argc == 0)
         return cli_fail(CLI_USAGE, NULL, "expected a command; see muster --help");
-    if (strcmp(argv[0], "help") == 0)
+    if (is_about_commands(argc, argv))
         return finish(help_on(argc, argv));
     command = find_command(argv[0]);
     if (!command)

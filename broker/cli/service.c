@@ -17,6 +17,7 @@ static const int64_t answer_ns = 2 * CLOCK_S, patience_ns = 20 * CLOCK_S; /* a l
 struct waiting {
     uv_sem_t done;
     int code;
+    bool refused;             /* the header says it: what is kept of a run or a task has an `error` of its own */
     struct muster_value *doc; /* NULL: what came is no body */
 };
 
@@ -28,6 +29,7 @@ static void on_answer(void *arg, int code, const struct bus_msg *msg)
     uint32_t encoding;
 
     w->code = code;
+    w->refused = !code && bus_msg_header(msg, "Nats-Service-Error-Code");
     if (!code && (value_detect(bus_msg_data(msg), &encoding, &err) != 0 || value_decode(encoding, bus_msg_data(msg), &w->doc, &err) != 0))
         w->doc = NULL;
     uv_sem_post(&w->done);
@@ -76,17 +78,17 @@ static int tell_error(const struct service_question *q, const struct muster_valu
     return CLI_FAILED;
 }
 
-static int judge(const struct service_question *q, int err, struct muster_value *doc)
+static int judge(const struct service_question *q, const struct waiting *w, int err)
 {
     if (err == MUSTER_ELINK)
         return cli_fail(CLI_FAILED, q->command, "NATS went away; see muster doctor");
     if (err == MUSTER_ENOTFOUND || err == MUSTER_ETIME)
         return cli_fail(CLI_FAILED, q->command, "tenant %s: no broker answers %s.%s; one with the plugin %s must run: see muster doctor",
                         q->tenant, q->service, q->verb, q->service);
-    if (err || !doc)
+    if (err || !w->doc)
         return cli_fail(CLI_FAILED, q->command, "tenant %s: %s.%s: %s", q->tenant, q->service, q->verb,
                         err ? "it could not be asked" : "what came is no answer");
-    return body_get(doc, "error") ? tell_error(q, body_get(doc, "error")) : CLI_DONE;
+    return w->refused ? tell_error(q, body_get(w->doc, "error")) : CLI_DONE;
 }
 
 void service_answers(const struct config *config, char out[SERVICE_SUBJECT_SIZE])
@@ -108,12 +110,12 @@ int service_ask(struct session *s, const struct config *config, const struct ser
         code = ask_once(s, subject, answers, q->body, &w);
     while (code == MUSTER_ETIME && clock_now_ns() < until);
     uv_sem_destroy(&w.done);
-    if (q->may_miss && is_missing(body_get(w.doc, "error"))) {
+    if (q->may_miss && w.refused && is_missing(body_get(w.doc, "error"))) {
         value_free(w.doc);
         *ret_doc = NULL;
         return CLI_DONE;
     }
-    code = judge(q, code, w.doc);
+    code = judge(q, &w, code);
     if (code == CLI_DONE)
         *ret_doc = w.doc;
     else

@@ -25,8 +25,8 @@ struct service_question {
     bool may_miss; /* the answer not_found is no failure: there is no document then */
 };
 
-/* Ask, again where nobody answers, because what moves from one broker to another is not answered for a while. *ret_doc is a map without
- * `error`; release it with value_free(); NULL where it may be missing. */
+/* Ask, again where nobody answers, because what moves from one broker to another is not answered for a while. *ret_doc is what was
+ * answered; release it with value_free(); NULL where it may be missing. */
 int service_ask(struct session *s, const struct config *config, const struct service_question *q, struct muster_value **ret_doc);
 
 #endif

@@ -44,11 +44,12 @@ enum {
     REASON_SHOWN = 256,
     ON = -1, /* no exit code yet */
 };
-enum { WATCH_CDC = 1, WATCH_EVT = 2, WATCH_PRESENCE = 4 };
+enum { WATCH_CDC = 1, WATCH_EVT = 2 };
 
 struct args {
     const char *command; /* as it was called */
-    unsigned int kinds; /* WATCH_... */
+    const char *service; /* its events alone; NULL: what kinds says */
+    unsigned int kinds;  /* WATCH_... */
     const char *tenant;
     struct table_name tables[TABLES_MAX];
     size_t n_tables;
@@ -145,7 +146,7 @@ static int take_option(struct args *a, int option, const char *value)
 /* Who names tables and nothing else wants to see them alone. */
 static int take_kind(struct args *a, const char *kind)
 {
-    if (a->kinds == WATCH_PRESENCE)
+    if (a->service)
         return !kind && !a->n_tables ? CLI_DONE
                                      : cli_fail(CLI_USAGE, a->command, "watch: %s came, which it does not take", kind ? kind : "--table");
     if (!kind)
@@ -216,8 +217,10 @@ static void make_subjects(struct watch *w)
         add_subject(w, "cdc.>");
     if (w->args.kinds & WATCH_EVT)
         add_subject(w, "evt.>");
-    if (w->args.kinds & WATCH_PRESENCE)
-        add_subject(w, "evt.presence.>");
+    if (w->args.service) {
+        (void)snprintf(rest, sizeof rest, "evt.%s.>", w->args.service);
+        add_subject(w, rest);
+    }
 }
 
 /* ---- the queue ---- */
@@ -567,7 +570,7 @@ int cmd_watch(const struct cli *cli, int argc, char **argv)
     return watch(cli, &(struct args){.command = "watch"}, argc, argv);
 }
 
-int watch_presence(const struct cli *cli, int argc, char **argv)
+int watch_service(const struct cli *cli, const char *command, const char *service, int argc, char **argv)
 {
-    return watch(cli, &(struct args){.command = "agents", .kinds = WATCH_PRESENCE}, argc, argv);
+    return watch(cli, &(struct args){.command = command, .service = service}, argc, argv);
 }

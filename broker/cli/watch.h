@@ -6,8 +6,8 @@
 
 #include "cli/cli.h"
 
-/* `muster agents watch`: the events of presence alone. argv[0] is the word itself; --tenant, --json, --count and --timeout as watch has
- * them. */
-int watch_presence(const struct cli *cli, int argc, char **argv);
+/* `muster agents watch` and the like: the events of one service alone. argv[0] is the word itself; --tenant, --json, --count and --timeout
+ * as watch has them. */
+int watch_service(const struct cli *cli, const char *command, const char *service, int argc, char **argv);
 
 #endif

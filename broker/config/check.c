@@ -245,6 +245,9 @@ static int check_instance(struct host_load *l, const struct config_node *entry, 
         p->instance = p->name ? p->name : name_of_file(l->scope.tree, p->path);
     if (!p->instance)
         return config_no_memory(l->scope.err);
+    if (strcmp(p->instance, "muster") == 0)
+        return config_refuse(&l->scope, spot(entry, given ? "instance" : p->name ? "name" : "path"),
+                             "muster is what the operator's commands are called; give the plugin another instance");
     if (name_is_public(p->instance, strlen(p->instance)))
         return 0;
     return config_refuse(&l->scope, spot(entry, given ? "instance" : "path"),
