@@ -33,13 +33,18 @@ int number_of(const struct agent *a)
     return (int)(a - crowd.agents);
 }
 
-void agent_ask(struct agent *a, const char *service, const char *verb, bool asks, const char *body)
+void agent_ask_tagged(struct agent *a, const char *service, const char *verb, const char *tag, const char *body)
 {
     char subject[SUBJECT_SIZE], reply[SUBJECT_SIZE];
 
     (void)snprintf(subject, sizeof subject, "mst.%s.rpc.c%d.%s.%s", crowd.tenant, number_of(a), service, verb);
-    (void)snprintf(reply, sizeof reply, "mst.%s.box.c%d.k%d.%s", crowd.tenant, number_of(a), (int)(a->wire - crowd.links), verb);
-    wire_publish(a->wire, subject, asks ? reply : NULL, body);
+    (void)snprintf(reply, sizeof reply, "mst.%s.box.c%d.k%d.%s", crowd.tenant, number_of(a), (int)(a->wire - crowd.links), tag ? tag : "");
+    wire_publish(a->wire, subject, tag ? reply : NULL, body);
+}
+
+void agent_ask(struct agent *a, const char *service, const char *verb, bool asks, const char *body)
+{
+    agent_ask_tagged(a, service, verb, asks ? verb : NULL, body);
 }
 
 /* As a client would: a crowd that asks at the same moment again is a flood for ever. */
@@ -54,11 +59,13 @@ static int64_t pause_of(const struct agent *a)
 
 void agent_hello(struct agent *a)
 {
-    char body[BODY_SIZE];
+    char body[BODY_SIZE], slots[64] = "";
 
+    if (crowd.capacity)
+        (void)snprintf(slots, sizeof slots, ",\"capacity\":%d,\"auto_accept\":%s", crowd.capacity, crowd.asks ? "false" : "true");
     (void)snprintf(body, sizeof body,
-                   "{\"session\":\"s%d-%d\",\"capabilities\":[\"plan\",\"review\"],\"labels\":{\"team\":\"t%d\",\"site\":\"one\"}}",
-                   (int)getpid(), number_of(a), number_of(a) % 10);
+                   "{\"session\":\"s%d-%d\",\"capabilities\":[\"plan\",\"review\"],\"labels\":{\"team\":\"t%d\",\"site\":\"one\"}%s}",
+                   (int)getpid(), number_of(a), number_of(a) % 10, slots);
     if (!a->hello_ns)
         a->hello_ns = clock_now_ns();
     a->asked = true;
@@ -134,6 +141,10 @@ static void take_answer(int number, const char *verb, const struct wire_message 
 {
     struct agent *a = &crowd.agents[number];
 
+    if (strchr(verb, '-')) {
+        strncmp(verb, "help_", 5) == 0 ? take_help(number, verb, msg) : take_word(verb, msg);
+        return;
+    }
     if (is_put_off(a, verb, msg))
         return;
     if (memmem(msg->body, msg->len, "\"error\"", 7)) {
@@ -201,11 +212,22 @@ static uint64_t messages_in(const struct wire_message *msg)
     return n;
 }
 
+/* "to.c17._muster.task_assignment": what the broker itself tells an agent. */
+static void take_notice(int number, const char *type, const struct wire_message *msg)
+{
+    if (strcmp(type, "task_assignment") == 0)
+        take_assignment(number, msg);
+    else if (strcmp(type, "request_help") == 0)
+        take_plea(number, msg);
+}
+
 static void on_message(struct wire *w, const struct wire_message *msg)
 {
-    const char *box = strstr(msg->subject, ".box.c"), *event = strstr(msg->subject, ".evt.presence.");
+    const char *box = strstr(msg->subject, ".box.c"), *event = strstr(msg->subject, ".evt.presence."), *notice = strstr(msg->subject, "._muster.");
 
-    if (box)
+    if (notice)
+        take_notice(atoi(strstr(msg->subject, ".to.c") + 5), notice + 9, msg);
+    else if (box)
         take_answer(atoi(box + 6), strrchr(msg->subject, '.') + 1, msg);
     else if (event && is_watcher(w))
         take_event((int)(w - crowd.watchers), event + 14, msg);

@@ -23,6 +23,7 @@ from pluginrig import echo, isolated
 from presence import presence
 from report import Report, spread
 from rig import Result, Rig, children, cpu_us
+from tasks import tasks
 
 IDLE_SECONDS = 10
 LATENCY_SECONDS = 8
@@ -467,7 +468,7 @@ def on_rig(report: Report, what: set[str], rows: int, rounds: int) -> None:
         rig.close()
 
 
-PARTS = ("cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "presence", "fanout")
+PARTS = ("cdc", "latency", "lanes", "plugin", "quotas", "rest", "logins", "presence", "fanout", "tasks")
 
 
 def arguments() -> argparse.Namespace:
@@ -479,6 +480,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--logins", type=int, default=10_000, help="of logins (10000)")
     parser.add_argument("--agents", type=int, nargs="+", default=[1000, 10_000, 100_000],
                         help="of presence: how many are on one broker, each by itself (1000 10000 100000); the largest bounds the crowds of the other parts, and of fanout")
+    parser.add_argument("--queued", type=int, default=1_000_000, help="of tasks: how many wait, beside 1,000 (1000000)")
     parser.add_argument("--part", default="", metavar="TEXT", help="only parts whose name has it, as progress tells them: deaths, beats, watches")
     parser.add_argument("--json", action="store_true", help="every run as JSON on standard output, the report on standard error")
     args = parser.parse_args()
@@ -502,6 +504,8 @@ def main() -> int:
         presence(report, args.agents, args.rounds, min(3, args.rounds))
     if "fanout" in what:
         fanout(report, max(args.agents), args.rounds, min(3, args.rounds))
+    if "tasks" in what:
+        tasks(report, args.queued, args.rounds, min(3, args.rounds))
     return report.end()
 
 

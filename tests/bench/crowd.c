@@ -29,9 +29,20 @@
  *   open TABLE       each agent opens a watch of the rows of a table with its own number as owner; likewise
  *   follow MS        each agent opens a watch of what is said to all, in batches of MS ms; likewise
  *   heard N          over when N more messages were heard, those in batches counted each
+ *   slots N ASKS     from now on hello says that an agent has N slots for tasks, and with ASKS 1 that it accepts what it is given by itself
+ *   work             from now on each agent does what it is given at once: it completes it, and accepts it before where ASKS is 1. Else it holds it
+ *   tasks N W        work; c0 submits N tasks, W under way; over when each is acknowledged at each step, though other tasks may be among those done
+ *   flow RATE N      likewise, RATE a second, whatever becomes of them
+ *   flood N W        c0 submits N tasks, W not yet acknowledged; over when all are
+ *   drain N          work until N more are done, whoever submitted them; then hold
+ *   heirs K          the last K that are present lose their connections; over when all that they hold is with others
+ *   orphans K        the last K that are present beat no more; likewise
+ *   help N W         c0 asks for help N times, W under way; who is asked claims, and the first to have it answers; over when all answers are accepted
+ *   alike N W        likewise, with problems of which all but one word are the same
  * "stray": leaves of those who neither were cut nor hushed; "starved": of those among them whom this program itself left silent for too long,
  * because it did not get the processor, or whom the server cut; "lost": connections that it cut; all since it began. "p50_ms" to "max_ms": join, the answer to hello; cut and hush, from
- * the cut or the last beat to each watcher's hearing of it.
+ * the cut or the last beat to each watcher's hearing of it; tasks, flow, flood and drain, from submit to the assignment in an agent's hand; heirs
+ * and orphans, from the cut or the last beat to the assignment in another's; help, from the request to the claim's answer.
  *
  * Threads  One.
  */
@@ -56,7 +67,9 @@ static const struct {
     {"login", order_login},   {"join", order_join},       {"arrive", order_arrive}, {"beat", order_beat}, {"beating", order_beating}, {"cut", order_cut},
     {"hush", order_hush},     {"wait", order_wait},       {"listen", order_listen}, {"raw", order_raw},   {"shout", order_shout},     {"tell", order_tell},
     {"cast", order_cast},     {"bare", order_bare},       {"send", order_send},     {"open", order_open}, {"follow", order_follow},   {"heard", order_heard},
-    {"history", order_history},
+    {"history", order_history}, {"slots", order_slots},  {"work", order_work},     {"tasks", order_tasks}, {"flow", order_flow},    {"flood", order_flood},
+    {"drain", order_drain},   {"heirs", order_heirs},     {"orphans", order_orphans}, {"help", order_help},
+    {"alike", order_alike},
 };
 
 static void begin(void)

@@ -4,6 +4,7 @@
  * Parts    agent.c    what agents say and hear, and that they beat      sample.c   how long things took
  *          arrival.c  login, join and arrive                            leave.c    beats, and agents that go
  *          talk.c     messages between agents                           watching.c watches
+ *          working.c  tasks                                             helping.c  requests for help
  * Threads  One.
  */
 #ifndef MUSTER_BENCH_CROWD_H
@@ -32,7 +33,8 @@ struct crowd {
     struct wire *links, *watchers;
     int n_in, n_begun, n_wanted, n_present; /* connections that are in, were begun, are to be; agents that are present */
     uint64_t n_answers, n_heard; /* of anything but hello; and of what others said */
-    bool hello_when_in;
+    bool hello_when_in, asks; /* asks: an assignment is accepted by the agent itself */
+    int capacity;             /* slots for tasks, as hello says; 0: nothing of it */
     int *joined, *left; /* of each watcher, since the order came */
     /* Ever: leaves of those who neither were cut nor hushed, and of them those of whom this program or the server is the cause; connections that the server cut. */
     int n_stray, n_starved, n_lost;
@@ -52,6 +54,8 @@ struct order {
 extern const char note[]; /* 200 bytes, as much as an agent says in a line or two */
 int number_of(const struct agent *a);
 void agent_ask(struct agent *a, const char *service, const char *verb, bool asks, const char *body);
+/* The answer's subject ends in the tag, verb-number: see take_word() and take_help(). */
+void agent_ask_tagged(struct agent *a, const char *service, const char *verb, const char *tag, const char *body);
 void agent_hello(struct agent *a);
 void agent_beat(struct agent *a);
 void agents_beat_every(int64_t ms); /* from now on; 0: no more */
@@ -69,6 +73,14 @@ void *make(size_t n, size_t size); /* zeroes */
 
 void sample(int64_t ns);
 void samples_print(void); /* as members of an object of JSON, and forget them */
+
+/* ---- leave.c, working.c, helping.c ---- */
+
+void agents_lose(int k, bool cut); /* the last k that are present */
+void take_assignment(int agent, const struct wire_message *msg);
+void take_word(const char *tagged, const struct wire_message *msg);
+void take_plea(int agent, const struct wire_message *msg);
+void take_help(int agent, const char *tagged, const struct wire_message *msg);
 
 /* ---- orders ---- */
 
@@ -94,5 +106,16 @@ void order_history(const struct order *o);
 void order_open(const struct order *o);
 void order_follow(const struct order *o);
 void order_heard(const struct order *o);
+
+void order_slots(const struct order *o);
+void order_work(const struct order *o);
+void order_tasks(const struct order *o);
+void order_flow(const struct order *o);
+void order_flood(const struct order *o);
+void order_drain(const struct order *o);
+void order_heirs(const struct order *o);
+void order_orphans(const struct order *o);
+void order_help(const struct order *o);
+void order_alike(const struct order *o);
 
 #endif

@@ -1,4 +1,4 @@
-"""The same load on 1, 2 and 4 brokers, which share the cores with all the rest. Called by presence.py and fanout.py.
+"""The same load on 1, 2 and 4 brokers, which share the cores with all the rest. Called by presence.py, fanout.py and tasks.py.
 
 The names of the tenants are such that each falls into a shard of its own.
 """
@@ -12,11 +12,12 @@ from statistics import median
 
 from crowd import Crowd
 from report import Report, load, plural
-from stage import Cpu, Stage
+from stage import Cpu, Stage, server_us
 
 BROKERS = (1, 2, 4)
 TENANTS = [f"g{letter}" for letter in "abcdefgh"]
 BEATS, CASTS, SENDS, CHANGES = 20_000, 20, 2000, 16_000
+WORKERS, TASKS, PLEAS = 20, 1000, 40
 
 
 def _all(crowds: list[Crowd], order: str) -> float:
@@ -97,5 +98,28 @@ def fanout_growth(report: Report, size: int) -> None:
             stage.postgres.query("TRUNCATE muster.watches")
     report.say(f"\nfan-out, growth: {len(TENANTS)} tenants of {size} agents, simulated over 16 connections each, cast to all, send to inboxes, and watch rows, a filter each;"
                f" {os.cpu_count()} cores for all ({load()})")
+    for line in lines:
+        report.say(line)
+
+
+def tasks_growth(report: Report) -> None:
+    lines, total, pleas = [], TASKS * len(TENANTS), PLEAS * len(TENANTS)
+    with closing(Stage()) as stage:
+        stage.start(*TENANTS)
+        for n in BROKERS:
+            report.progress(f"tasks growth: {plural(n, 'broker')}")
+            brokers = stage.started(n, tasks=True)
+            crowds = [stage.crowd(tenant, WORKERS, "slots 50 0", "login", "listen to", "join", "beating 5000", "tasks 200 32", watchers=0) for tenant in TENANTS]
+            stage.analyze()
+            cpu, before = Cpu(*(one.pid for one in brokers)), server_us(stage.postgres.pid)
+            rate, each, postgres = total / _all(crowds, f"tasks {TASKS} 64"), [used / total for used in cpu.each()], (server_us(stage.postgres.pid) - before) / total
+            helped = pleas / _all(crowds, f"help {PLEAS} 4")
+            lines.append(f"  {plural(n, 'broker'):9}  lifecycles {rate:7,.0f}/s, us of each broker {', '.join(f'{us:.0f}' for us in each)}, of PostgreSQL {postgres:.0f};   help to its end {helped:6,.0f}/s")
+            report.keep(f"tasks/growth/{n}", {"rate": rate, "us": each, "postgres_us": postgres, "help": helped})
+            for crowd in crowds:
+                crowd.close()
+            stage.stop(*brokers)
+            stage.postgres.query("TRUNCATE public.agent_tasks CASCADE")
+    report.say(f"\ntasks, growth: {len(TENANTS)} tenants of {WORKERS} agents, {TASKS:,} tasks each, 64 under way, and {PLEAS} requests for help, 4 under way; {os.cpu_count()} cores for all ({load()})")
     for line in lines:
         report.say(line)

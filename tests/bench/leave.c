@@ -41,7 +41,7 @@ void order_beating(const struct order *o)
     agents_beat_every(o->a);
 }
 
-static void lose(int k, bool cut)
+void agents_lose(int k, bool cut)
 {
     int done = 0;
 
@@ -62,7 +62,7 @@ static void lose(int k, bool cut)
 
 static void lose_and_hear(bool cut, const struct order *o)
 {
-    lose((int)o->a, cut);
+    agents_lose((int)o->a, cut);
     while (!all_have(crowd.left, (int)o->a)) {
         turn(10);
         check(o);

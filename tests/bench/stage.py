@@ -1,4 +1,4 @@
-"""A site for the benches of presence and fan-out: servers as in production, brokers, crowds and programs, all of which end with it."""
+"""A site for the benches of presence, fan-out and tasks: servers as in production, brokers, crowds and programs, all of which end with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from crowd import Crowd, known, minted
 from harness import BUILD, Musterd, Site, wait_until
-from rig import POSTGRES_CONF, cpu_us
+from rig import POSTGRES_CONF, children, cpu_us
 
 SHARDS = 16
 
@@ -37,23 +37,28 @@ class Stage(Site):
             program.wait()
         super().close()
 
+    def analyze(self) -> None:
+        """The planner knows what there is, as it does where autovacuum runs: here it would come into a round by chance."""
+        self.postgres.query("VACUUM ANALYZE")
+
     # ---- brokers
 
-    def musterd(self, name: str = "b0", fanout: bool | dict[str, Any] = False, **presence: Any) -> Musterd:
-        """With the plugin presence, and fanout."""
+    def musterd(self, name: str = "b0", fanout: bool | dict[str, Any] = False, tasks: bool = False, **presence: Any) -> Musterd:
+        """With the plugin presence, and fanout, and tasks and help."""
         made = Musterd(name, self.folder, self.broker_config())
         made.config["plugins"] += [{"name": "presence", "config": presence}, *([{"name": "fanout", "config": fanout if isinstance(fanout, dict) else {}}] if fanout else [])]
+        made.config["plugins"] += [{"name": "tasks"}, {"name": "help"}] if tasks else []
         self.brokers.append(made)
         return made
 
-    def started(self, n: int = 1, fanout: bool | dict[str, Any] = False, **presence: Any) -> list[Musterd]:
+    def started(self, n: int = 1, fanout: bool | dict[str, Any] = False, tasks: bool = False, **presence: Any) -> list[Musterd]:
         """n brokers that share the shards evenly: each counts the others for some seconds before it lets any go."""
-        brokers = [self.musterd(f"b{i}", fanout, **presence) for i in range(n)]
+        brokers = [self.musterd(f"b{i}", fanout, tasks, **presence) for i in range(n)]
         for one in brokers:
             one.start(ready=False)
         for one in brokers:
             one.wait_ready(60)
-        for metric in ("muster_presence_shards", *(["muster_fanout_watch_shards"] if fanout else [])):
+        for metric in ("muster_presence_shards", *(["muster_fanout_watch_shards"] if fanout else []), *(["muster_tasks_shards"] if tasks else [])):
             wait_until(lambda: [b.metric(metric) for b in brokers] == [SHARDS // n] * n, 60, f"each of {n} brokers to hold its part of {metric}")
         return brokers
 
@@ -120,6 +125,16 @@ class Stage(Site):
             told.append({key: float(value) for key, value in (pair.split("=") for pair in out.split())})
         worst = {key: max(one[key] for one in told) for key in ("p50_us", "p99_us", "max_us")}
         return worst | {"rate": sum(one["rate"] for one in told)}
+
+
+def server_us(pid: int) -> float:
+    """What PostgreSQL's processes that live have used, by the kernel's exact account."""
+    return sum(int(Path(f"/proc/{one}/schedstat").read_text().split()[0]) for one in (pid, *children(pid))) / 1000
+
+
+def threads_us(pid: int) -> float:
+    """Likewise of the threads of a process."""
+    return sum(int(thread.read_text().split()[0]) for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1000
 
 
 class Cpu:
