@@ -103,12 +103,12 @@ class Client:
 
         self._run(send())
 
-    def publish_each(self, messages: list[tuple[str, bytes, str]]) -> None:
-        """Subject, body and reply of each, as fast as it goes."""
+    def publish_each(self, messages: list[tuple[str, bytes, str]], wait: float = 30) -> None:
+        """Subject, body and reply of each, as fast as it goes. wait: for the server to have them; one that went away meanwhile never says so."""
         async def send() -> None:
             for subject, data, reply in messages:
                 await self._nc.publish(subject, data, reply=reply)
-            await self._nc.flush(30)
+            await self._nc.flush(wait)
 
         self._run(send())
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -103,6 +104,16 @@ class Node(Server):
         self.spawn([*inside, self.program, "-c", str(self.config)])
 
 
+def _takes_copies(client: Client, copies: int) -> bool:
+    """Nodes that have just met know of no peers to place a stream on for seconds; what is asked for meanwhile may stay without an answer."""
+    try:
+        config = {"name": "PROBE", "subjects": ["probe"], "num_replicas": copies, "storage": "file", "retention": "limits", "max_msgs": 1}
+        made = "error" not in json.loads(client.request("$JS.API.STREAM.CREATE.PROBE", json.dumps(config).encode(), 3).data)
+        return "error" not in json.loads(client.request("$JS.API.STREAM.DELETE.PROBE", b"", 3).data) and made
+    except (nats.errors.Error, TimeoutError):
+        return False
+
+
 def _answers(client: Client) -> bool:
     try:
         return "error" not in json.loads(client.request("$JS.API.STREAM.NAMES", b"", 0.5).data)
@@ -127,8 +138,12 @@ class Cluster(Site):
         for node in self.nodes:
             node.start()
             wait_until(lambda: "Server is ready" in node.log(), 15, f"{node.name}\n{node.log()[-2000:]}")
-        self.cli("migrate")
         self.wait_for_nats()
+        client = self.client(0)
+        try:
+            wait_until(lambda: _takes_copies(client, len(self.nodes)), 60, f"a stream on all nodes\n{self.nodes[0].log()[-2000:]}")
+        finally:
+            client.close()
         for tenant in tenants:
             self.cli("tenant", "add", tenant)
         return self
@@ -169,12 +184,17 @@ class Cluster(Site):
     def gather(self, plugins: list[dict[str, Any]], pinned: bool = False) -> None:
         """A broker a node. The first makes the streams: where several do at once, a server may leave one without an answer for seconds."""
         brokers = [self.member(n, plugins, pinned) for n in range(len(self.nodes))]
-        brokers[0].start(ready=False)
-        brokers[0].wait_ready(60)
-        for broker in brokers[1:]:
-            broker.start(ready=False)
-        for broker in brokers:
-            broker.wait_ready(60)
+        try:
+            brokers[0].start(ready=False)
+            brokers[0].wait_ready(60)
+            for broker in brokers[1:]:
+                broker.start(ready=False)
+            for broker in brokers:
+                broker.wait_ready(60)
+        except AssertionError:
+            for node in self.nodes:
+                print(f"--- {node.name}\n{node.log()[-4000:]}", file=sys.stderr)
+            raise
 
     def client(self, *nodes: int, creds: Path | None = None, tenant: str = "", agent: str = "") -> Client:
         """Of a broker, or of whom creds says; by any node, or by these."""

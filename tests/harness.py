@@ -190,13 +190,14 @@ class Postgres(Server):
     death_signal = signal.SIGQUIT  # immediate shutdown, which also ends the backends
     database = "muster"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, migrated: bool = False) -> None:
+        """migrated: with what `muster migrate` makes, and no tenant."""
         super().__init__("postgres", folder / "postgres")
         self.user = "postgres" if os.geteuid() == 0 else None
         self.port = free_port()
         self.data = self.folder / "data"
         # Owners come along. There are hundreds of clusters a run: Python takes twice as long, and copy_file_range(2) on ext4 six times.
-        subprocess.run(["cp", "-a", "--reflink=never", str(_cluster_template()), str(self.folder)], check=True)
+        subprocess.run(["cp", "-a", "--reflink=never", str(_migrated_template() if migrated else _cluster_template()), str(self.folder)], check=True)
         atexit.register(self.discard)
 
     def dsn(self, role: str = "postgres") -> str:
@@ -267,6 +268,22 @@ def _cluster_template() -> Path:
             [installed("postgres"), "--single", "-D", str(target), "postgres"], user=user, check=True, cwd="/",
             input=b"CREATE DATABASE muster;\n", stdout=subprocess.DEVNULL)
     return _template
+
+
+_migrated: Path | None = None
+
+
+def _migrated_template() -> Path:
+    """A cluster on which `muster migrate` has run, stopped cleanly."""
+    global _migrated
+    if _migrated is None:
+        server = Postgres(_temporary_folder("migrated"))
+        server.start()
+        run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": server.dsn(), "MUSTER_POSTGRES_DSN": server.dsn("muster_broker")})
+        assert server.stop() == 0, server.log()[-2000:]
+        server.log_path.unlink()
+        _migrated = server.folder
+    return _migrated
 
 
 def _children(pid: int) -> list[int]:
@@ -389,11 +406,11 @@ def _temporary_folder(name: str) -> Path:
 class Site:
     """One installation: PostgreSQL, NATS and any number of brokers, under one folder."""
 
-    def __init__(self, static: bool = False, nats: str = NATS_VERSION) -> None:
-        """nats: a version of tests/servers instead of the installed server."""
+    def __init__(self, static: bool = False, nats: str = NATS_VERSION, migrated: bool = True) -> None:
+        """nats: a version of tests/servers instead of the installed server. migrated: False where `muster migrate` has not run yet."""
         self.folder = _temporary_folder("site")
         self.static = static
-        self.postgres = Postgres(self.folder)
+        self.postgres = Postgres(self.folder, migrated)
         self.nats = Nats(self.folder, static, nats)
         self.brokers: list[Musterd] = []
         self._creds: dict[tuple[str, str], Path] = {}
@@ -402,7 +419,6 @@ class Site:
         """Servers up, schema in place, tenants known."""
         self.postgres.start()
         self.nats.start()
-        self.cli("migrate")
         for tenant in tenants:
             self.cli("tenant", "add", tenant)
         return self

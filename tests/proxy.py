@@ -1,4 +1,4 @@
-"""A TCP link that a test can cut, or hold at an exact byte, while both ends stay alive."""
+"""A TCP link that a test can cut, or hold at an exact byte of either side, while both ends stay alive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from harness import free_port
 
 
 class Proxy:
-    """Forward 127.0.0.1:port to a server. cut() is a network that is away; hold_at() stops the client's bytes only."""
+    """Forward 127.0.0.1:port to a server. cut() is a network that is away; hold_at() and hold_answer() stop the bytes of one side only."""
 
     def __init__(self, server_port: int) -> None:
         self.port = free_port()
@@ -19,6 +19,7 @@ class Proxy:
         self._up = True
         self._closed = False
         self._marker = b""
+        self._answer = b""
         self._passes = 0
         self.held = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
@@ -48,10 +49,16 @@ class Proxy:
             self.held.clear()
             self._marker, self._passes = marker, after
 
+    def hold_answer(self, marker: bytes) -> None:
+        """Forward nothing more of what the server says on the link whose next piece has marker in it, nor that piece."""
+        with self._lock:
+            self.held.clear()
+            self._answer = marker
+
     def release(self) -> None:
         """Forget the marker and break the links, so that both sides begin anew."""
         with self._lock:
-            self._marker = b""
+            self._marker = self._answer = b""
         self.cut()
         self.heal()
 
@@ -93,6 +100,9 @@ class Proxy:
                     if held:
                         self.held.set()
                         return  # neither closed nor read any further
+                elif self._answer and self._answer in data:
+                    self.held.set()
+                    return
                 else:
                     sink.sendall(data)
         except OSError:

@@ -19,6 +19,7 @@ from harness import ROOT_TOKEN, Site, wait_until
 
 Body = dict[str, Any]
 AGAIN_CODES = ("unavailable", "resource_exhausted", "deadline_exceeded")  # which say: try again
+NOBODY = {"error": {"code": "unavailable", "message": "nobody is there to answer"}}  # as the server says it, without a body
 AGAIN = 1.0  # s after which what was not answered is asked again: with no holder, clients retry
 
 
@@ -76,7 +77,7 @@ class Swarm:
             self._sort()
             for name in bodies:
                 answer = self._answers.pop(f"{name}.{token}", None) if name not in got else None
-                body = json.loads(answer.data) if answer else None
+                body = (json.loads(answer.data) if answer.data else NOBODY) if answer else None
                 if body is not None and body.get("error", {}).get("code") in AGAIN_CODES:
                     self.refused.append(body["error"]["message"])
                     n_refused += 1
@@ -146,7 +147,7 @@ class Swarm:
             with self._lock:
                 names = [name for name in self._lively if hash(name) % parts == n % parts]
             try:
-                self._beats.publish_each([(f"{ROOT_TOKEN}.{self.tenant}.rpc.{name}.presence.beat", b"{}", "") for name in names])
+                self._beats.publish_each([(f"{ROOT_TOKEN}.{self.tenant}.rpc.{name}.presence.beat", b"{}", "") for name in names], every)
             except Exception as error:  # noqa: BLE001 a node is away, and the client on its way to another
                 self.client.errors.append(str(error))
 

@@ -51,8 +51,8 @@ def site(request: pytest.FixtureRequest, installation: Site) -> Generator[Site, 
     yield installation
     report = getattr(request.node, "report_call", None)
     if report is None or report.failed:
-        for broker in installation.brokers:
-            print(f"--- {broker.name}\n{broker.log()[-6000:]}", file=sys.stderr)
+        for server in [*installation.brokers, *(one for one in (installation.nats, installation.postgres) if not one.alive)]:
+            print(f"--- {server.name}\n{server.log()[-6000:]}", file=sys.stderr)
     brokers = list(installation.brokers)
     installation.brokers.clear()
     try:

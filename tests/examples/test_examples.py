@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import processes
+from agent import Agent
 from client import Client
 from examples.conftest import EXAMPLES, ROOT, example, give
 from examples.receiver import Delivery, Receiver
@@ -425,6 +426,37 @@ def test_webhook_speaks_tls_and_checks_who_answers(site: Site, hooks: Hooks, rec
     wait_until(lambda: broker.metric("muster_webhook_delivered_total", 'hook="trusting"') == 1, 10, "the delivery")
     wait_until(lambda: broker.metric("muster_webhook_dead_total", 'hook="doubting"') == 1, 10, "a certificate that nobody vouches for")
     assert len(receiver.heard) == 1
+
+
+def test_webhook_tells_of_runs_that_end_or_wait(site: Site, child_hooks: Hooks, receivers: Callable[..., Receiver]) -> None:
+    """With the subjects that the example's muster.yaml names: one run of each end, and each is posted once, whoever ended it."""
+    text = (REPO / "examples" / "webhook" / "muster.yaml").read_text()
+    subjects = json.loads(re.findall(r"        runs:.*\n +subjects: (\[.*\])", text)[0])
+    receiver = receivers()
+    broker = broker_with(site, {"name": "runs", "config": {"sweep": "100ms", "stuck_after": "1s"}}, child_hooks.entry({"runs": child_hooks.hook(receiver, subjects=subjects)}))
+    broker.start()
+    boss = Agent(site, "acme", f"{child_hooks.word}-boss")
+    runs = {}
+    for end in ("completed", "failed", "escalated_to_human", "cancelled", "stuck"):
+        runs[end] = boss.ask("run", "start", {"agent_name": "coder", "user_id": "ann"}).body["run_id"]
+    for end, verb, more in (("completed", "complete", {"result": {"files": 3}}), ("failed", "fail", {"error": "no disk"}),
+                            ("escalated_to_human", "escalate", {"reason": "which colour?"}), ("cancelled", "cancel", {})):
+        boss.ask("run", verb, {"run_id": runs[end], **more})
+    told = ("completed", "failed", "escalated_to_human", "stuck")
+    mine = {f"evt.run.{end}.{runs[end]}": end for end in told}
+    wait_until(lambda: {d.body["subject"] for d in receiver.heard} >= set(mine), 20, "one of each")
+    boss.close()
+    heard = {d.body["subject"]: d.body for d in receiver.heard if d.body["subject"] in mine}
+    assert len([d for d in receiver.heard if d.body["subject"] in mine and "stuck" not in d.body["subject"]]) == 3
+    assert not [d for d in receiver.heard if runs["cancelled"] in d.body["subject"]]
+    for subject, end in mine.items():
+        body = heard[subject]
+        assert (body["type"], body["tenant"], body["data"]["run_id"], body["data"]["user_id"]) == (f"run.{end}", "acme", runs[end], "ann")
+        assert body["data"]["status"] == ("pending" if end == "stuck" else end)
+    assert heard[f"evt.run.completed.{runs['completed']}"]["data"]["result"] == {"files": 3}
+    assert heard[f"evt.run.failed.{runs['failed']}"]["data"]["error"] == "no disk"
+    assert heard[f"evt.run.escalated_to_human.{runs['escalated_to_human']}"]["data"]["tier"] == 1
+    assert heard[f"evt.run.stuck.{runs['stuck']}"]["data"]["stuck"] >= 1
 
 
 def test_webhook_goes_to_no_private_address(site: Site, hooks: Hooks, receivers: Callable[..., Receiver]) -> None:

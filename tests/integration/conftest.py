@@ -16,7 +16,8 @@ from pluginrig import Agents
 
 # Files that take a minute or more: a worker that begins one of them last leaves the others without work.
 LONGEST = ("test_cdc_faults", "test_logins", "test_quotas", "test_auth_tokens", "test_rls", "test_cdc_told", "test_cli", "test_child_life", "test_dev",
-           "test_database_cli", "test_cdc_told_nats", "test_leases", "test_matrix", "test_tls", "test_plugin_check", "test_connections", "test_child")
+           "test_database_cli", "test_cdc_told_nats", "test_leases", "test_matrix", "test_tls", "test_plugin_check", "test_connections", "test_child", "test_tasks",
+           "test_work_faults", "test_task_router", "test_help", "test_task_sql", "test_runs")
 COMPLAINTS = ("AddressSanitizer", "ThreadSanitizer", "runtime error:", "broken invariant")
 
 

@@ -34,11 +34,12 @@ struct call {
     const char *params[PARAMS_MAX];
     uint32_t n_params;
     unsigned int n_answers; /* must end as 1 */
+    unsigned int place;     /* among the answers to all */
     int code;
     char sqlstate[6], value[256], error[256];
 };
 
-static unsigned int n_open, n_writable;
+static unsigned int n_open, n_writable, n_answered;
 static int links[16]; /* what on_link told first: 1 up, 0 down */
 static unsigned int n_links;
 
@@ -63,6 +64,7 @@ static void on_answer(void *arg, const struct muster_sql_result *result)
     const char *value = result->get(result, 0, 0);
 
     call->n_answers++;
+    call->place = n_answered++;
     CHECK(call->n_answers == 1, "%s was answered twice", call->key);
     call->code = result->code;
     snprintf(call->sqlstate, sizeof call->sqlstate, "%s", result->sqlstate);
@@ -254,14 +256,17 @@ static void check_guilty(void)
     close_sql(sql);
 }
 
-/* Reads and writes of all tenants and of none, mixed on one connection: each sees its own setting and no other. */
+/* Reads and writes of all tenants and of none, mixed on one connection: each sees its own setting and no other, also behind one that changes it. */
 static void check_leak(void)
 {
     enum { N = 600 };
     static const char setting[] = "SELECT coalesce(current_setting('app.current_tenant', true), 'NULL')";
     struct sql *sql = open_sql(1, 4096, 0);
     uint64_t stmts[] = {prepare(sql, "w", SQL_WRITE, setting), prepare(sql, "r", SQL_READ, setting),
-                        prepare(sql, "forbidden", SQL_READ, "SELECT public.note('x', 'x')")};
+                        prepare(sql, "forbidden", SQL_READ, "SELECT public.note('x', 'x')"),
+                        prepare(sql, "evil", SQL_WRITE, "SELECT set_config('app.current_tenant', 'zeta', true)"),
+                        prepare(sql, "ours", SQL_WRITE, "SELECT muster.error(current_setting('app.current_tenant', true), '')")};
+    char ours[96];
     struct names *names;
     struct call *calls = calls_new(N, 7, &names);
 
@@ -269,15 +274,21 @@ static void check_leak(void)
         calls[i].n_params = 0;
         if (i % 5 == 0)
             calls[i].tenant = NULL;
-        submit(sql, stmts[i % 3], &calls[i]);
+        submit(sql, stmts[i % 11 < 4 ? i % 11 : 4], &calls[i]);
     }
     settle();
     for (size_t i = 0; i < N; i++) {
-        if (i % 3 == 2)
+        const char *tenant = calls[i].tenant ? calls[i].tenant : "";
+
+        (void)snprintf(ours, sizeof ours, "{\"error\": {\"code\": \"%s\", \"message\": \"\"}}", tenant);
+        if (i % 11 == 3)
+            CHECK(calls[i].code == 0 && strcmp(calls[i].value, "zeta") == 0, "tenant %s set %s", tenant, calls[i].value);
+        else if (i % 11 > 3)
+            CHECK(calls[i].code == 0 && strcmp(calls[i].value, ours) == 0, "tenant %s saw %s", tenant, calls[i].value);
+        else if (i % 11 == 2)
             CHECK(calls[i].code == MUSTER_EINVAL && strcmp(calls[i].sqlstate, "25006") == 0, "a read wrote: %s", calls[i].error);
         else
-            CHECK(calls[i].code == 0 && strcmp(calls[i].value, calls[i].tenant ? calls[i].tenant : "") == 0,
-                  "tenant %s saw %s", calls[i].tenant, calls[i].value);
+            CHECK(calls[i].code == 0 && strcmp(calls[i].value, tenant) == 0, "tenant %s saw %s", tenant, calls[i].value);
     }
     free(calls);
     free(names);
@@ -639,6 +650,104 @@ static void check_full(void)
     close_sql(sql);
 }
 
+enum { LOUD = 2000, GROUP = 100 };
+
+/* One tenant has thousands waiting; what another asks then is in the next group that is sent, and is not behind them. */
+static void check_turns(void)
+{
+    struct sql *sql = open_sql(1, 4096, 60 * CLOCK_S);
+    uint64_t stmt = prepare(sql, "note", SQL_WRITE, note_text), read = prepare(sql, "setting", SQL_READ, "SELECT current_setting('app.current_tenant')");
+    struct call *loud = calloc(LOUD, sizeof *loud), *louder = calloc(LOUD, sizeof *louder), quiet = {.tenant = "quiet", .key = "k"}, reader = quiet;
+    struct sql_stats stats;
+
+    CHECK(loud && louder, "no memory");
+    for (size_t i = 0; i < LOUD; i++) {
+        loud[i] = (struct call){.tenant = "loud", .key = "k", .params = {"loud", "k"}, .n_params = 2};
+        louder[i] = (struct call){.tenant = "loud", .key = "k"};
+        submit(sql, stmt, &loud[i]);
+    }
+    while (loud[0].n_answers == 0)
+        uv_run(&loop, UV_RUN_ONCE);
+    sql_stats(sql, &stats);
+    CHECK(stats.batches == 1 && stats.batch_items == GROUP, "one tenant alone has whole groups: %zu in %zu", (size_t)stats.batch_items,
+          (size_t)stats.batches);
+    quiet.params[0] = "quiet";
+    quiet.params[1] = "k";
+    quiet.n_params = 2;
+    submit(sql, stmt, &quiet);
+    settle();
+    CHECK(quiet.code == 0 && quiet.place < 2 * GROUP, "place %u of %d: %s", quiet.place, LOUD, quiet.error);
+    for (size_t i = 1; i < LOUD; i++)
+        CHECK(loud[i].place > loud[i - 1].place, "%zu: place %u, the one before %u", i, loud[i].place, loud[i - 1].place);
+
+    n_answered = 0;
+    for (size_t i = 0; i < LOUD; i++)
+        submit(sql, read, &louder[i]);
+    submit(sql, read, &reader);
+    settle();
+    CHECK(reader.code == 0 && reader.place <= GROUP, "a read: place %u of %d: %s", reader.place, LOUD, reader.error);
+    free(loud);
+    free(louder);
+    close_sql(sql);
+}
+
+/* While one tenant's group holds a lock up, another's goes by the other connection. */
+static void check_beside(void)
+{
+    struct sql *sql = open_sql(4, 4096, 60 * CLOCK_S);
+    uint64_t slow = prepare(sql, "slow", SQL_WRITE, "SELECT public.note($1, $2) FROM pg_sleep(0.02)"), note = prepare(sql, "note", SQL_WRITE, note_text);
+    struct call loud[3 * GROUP], quiet[8];
+    struct sql_stats stats;
+
+    for (size_t i = 0; i < 3 * GROUP; i++) {
+        loud[i] = (struct call){.tenant = "loud", .key = "k", .params = {"loud", "k"}, .n_params = 2};
+        submit(sql, slow, &loud[i]);
+    }
+    do {
+        uv_run(&loop, UV_RUN_ONCE);
+        sql_stats(sql, &stats);
+    } while (stats.batches == 0);
+    for (size_t i = 0; i < 8; i++) { /* one after the other, each as a tenant of its own */
+        static char names[8][8];
+
+        (void)snprintf(names[i], sizeof names[i], "q%zu", i);
+        quiet[i] = (struct call){.tenant = names[i], .key = "k", .params = {names[i], "k"}, .n_params = 2};
+        submit(sql, note, &quiet[i]);
+        while (quiet[i].n_answers == 0)
+            uv_run(&loop, UV_RUN_ONCE);
+        CHECK(quiet[i].code == 0 && loud[0].n_answers == 0, "%s waited for the other tenant: %s", names[i], quiet[i].error);
+    }
+    settle();
+    close_sql(sql);
+}
+
+/* One tenant has all that it may; another one's still goes in. */
+static void check_share(void)
+{
+    static struct call loud[200], quiet[100];
+    struct sql *sql = open_sql(1, 100, 0);
+    uint64_t stmt = prepare(sql, "note", SQL_WRITE, note_text);
+    unsigned int n, more;
+    struct sql_stats stats;
+
+    for (n = 0; n < 200; n++) {
+        loud[n] = (struct call){.tenant = "loud", .key = "k", .params = {"loud", "k"}, .n_params = 2};
+        if (try_call(sql, stmt, &loud[n]) != 0)
+            break;
+    }
+    for (more = 0; more < 100; more++) {
+        quiet[more] = (struct call){.tenant = "quiet", .key = "k", .params = {"quiet", "k"}, .n_params = 2};
+        if (try_call(sql, stmt, &quiet[more]) != 0)
+            break;
+    }
+    sql_stats(sql, &stats);
+    CHECK(n == 100 && more == 50 && stats.refused == 2, "%u of one, %u of another, %zu refused", n, more, (size_t)stats.refused);
+    CHECK(n_writable == 0, "writable before anything was sent");
+    settle();
+    CHECK(n_writable > 0, "nobody was told that there is room");
+    close_sql(sql);
+}
+
 /* No server at all: items end with MUSTER_ELINK at their deadline, or when the service is freed; once each. */
 static void check_away(void)
 {
@@ -729,7 +838,7 @@ int main(int argc, char **argv)
     } checks[] = {{"writes", check_writes}, {"guilty", check_guilty},   {"leak", check_leak},     {"walls", check_walls},
                   {"kill", check_kill},
                   {"kill_plain", check_kill_plain},
-                  {"full", check_full},     {"restart", check_restart}, {"replan", check_replan}, {"away", check_away},
+                  {"full", check_full},     {"turns", check_turns},     {"beside", check_beside}, {"share", check_share}, {"restart", check_restart}, {"replan", check_replan}, {"away", check_away},
                   {"stall", check_stall},   {"slow", check_slow},     {"hosts", check_hosts},
                   {"new", check_new},       {"bench", check_bench}};
 

@@ -363,7 +363,7 @@ def test_the_database_holds_narrowings_to_the_same(site: Site) -> None:
 
 def test_a_broker_that_was_there_before_the_schema_hears_of_revocations() -> None:
     """Brokers hear of changes on a channel that the schema names: who came before it listens to that one all the same."""
-    site = Site()
+    site = Site(migrated=False)
     try:
         site.postgres.start()
         site.nats.start()

@@ -22,9 +22,9 @@ Connect = Callable[..., Client]
 SOURCES = {  # where each command's options are parsed
     "dev": ["dev.c"], "nats-config": ["nats_config.c"], "migrate": ["migrate.c"], "publish": ["publish.c"], "tenant": ["tenant.c", "tenant_role.c"],
     "agent": ["agent_args.c", "agent_list.c"], "plugin": sorted(f.name for f in (REPO / "broker/cli").glob("plugin*.c")), "watch": ["watch.c"], "agents": ["agents_args.c", "watch.c"],
-    "doctor": ["doctor.c"]}
-REFUSED = {"agents": {"table"}}  # of options that are parsed there for others
-LATER = ("tasks", "runs", "memory", "top", "drain", "backup", "restore", "bench")
+    **{name: ["records_args.c", "watch.c"] for name in ("tasks", "runs", "help")}, "doctor": ["doctor.c"]}
+REFUSED = {name: {"table"} for name in ("agents", "tasks", "runs", "help")}  # of options that are parsed there for others
+LATER = ("memory", "top", "drain", "backup", "restore", "bench")
 MAN = REPO / "deploy" / "man"
 INSERT = "INSERT INTO public.orders (tenant_id, id, item, qty) VALUES (%s, %s, 'bolt', 3)"
 
@@ -57,7 +57,7 @@ def test_the_overview_lists_every_command_and_no_other() -> None:
 def test_every_command_explains_itself_with_its_options(command: str) -> None:
     text = muster(command, "--help").stdout
     assert text.startswith(f"usage: muster [-c FILE] {command} ")
-    assert muster("help", command).stdout == text == muster(command, "-h").stdout
+    assert text == muster(command, "-h").stdout == (muster("help", command).stdout if command != "watch" else text), "help watch watches requests for help"
     taken = {name for source in SOURCES[command]
              for name in re.findall(r'\{"([a-z-]+)", (?:no|required)_argument', (REPO / "broker/cli" / source).read_text())} - REFUSED.get(command, set())
     told = set(re.findall(r"--([a-z][a-z-]+)", text)) - {"help"}
@@ -101,6 +101,15 @@ def test_commands_of_later_versions_are_unknown(command: str) -> None:
     (("agents", "watch", "--table", "orders"), "--table came"),
     (("agents", "watch", "cdc"), "cdc came"),
     (("agents", "watch", "--count", "0"), "muster agents: --count: 0 came"),
+    (("tasks", "all"), "all came, list, show, history, retry, cancel or watch was expected"),
+    (("runs", "show"), "muster runs: show: the id of a run was expected"),
+    (("tasks", "show", "t1", "--state", "queued"), "takes no --state or --agent"),
+    (("tasks", "list", "t1"), "t1 came, which it does not take"),
+    (("tasks", "retry", "t1", "--tenant", "a", "--reason", "x"), "retry: --reason came, which cancel alone takes"),
+    (("tasks", "--limit", "-1"), "--limit: -1 came, a whole number was expected; 0 is all"),
+    (("tasks", "--json", "watch"), "watch came behind options"),
+    (("help", "watch", "--table", "orders"), "muster help: watch: --table came"),
+    (("help", "--jsom"), "muster help: --jsom came"),
     (("doctor", "now"), "now came, no argument was expected"),
     (("doctor", "--yaml"), "--yaml came"),
 ])
@@ -136,7 +145,7 @@ def test_instances_of_cdc_do_not_share_a_slot_or_the_events(tmp_path: Path, firs
 
 
 BAD = {  # what stands in the file, from where on it is wrong, and what is said of it
-    "plugins: [{name: tasks}]": (18, "plugins.tasks.name: there is no plugin tasks; those of "),
+    "plugins: [{name: memory}]": (18, "plugins.memory.name: there is no plugin memory; those of "),
     "plugins: [{name: cdcc}]": (18, "plugins.cdcc.name: there is no plugin cdcc; did you mean cdc?"),
     "plugins: [{path: /nowhere/audit.so}]": (18, "plugins.audit.path: /nowhere/audit.so: No such file or directory"),
     "plugins: [{path: text.so}]": (18, "plugins.text.path: FOLDER/text.so: cannot be loaded: "),
@@ -561,7 +570,7 @@ def test_doctor_finds_nothing_broken_where_nothing_is(site: Site, broker: Muster
     checks = doctor(site)
     told = {c["what"]: c["level"] for c in checks}
     for what in ("configuration", "plugin main", "plugin evt", f"nats 127.0.0.1:{site.nats.port}", "nats credentials", "jetstream",
-                 "nats system credentials", "postgres", "postgres wal_level", "postgres role muster_broker", "clock", "migrations",
+                 "nats system credentials", "postgres", "postgres wal_level", "postgres role muster_broker", "postgres connections", "clock", "migrations",
                  "pg_logical_emit_message", "row level security", "tenants", "publication muster", "publication muster_evt", "publication muster_registry", "slot muster_main", "slot muster_evt", "tables of muster",
                  "broker"):
         assert told.get(what) == "ok", f"{what}: {checks}"
@@ -657,6 +666,20 @@ def test_doctor_finds_wal_level_replica(site: Site) -> None:
     site.postgres.stop()
     site.postgres.start()
     assert broken(doctor(site, 1))["wal_level"].startswith("wal_level is replica, expected logical: ALTER SYSTEM SET wal_level = logical")
+
+
+def test_doctor_counts_the_connections_that_brokers_open(site: Site, broker: Musterd) -> None:
+    """Two instances of cdc with a pool of 4 each, and two of the broker's own, whose sweep opens the second after ten minutes."""
+    count = ("SELECT count(*) FROM pg_stat_activity WHERE usename = 'muster_broker' AND backend_type = 'client backend'"
+             " AND application_name LIKE 'muster %'")
+    wait_until(lambda: site.postgres.query(count)[0][0] == 9, 10, "all nine")
+    told = next(c for c in doctor(site) if c["what"] == "postgres connections")
+    assert (told["level"], told["text"]) == ("ok", "room for 5 brokers with this configuration, of 10 each")
+    assert broker.stop() == 0
+    site.postgres.query("ALTER ROLE muster_broker CONNECTION LIMIT 9")
+    assert broken(doctor(site, 1))["connections_few"].startswith(
+        "1 broker with this configuration opens 10 each, and the CONNECTION LIMIT of muster_broker leaves 9: raise it")
+    site.postgres.query("ALTER ROLE muster_broker CONNECTION LIMIT -1")
 
 
 def test_doctor_finds_slots_that_are_lost_or_unread(site: Site, broker: Musterd) -> None:

@@ -133,6 +133,49 @@ def test_the_page_of_fanout_names_every_option_code_and_metric() -> None:
     assert not [word for word in words - {"ok"} if not re.search(rf"`(muster_fanout_)?{word}[`{{]", page)]
 
 
+def test_the_page_of_tasks_names_every_option_code_metric_and_verb() -> None:
+    page = (REPO / "plugins/tasks/README.md").read_text()
+    schema = json.loads((REPO / "schemas/plugins/tasks.json").read_text())
+    for key, option in schema["properties"].items():
+        row = next((line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line), "")
+        assert f"`{option['default']}`" in row, key
+    code = "\n".join(p.read_text() for folder in ("tasks", "common/work") for p in (REPO / "plugins" / folder).glob("*.c"))
+    words = set(re.findall(r'MUSTER_HEALTH_\w+, "([a-z_]+)"', code)) | set(re.findall(r'"([a-z]+(?:_[a-z]+)*_total)"', code))
+    assert len(words) > 5, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok"} if not re.search(rf"`(muster_tasks_)?{word}[`{{]", page)]
+    verbs = re.findall(r"^  (\w+):$", (REPO / "schemas/messages/task.yaml").read_text().partition("\nverbs:\n")[2].partition("\nevents:\n")[0], re.MULTILINE)
+    assert len(verbs) > 15 and not [verb for verb in verbs if f"`{verb}`" not in page]
+
+
+def test_the_page_of_runs_names_every_option_code_metric_and_verb() -> None:
+    page = (REPO / "plugins/runs/README.md").read_text()
+    schema = json.loads((REPO / "schemas/plugins/runs.json").read_text())
+    for key, option in schema["properties"].items():
+        row = next((line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line), "")
+        default = option["default"]
+        assert (f"`[{', '.join(default)}]`" if isinstance(default, list) else f"`{default}`") in row, key
+    code = "\n".join(p.read_text() for folder in ("runs", "common/work") for p in (REPO / "plugins" / folder).glob("*.c"))
+    words = set(re.findall(r'MUSTER_HEALTH_\w+, "([a-z_]+)"', code)) | set(re.findall(r'"([a-z]+(?:_[a-z]+)*_total)"', code))
+    assert len(words) > 4, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok"} if not re.search(rf"`(muster_runs_)?{word}[`{{]", page)]
+    verbs = re.findall(r"^  (\w+):$", (REPO / "schemas/messages/run.yaml").read_text().partition("\nverbs:\n")[2].partition("\nevents:\n")[0], re.MULTILINE)
+    assert len(verbs) > 12 and not [verb for verb in verbs if f"`{verb}`" not in page]
+
+
+def test_the_page_of_help_names_every_option_code_metric_and_verb() -> None:
+    page = (REPO / "plugins/help/README.md").read_text()
+    schema = json.loads((REPO / "schemas/plugins/help.json").read_text())
+    for key, option in schema["properties"].items():
+        row = next((line for line in page.splitlines() if line.startswith("|") and f"`{key}`" in line), "")
+        assert f"`{str(option['default']).lower()}`" in row, key
+    code = "\n".join(p.read_text() for folder in ("help", "common/work") for p in (REPO / "plugins" / folder).glob("*.c"))
+    words = set(re.findall(r'MUSTER_HEALTH_\w+, "([a-z_]+)"', code)) | set(re.findall(r'"([a-z]+(?:_[a-z]+)*_total)"', code))
+    assert len(words) > 5, "the patterns no longer fit the code"
+    assert not [word for word in words - {"ok"} if not re.search(rf"`(muster_help_)?{word}[`{{]", page)]
+    verbs = re.findall(r"^  (\w+):$", (REPO / "schemas/messages/help.yaml").read_text().partition("\nverbs:\n")[2].partition("\nevents:\n")[0], re.MULTILINE)
+    assert len(verbs) > 10 and not [verb for verb in verbs if f"`{verb}`" not in page]
+
+
 def commands() -> list[str]:
     """Every command line with muster or musterd in a shell block, without its comment."""
     lines = [line.partition("#")[0] for page in PAGES for block in blocks(page, "sh") for line in block.splitlines()]

@@ -184,7 +184,8 @@ def test_values_that_are_on_their_way_have_a_bound(a1: Agent, stem: str) -> None
     """16 MiB, and on_writable when half of that is free again."""
     before = a1.ask("echo", "count").body["writable"]
     assert a1.ask("lab", "kv_many", {"n": 1000, "bytes": 65536, "stem": stem}, timeout=60).body == {"sent": 256, "failed": 0}
-    assert a1.ask("echo", "count").body["writable"] == before + 1
+    # Behind as many acknowledgements as its lane takes a turn, requests come between them and that.
+    wait_until(lambda: a1.ask("echo", "count").body["writable"] == before + 1, 5, "on_writable")
     assert a1.ask("lab", "kv_many", {"n": 200, "bytes": 65536, "stem": stem}, timeout=60).body == {"sent": 200, "failed": 0}
     assert a1.ask("lab", "kv_many", {"n": 1000, "bytes": 100, "stem": stem}, timeout=60).body == {"sent": 1000, "failed": 0}
     assert a1.ask("echo", "count").body["writable"] == before + 1

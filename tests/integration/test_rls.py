@@ -29,7 +29,7 @@ ROWS = {
     "agent_sessions": "INSERT INTO public.agent_sessions (tenant_id, id, session_id, agent_id) VALUES (%(t)s, 'x', 's1', %(s)s)",
     "agent_memories": "INSERT INTO public.agent_memories (tenant_id, id, agent_id, session_id, content, embedding)"
                       " VALUES (%(t)s, 'x', 'a1', 's1', %(s)s, '{1,0,0}')",
-    "agent_tasks": "INSERT INTO public.agent_tasks (tenant_id, id, task_id, description, status) VALUES (%(t)s, 'x', 't1', %(s)s, 'running')",
+    "agent_tasks": "INSERT INTO public.agent_tasks (tenant_id, id, task_id, description, status) VALUES (%(t)s, 'x', 't1', %(s)s, 'queued')",
     "agent_events": "INSERT INTO public.agent_events (tenant_id, id, agent_id, event_type) VALUES (%(t)s, 'x', 'a1', %(s)s)",
 }
 SECRET = {"agent_runs": "agent_name", "agent_sessions": "agent_id", "agent_memories": "content", "agent_tasks": "description",
@@ -44,10 +44,9 @@ SAME = {**{table: f"{column} = {column}" for table, column in SECRET.items()}, "
 def postgres() -> Generator[Postgres, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="muster-rls-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder)
+    server = Postgres(folder, migrated=True)
     try:
         server.start()
-        muster(server, "migrate")
         muster(server, "tenant", "add", "acme", "zeta", LONG)
         for tenant in ("acme", "zeta"):
             muster(server, "tenant", "role", tenant, "--out", str(folder / f"{tenant}.dsn"))
@@ -63,14 +62,21 @@ def muster(server: Postgres, *argv: str, check: bool = True) -> subprocess.Compl
     return run_cli(list(argv), {"MUSTER_POSTGRES_ADMIN_DSN": server.dsn(), "MUSTER_POSTGRES_DSN": server.dsn("muster_broker")}, check)
 
 
+@pytest.fixture(scope="module")
+def owner(postgres: Postgres) -> Generator[Connection, None, None]:
+    """One session for all: what its triggers have compiled stays."""
+    with postgres.connect(autocommit=True) as connection:
+        yield connection
+
+
 @pytest.fixture(autouse=True)
-def rows(postgres: Postgres) -> None:
+def rows(owner: Connection) -> None:
     """acme and zeta have a row in each table, alike but for the secret."""
-    with postgres.connect() as connection:
-        connection.execute("TRUNCATE public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events")
+    with owner.transaction():
+        owner.execute("TRUNCATE public.agent_runs, public.agent_sessions, public.agent_memories, public.agent_tasks, public.agent_events")
         for table in TABLES:
             for tenant in ("acme", "zeta"):
-                connection.execute(ROWS[table], {"t": tenant, "s": f"{tenant} secret"})
+                owner.execute(ROWS[table], {"t": tenant, "s": f"{tenant} secret"})
 
 
 @pytest.fixture
@@ -235,7 +241,10 @@ FORBIDDEN = [
     *[f"LOCK TABLE public.{table} IN {mode} MODE" for table in TABLES for mode in ("SHARE", "EXCLUSIVE", "ACCESS EXCLUSIVE")],
     # what is Muster's own
     *[f"SELECT * FROM muster.{table}" for table in ("tenants", "credentials", "requests", "tables", "tenant_roles", "channel", "migrations", "audit", "inboxes",
-                                                   "groups", "watches", "fanout_counts")],
+                                                   "groups", "watches", "fanout_counts", "run_history", "run_ends", "help", "help_experts", "help_history", "help_marks", "help_trust")],
+    *[f"SELECT muster.run_{verb}('zeta', 'a', '{{}}')" for verb in ("start", "progress", "complete", "verification", "get", "list", "export", "session_lost")],
+    "SELECT muster.run_due('x', NULL, 10)", "SELECT muster.run_stuck('0s', 10)", "SELECT muster.run_tiers('{1h}', 10)", "SELECT muster.run_tier('zeta', 'x', '{1h}')", "SELECT muster.run_orphans('x', 10)", "SELECT muster.run_purge('0s', 10)",
+    "SELECT muster.event_purge('0s', 10)", "SELECT muster.run_fire('zeta', 'x', 'x')", "SELECT muster.run_watch('zeta', 'x', now(), true)",
     "SELECT muster.listen()", "SELECT muster.limit('zeta', 'watches')", "SELECT muster.tenants_of('muster_t_zeta')",
     "SELECT muster.forget('zeta')", "SELECT muster.purge_requests()", "SELECT muster.emit('zeta', 'task', 'queued', 'x', '{}')",
     "SELECT muster.once('zeta', 'a', 'x.y', 'r', sha256(''), 'forget', '{}')", "CREATE FUNCTION muster.mine() RETURNS int LANGUAGE sql RETURN 1",
@@ -440,7 +449,8 @@ def test_every_table_of_tenants_forces_row_security(postgres: Postgres) -> None:
                           " AND polroles <> ARRAY['muster_engine'::regrole::oid]") == [], "the engine alone passes every row"
     assert postgres.query("SELECT polrelid::regclass::text, polcmd, polroles::regrole[]::text FROM pg_policy"
                           " WHERE NOT polpermissive OR polwithcheck IS NOT NULL ORDER BY 1") == [
-                              ("agent_sessions", "w", "{muster_tenants}"),  # only fewer rows
+                              ("agent_runs", "*", "{muster_app,muster_tenants}"),  # only fewer rows
+                              ("agent_sessions", "w", "{muster_tenants}"),  # as that
                               ("muster.audit", "a", "{muster_owner}")], "it writes, and reads nothing"
 
 
@@ -451,7 +461,15 @@ def test_every_view_and_function_is_as_it_must_be(postgres: Postgres) -> None:
         "SELECT oid::regprocedure::text FROM pg_proc WHERE pg_get_userbyid(proowner) LIKE 'muster%' AND prosqlbody IS NULL"
         " AND NOT coalesce(proconfig, '{}') @> ARRAY['search_path=pg_catalog, pg_temp']") == []
     assert postgres.query("SELECT proname, proowner::regrole::text FROM pg_proc WHERE prosecdef AND pg_get_userbyid(proowner) LIKE 'muster%'"
-                          " ORDER BY 1") == [("audit_change", "muster_owner"), ("emit", "muster_owner"), ("purge_requests", "muster_engine"), ("tenants_of", "muster_engine")]
+                          " ORDER BY 1") == sorted(
+        [("audit_change", "muster_owner"), ("emit", "muster_owner"), ("purge_requests", "muster_engine"), ("tenants_of", "muster_engine")]
+        + [(f"task_{verb}", "muster_engine") for verb in "due orphans settle purge tenants".split()] + [(f"task_{verb}", "muster_owner") for verb in (
+            "submit submit_many retry give accept decline progress complete fail need_input provide_input input_failed cancel cancelled pause resume"
+            " unroutable session_lost fire settle_one plain plain_done forgotten").split()]
+        + [(name, "muster_engine") for name in "run_due run_stuck run_tiers run_orphans run_purge event_purge".split()] + [(f"run_{verb}", "muster_owner") for verb in (
+            "start progress status complete fail escalate retry cancel verification session_lost fire watch tier end_with plain plain_done forgotten").split()]
+        + [(f"help_{verb}", "muster_engine") for verb in "due looking orphans purge involved".split()] + [(f"help_{verb}", "muster_owner") for verb in (
+            "request offer claim decline answer knowledge accept reject escalate resolve withdraw retry session_lost fire task_over").split()])
     assert postgres.query("SELECT oid::regprocedure::text FROM pg_proc WHERE pg_get_userbyid(proowner) LIKE 'muster%'"
                           " AND has_function_privilege('public', oid, 'EXECUTE')") == []
     assert postgres.query("SELECT relname FROM pg_class, (VALUES ('public'), ('muster_app'), ('muster_tenants')) AS r (role) WHERE relkind = 'S'"

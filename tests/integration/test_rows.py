@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from harness import Postgres, run_cli
+from harness import Postgres
 
 ROWS = 10000
 
@@ -21,10 +21,9 @@ ROWS = 10000
 def postgres() -> Generator[Postgres, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="muster-rows-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder)
+    server = Postgres(folder, migrated=True)
     try:
         server.start()
-        run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": server.dsn(), "MUSTER_POSTGRES_DSN": server.dsn("muster_broker")})
         server.query("INSERT INTO muster.tenants (name) VALUES ('acme'), ('zeta')")
         server.query("INSERT INTO muster.credentials (tenant, agent, role)"
                      f" SELECT 'acme', 'a' || i, 'agent' FROM generate_series(1, {ROWS}) AS i")

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from psycopg import errors
 
-from harness import Postgres, run_cli, wait_until
+from harness import Postgres, wait_until
 
 Connection = psycopg.Connection[Any]
 
@@ -49,10 +49,9 @@ GRANT EXECUTE ON FUNCTION muster.test_service(text, text, jsonb) TO muster_broke
 def postgres() -> Generator[Postgres, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="muster-sql-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder)
+    server = Postgres(folder, migrated=True)
     try:
         server.start()
-        run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": server.dsn()})
         server.query("CREATE ROLE mallory LOGIN")
         server.query("INSERT INTO muster.tenants (name) VALUES ('acme'), ('zeta')")
         server.query("INSERT INTO muster.credentials (tenant, agent, role) VALUES ('acme', 'a1', 'agent')")

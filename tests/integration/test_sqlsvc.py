@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import Postgres, binary, free_port, run_cli, wait_until
+from harness import Postgres, binary, free_port, wait_until
 
 SCHEMA = """
 CREATE TABLE seen (id text, tenant text, setting text);
@@ -58,10 +58,9 @@ CREATE TABLE shape (a int);
 def postgres() -> Generator[Postgres, None, None]:
     folder = Path(tempfile.mkdtemp(prefix="muster-sqlsvc-"))
     folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder)
+    server = Postgres(folder, migrated=True)
     try:
         server.start()
-        run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": server.dsn()})
         server.query(SCHEMA)
         yield server
     finally:
@@ -110,6 +109,18 @@ def test_wrong_use_is_refused(postgres: Postgres) -> None:
 
 def test_a_full_queue_says_so_and_when_it_is_not(postgres: Postgres) -> None:
     check("full", postgres.dsn())
+
+
+def test_a_tenant_waits_for_a_turn_of_another_and_not_for_all_it_has(postgres: Postgres) -> None:
+    check("turns", postgres.dsn())
+
+
+def test_a_tenants_group_holds_nobody_up_but_itself(postgres: Postgres) -> None:
+    check("beside", postgres.dsn())
+
+
+def test_a_tenant_that_fills_its_queue_leaves_room_to_others(postgres: Postgres) -> None:
+    check("share", postgres.dsn())
 
 
 def test_a_plan_that_a_migration_outgrew_is_made_anew(postgres: Postgres) -> None:
