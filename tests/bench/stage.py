@@ -129,7 +129,14 @@ class Stage(Site):
 
 def server_us(pid: int) -> float:
     """What PostgreSQL's processes that live have used, by the kernel's exact account."""
-    return sum(int(Path(f"/proc/{one}/schedstat").read_text().split()[0]) for one in (pid, *children(pid))) / 1000
+    return sum(_ran_ns(one) for one in (pid, *children(pid))) / 1000
+
+
+def _ran_ns(pid: int) -> int:
+    try:
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    except FileNotFoundError:  # it has ended since it was listed
+        return 0
 
 
 def threads_us(pid: int) -> float:
