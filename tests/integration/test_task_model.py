@@ -89,7 +89,8 @@ class Tasks(Rig):
             assert f"is {self.rows[task][0]}" in str(refused)
             return "raised"
         if offers:
-            self.admin.execute("UPDATE public.agent_tasks SET until = until + interval '1 hour', wake_at = wake_at + interval '1 hour' WHERE task_id = %s", [task])
+            self.admin.execute("UPDATE public.agent_tasks SET until = until + interval '1 hour', wake_at ="
+                               " muster.task_wake(status, until + interval '1 hour', progress_until, deadline, start_by, started_at) WHERE task_id = %s", [task])
         return "ok"
 
     def submit(self, step: dict[str, int]) -> str:
