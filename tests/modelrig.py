@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections import Counter
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import psycopg
@@ -117,6 +117,15 @@ def told(counts: Counter[str]) -> str:
 
 
 # A machine that is not the law's
+
+def noticed(rig: type[Rig], postgres: Postgres, change: AbstractContextManager[None], steps: int) -> str:
+    with change:
+        changed = rig(postgres)
+        try:
+            return disagreement(changed, 1, steps)
+        finally:
+            changed.close()
+
 
 @contextmanager
 def edges_changed(admin: Connection, statement: str) -> Generator[None, None, None]:

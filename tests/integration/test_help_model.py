@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Generator
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import LONG, Postgres, binary
 from help_invariants import broken
-from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, function_changed, steps_taken, told
+from machine import database
+from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, function_changed, noticed, steps_taken, told
 
 STATES = " open offered claimed answered escalated accepted withdrawn expired unanswered".split(" ")
 EXPERTS = "none offered ignored claimed lapsed declined answered extra stopped".split()
@@ -143,16 +140,8 @@ class Requests(Rig):
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-helpmodel-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme')")
+    with database() as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def test_the_database_does_what_the_model_does(postgres: Postgres) -> None:
@@ -182,19 +171,10 @@ CHANGES = [  # what would be a fault of the machine: a function, what stands the
 ]
 
 
-def noticed(postgres: Postgres, change: AbstractContextManager[None], steps: int) -> str:
-    with change:
-        requests = Requests(postgres)
-        try:
-            return disagreement(requests, 1, steps)
-        finally:
-            requests.close()
-
-
 @pytest.mark.parametrize("n", range(len(CHANGES) if LONG else 1))
 def test_a_fault_of_a_function_is_noticed(postgres: Postgres, n: int) -> None:
     with postgres.connect(autocommit=True) as admin:
-        assert noticed(postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 1500)
+        assert noticed(Requests, postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 1500)
 
 
 def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
@@ -202,7 +182,7 @@ def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
     with postgres.connect(autocommit=True) as admin:
         changes = edge_changes(admin, "help", ("request", "attempt", "crash"))
         chosen = changes if LONG else [change for change in changes if change[0] == "claim claimed>claimed: epoch_up"]
-        assert [what for what, statement in chosen if not noticed(postgres, edges_changed(admin, statement), 40000 if LONG else 1500)] == [] and chosen
+        assert [what for what, statement in chosen if not noticed(Requests, postgres, edges_changed(admin, statement), 40000 if LONG else 1500)] == [] and chosen
 
 
 @pytest.mark.skipif(not LONG, reason="ten million steps; the build's tests run half a million")

@@ -5,11 +5,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +17,7 @@ import invariants
 import odd
 from harness import Postgres
 from help_invariants import EDGES, broken
+from machine import Caller, database
 
 STATES = ["open", "offered", "claimed", "answered", "escalated", "accepted", "withdrawn", "expired", "unanswered"]
 LIVE = STATES[:5]
@@ -27,17 +25,8 @@ LIVE = STATES[:5]
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-help-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme'), ('zeta')")
-        server.query("INSERT INTO muster.credentials (tenant, agent, role) VALUES ('acme', 'hum', 'human'), ('zeta', 'zoe', 'human'), ('acme', 'w1', 'agent')")
+    with database("INSERT INTO muster.credentials (tenant, agent, role) VALUES ('acme', 'hum', 'human'), ('zeta', 'zoe', 'human'), ('acme', 'w1', 'agent')") as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,31 +43,8 @@ def clean(owner: psycopg.Connection[Any]) -> Generator[None, None, None]:
     assert broken(owner) == [] and invariants.broken(owner) == []
 
 
-class Broker:
-    """A broker's connection that serves one tenant."""
-
-    def __init__(self, postgres: Postgres, tenant: str = "acme") -> None:
-        self.postgres = postgres
-        self.connection = psycopg.connect(postgres.dsn("muster_broker"), autocommit=True)
-        self.connection.execute("SELECT set_config('app.current_tenant', %s, false)", [tenant])
-        self.tenant = tenant
-
-    def call(self, function: str, actor: str, **args: Any) -> dict[str, Any]:
-        found = self.connection.execute(f"SELECT muster.{function}(%s, %s, %s)", [self.tenant, actor, json.dumps(args)]).fetchall()  # type: ignore[arg-type]
-        return dict(found[0][0])
-
-    def ask(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        return self.call(f"help_{verb}", actor, **args)
-
-    def do(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        outcome = self.ask(verb, actor, **args)
-        assert "ok" in outcome, outcome
-        return dict(outcome["ok"])
-
-    def refused(self, verb: str, actor: str, **args: Any) -> tuple[str, str]:
-        outcome = self.ask(verb, actor, **args)
-        assert "error" in outcome, outcome
-        return outcome["error"]["code"], outcome["error"]["message"]
+class Broker(Caller):
+    machine = "help"
 
     def request(self, *experts: str, asker: str = "ann", problem: str = "the printer is on fire", given: dict[str, Any] | None = None, **args: Any) -> str:
         """given: settings of the plugin."""
@@ -97,9 +63,6 @@ class Broker:
             if column == "until":
                 admin.execute("UPDATE muster.help_experts SET claim_until = clock_timestamp() - interval '1 second' WHERE help_id = %s AND state = 'claimed'", [help_id])
             admin.execute("UPDATE muster.help SET wake_at = muster.help_wake(state, until, half_at, deadline) WHERE help_id = %s", [help_id])
-
-    def value(self, statement: str, *args: Any) -> Any:
-        return self.connection.execute(statement, args).fetchall()[0][0]  # type: ignore[arg-type]
 
     def due(self) -> list[dict[str, Any]]:
         return list(self.value("SELECT muster.help_due('_muster', NULL, 100)")["done"])
@@ -141,7 +104,6 @@ class Broker:
 
 @pytest.fixture(scope="module")
 def served(postgres: Postgres) -> Generator[Broker, None, None]:
-    """One session for all, as a broker's: what it has compiled stays."""
     broker = Broker(postgres)
     yield broker
     broker.connection.close()
@@ -150,8 +112,7 @@ def served(postgres: Postgres) -> Generator[Broker, None, None]:
 @pytest.fixture
 def acme(served: Broker) -> Generator[Broker, None, None]:
     yield served
-    served.connection.rollback()
-    served.connection.execute("RESET lock_timeout")
+    served.rest()
 
 
 def types(outcome: dict[str, Any]) -> dict[str, list[str]]:

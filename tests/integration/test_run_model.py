@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Generator
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +14,8 @@ from psycopg import errors
 
 from harness import LONG, Postgres, binary
 from invariants_runs import EDGES, broken
-from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, edges_too_many, function_changed, steps_taken, told
+from machine import database
+from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, edges_too_many, function_changed, noticed, steps_taken, told
 
 STATUSES = (" pending in_progress blocked awaiting_verification verification_in_progress verification_passed verification_failed escalated_to_human"
             " completed failed cancelled").split(" ")
@@ -144,16 +141,8 @@ class Runs(Rig):
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-model-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme')")
+    with database() as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 UNTRIED = ("start sql",)  # a plain INSERT: other tests have it
@@ -185,19 +174,10 @@ CHANGES = [  # what would be a fault of the machine: a function, what stands the
 ]
 
 
-def noticed(postgres: Postgres, change: AbstractContextManager[None], steps: int) -> str:
-    with change:
-        runs = Runs(postgres)
-        try:
-            return disagreement(runs, 1, steps)
-        finally:
-            runs.close()
-
-
 @pytest.mark.parametrize("n", range(len(CHANGES) if LONG else 1))
 def test_a_fault_of_a_function_is_noticed(postgres: Postgres, n: int) -> None:
     with postgres.connect(autocommit=True) as admin:
-        assert noticed(postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 1500)
+        assert noticed(Runs, postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 1500)
 
 
 def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
@@ -205,7 +185,7 @@ def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
     with postgres.connect(autocommit=True) as admin:
         changes = edge_changes(admin, "run", ("start",)) + edges_too_many("run", EDGES, STATUSES[1:])
         chosen = changes if LONG else [change for change in changes if change[0] == "in_progress>verification_in_progress by plain SQL"]
-        assert [what for what, statement in chosen if not noticed(postgres, edges_changed(admin, statement), 40000 if LONG else 1500)] == [] and chosen
+        assert [what for what, statement in chosen if not noticed(Runs, postgres, edges_changed(admin, statement), 40000 if LONG else 1500)] == [] and chosen
 
 
 @pytest.mark.skipif(not LONG, reason="ten million steps; the build's tests run half a million")

@@ -7,11 +7,8 @@ import hashlib
 import io
 import itertools
 import json
-import shutil
-import tempfile
 import threading
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -22,6 +19,7 @@ import odd
 from harness import REPO, Postgres, run_cli
 from invariants import broken as broken_tasks
 from invariants_runs import EDGES, broken
+from machine import Caller, database
 
 STATES = ("pending in_progress awaiting_verification verification_in_progress verification_passed verification_failed completed failed blocked escalated_to_human"
           " cancelled").split()
@@ -30,16 +28,8 @@ OVER = ["completed", "failed", "cancelled"]
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-runs-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme'), ('zeta')")
+    with database() as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -57,28 +47,11 @@ def clean(owner: psycopg.Connection[Any]) -> Generator[None, None, None]:
     assert broken(owner) == [] and broken_tasks(owner) == []
 
 
-class Broker:
-    """A broker's connection that serves one tenant."""
-
-    def __init__(self, postgres: Postgres, tenant: str = "acme") -> None:
-        self.connection = psycopg.connect(postgres.dsn("muster_broker"), autocommit=True)
-        self.connection.execute("SELECT set_config('app.current_tenant', %s, false)", [tenant])
-        self.tenant = tenant
+class Broker(Caller):
+    machine = "run"
 
     def ask(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        function = f"event_{verb[6:]}" if verb.startswith("event.") else f"run_{verb}"
-        found = self.connection.execute(f"SELECT muster.{function}(%s, %s, %s)", [self.tenant, actor, json.dumps(args)]).fetchall()  # type: ignore[arg-type]
-        return dict(found[0][0])
-
-    def do(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        outcome = self.ask(verb, actor, **args)
-        assert "ok" in outcome, outcome
-        return dict(outcome["ok"])
-
-    def refused(self, verb: str, actor: str, **args: Any) -> tuple[str, str]:
-        outcome = self.ask(verb, actor, **args)
-        assert "error" in outcome, outcome
-        return outcome["error"]["code"], outcome["error"]["message"]
+        return self.call(verb.replace(".", "_"), actor, **args) if verb.startswith("event.") else super().ask(verb, actor, **args)
 
     def start(self, run: str, **args: Any) -> dict[str, Any]:
         return self.do("start", args.pop("by", "boss"), run_id=run, agent_name="coder", agent_id=args.pop("agent_id", "w1"), **args)
@@ -88,9 +61,6 @@ class Broker:
 
     def get(self, run: str) -> dict[str, Any]:
         return self.do("get", "boss", run_id=run)
-
-    def value(self, statement: str, *args: Any) -> Any:
-        return self.connection.execute(statement, args).fetchall()[0][0]  # type: ignore[arg-type]
 
     def plain(self, run: str, status: str) -> None:
         self.connection.execute("UPDATE public.agent_runs SET status = %s WHERE id = %s", [status, run])
@@ -120,7 +90,6 @@ class Broker:
 
 @pytest.fixture(scope="module")
 def served(postgres: Postgres) -> Generator[Broker, None, None]:
-    """One session for all, as a broker's: what it has compiled stays."""
     broker = Broker(postgres)
     yield broker
     broker.connection.close()
@@ -129,8 +98,7 @@ def served(postgres: Postgres) -> Generator[Broker, None, None]:
 @pytest.fixture
 def acme(served: Broker) -> Generator[Broker, None, None]:
     yield served
-    served.connection.rollback()
-    served.connection.execute("RESET lock_timeout")
+    served.rest()
 
 
 def turn(postgres: Postgres, run: str, column: str, seconds: float = -1) -> None:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
-import tempfile
 from collections import Counter
 from collections.abc import Generator
-from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,7 +14,8 @@ from psycopg import errors
 
 from harness import LONG, Postgres, binary
 from invariants import EDGES, broken
-from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, edges_too_many, function_changed, steps_taken, told
+from machine import database
+from modelrig import Rig, Row, disagreement, edge_changes, edges_changed, edges_too_many, function_changed, noticed, steps_taken, told
 
 STATES = " blocked scheduled queued offered running input_required cancelling succeeded failed dead cancelled expired".split(" ")
 VERBS = ("submit assign accept decline progress complete fail need_input cancelled provide_input cancel retry input_failed pass fire session_lost hello"
@@ -185,16 +182,8 @@ class Tasks(Rig):
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-model-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme')")
+    with database() as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 UNTRIED = ("submit sql", "provide_input engine")  # a plain INSERT, and an answer to a request for help: other tests have them
@@ -232,19 +221,10 @@ CHANGES = [  # what would be a fault of the machine: a function, what stands the
 UNREAD = ("submit", "complete who", "offer who")
 
 
-def noticed(postgres: Postgres, change: AbstractContextManager[None], steps: int) -> str:
-    with change:
-        tasks = Tasks(postgres)
-        try:
-            return disagreement(tasks, 1, steps)
-        finally:
-            tasks.close()
-
-
 @pytest.mark.parametrize("n", range(len(CHANGES) if LONG else 2))
 def test_a_fault_of_a_function_is_noticed(postgres: Postgres, n: int) -> None:
     with postgres.connect(autocommit=True) as admin:
-        assert noticed(postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 2000)
+        assert noticed(Tasks, postgres, function_changed(admin, *CHANGES[n]), 10000 if LONG else 2000)
 
 
 def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
@@ -252,7 +232,7 @@ def test_an_edge_that_is_not_the_laws_is_noticed(postgres: Postgres) -> None:
     with postgres.connect(autocommit=True) as admin:
         changes = edge_changes(admin, "task", UNREAD) + edges_too_many("task", EDGES, STATES[1:])
         chosen = changes if LONG else [change for change in changes if change[0] in ("provide_input input_required>running: epoch_up", "queued>succeeded by plain SQL")]
-        assert [what for what, statement in chosen if not noticed(postgres, edges_changed(admin, statement), 40000 if LONG else 2000)] == [] and chosen
+        assert [what for what, statement in chosen if not noticed(Tasks, postgres, edges_changed(admin, statement), 40000 if LONG else 2000)] == [] and chosen
 
 
 @pytest.mark.skipif(not LONG, reason="ten million steps; the build's tests run half a million")

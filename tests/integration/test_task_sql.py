@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import shutil
-import tempfile
 import threading
 from collections import Counter
 from collections.abc import Generator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +17,7 @@ from psycopg import errors
 import odd
 from harness import LONG, REPO, Postgres, run_cli
 from invariants import EDGES, broken
+from machine import Caller, database
 
 Connection = psycopg.Connection[Any]
 STATES = ["blocked", "scheduled", "queued", "offered", "running", "input_required", "cancelling", "succeeded", "failed", "dead", "cancelled", "expired"]
@@ -28,16 +26,8 @@ SMALLEST = -(2 ** 63)
 
 @pytest.fixture(scope="module")
 def postgres() -> Generator[Postgres, None, None]:
-    folder = Path(tempfile.mkdtemp(prefix="muster-tasks-"))
-    folder.chmod(0o755)  # PostgreSQL runs as another user when the tests run as root
-    server = Postgres(folder, migrated=True)
-    try:
-        server.start()
-        server.query("INSERT INTO muster.tenants (name) VALUES ('acme'), ('zeta')")
+    with database() as server:
         yield server
-    finally:
-        server.kill()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -53,27 +43,8 @@ def clean(owner: psycopg.Connection[Any]) -> Generator[None, None, None]:
     assert broken(owner) == []
 
 
-class Broker:
-    """A broker's connection that serves one tenant."""
-
-    def __init__(self, postgres: Postgres, tenant: str = "acme") -> None:
-        self.connection = psycopg.connect(postgres.dsn("muster_broker"), autocommit=True)
-        self.connection.execute("SELECT set_config('app.current_tenant', %s, false)", [tenant])
-        self.tenant = tenant
-
-    def ask(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        found = self.connection.execute(f"SELECT muster.task_{verb}(%s, %s, %s)", [self.tenant, actor, json.dumps(args)]).fetchall()
-        return dict(found[0][0])
-
-    def do(self, verb: str, actor: str, **args: Any) -> dict[str, Any]:
-        outcome = self.ask(verb, actor, **args)
-        assert "ok" in outcome, outcome
-        return dict(outcome["ok"])
-
-    def refused(self, verb: str, actor: str, **args: Any) -> tuple[str, str]:
-        outcome = self.ask(verb, actor, **args)
-        assert "error" in outcome, outcome
-        return outcome["error"]["code"], outcome["error"]["message"]
+class Broker(Caller):
+    machine = "task"
 
     def submit(self, task: str, **args: Any) -> str:
         return str(self.do("submit", "boss", task_id=task, description="x", **args)["state"])
@@ -83,9 +54,6 @@ class Broker:
 
     def state(self, task: str) -> str:
         return str(self.do("get", "boss", task_id=task)["state"])
-
-    def value(self, statement: str, *args: Any) -> Any:
-        return self.connection.execute(statement, args).fetchall()[0][0]
 
     def reach(self, task: str, state: str) -> None:
         """A new task in a state, by the shortest way."""
@@ -109,7 +77,6 @@ class Broker:
 
 @pytest.fixture(scope="module")
 def served(postgres: Postgres) -> Generator[Broker, None, None]:
-    """One session for all, as a broker's: what it has compiled stays."""
     broker = Broker(postgres)
     yield broker
     broker.connection.close()
@@ -118,8 +85,7 @@ def served(postgres: Postgres) -> Generator[Broker, None, None]:
 @pytest.fixture
 def acme(served: Broker) -> Generator[Broker, None, None]:
     yield served
-    served.connection.rollback()
-    served.connection.execute("RESET lock_timeout")
+    served.rest()
 
 
 def turn(postgres: Postgres, task: str, column: str, seconds: float = -1) -> None:
