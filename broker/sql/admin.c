@@ -218,16 +218,6 @@ int sql_rows_count(const struct sql_rows *rows)
     return PQntuples(rows->result);
 }
 
-int sql_rows_columns(const struct sql_rows *rows)
-{
-    return PQnfields(rows->result);
-}
-
-const char *sql_rows_column(const struct sql_rows *rows, int column)
-{
-    return PQfname(rows->result, column);
-}
-
 const char *sql_rows_get(const struct sql_rows *rows, int row, int column)
 {
     if (PQgetisnull(rows->result, row, column))

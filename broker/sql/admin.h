@@ -41,8 +41,6 @@ int sql_admin_verifier(struct sql_admin *admin, const char *user, const char *pa
 void sql_admin_put_dsn(struct sql_admin *admin, const char *user, const char *password, struct buf *out);
 
 int sql_rows_count(const struct sql_rows *rows);
-int sql_rows_columns(const struct sql_rows *rows);
-const char *sql_rows_column(const struct sql_rows *rows, int column);
 const char *sql_rows_get(const struct sql_rows *rows, int row, int column); /* NULL for SQL NULL; borrowed from rows */
 void sql_rows_free(struct sql_rows *rows);
 

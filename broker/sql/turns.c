@@ -9,7 +9,7 @@
 /* What an item costs is its statement more than its bytes: a turn is two or three small ones. */
 enum { QUANTUM = 4096, ITEM_COST = 1024, IDLE_MAX = 64 };
 
-void queue_push(struct queue *q, struct item *item)
+static void queue_push(struct queue *q, struct item *item)
 {
     item->next = NULL;
     if (q->last)
@@ -19,7 +19,7 @@ void queue_push(struct queue *q, struct item *item)
     q->last = item;
 }
 
-void queue_push_front(struct queue *q, struct item *item)
+static void queue_push_front(struct queue *q, struct item *item)
 {
     item->next = q->first;
     q->first = item;

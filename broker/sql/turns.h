@@ -67,8 +67,6 @@ unsigned int turns_take_batch(struct turns *t, struct item **batch, unsigned int
 /* Take those out that have waited until now_ns, and do not count as out. */
 struct queue turns_expire(struct turns *t, int64_t now_ns);
 
-void queue_push(struct queue *q, struct item *item);
-void queue_push_front(struct queue *q, struct item *item);
 struct item *queue_pop(struct queue *q);
 
 #endif

@@ -151,7 +151,7 @@ bool rate_allows(int64_t next_ns, int64_t rate, int64_t now_ns)
     return !rate || next_ns <= now_ns;
 }
 
-int64_t rate_next(int64_t next_ns, int64_t rate, int64_t now_ns)
+static int64_t rate_next(int64_t next_ns, int64_t rate, int64_t now_ns)
 {
     int64_t earliest = now_ns - CLOCK_S / 10;
 

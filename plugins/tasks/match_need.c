@@ -289,7 +289,7 @@ bool need_has_somebody(const struct need *need, const struct task *task)
     return need->n_members > n;
 }
 
-void task_tell(struct task *task, bool unroutable)
+static void task_tell(struct task *task, bool unroutable)
 {
     if (task->unroutable == unroutable)
         return;

@@ -159,7 +159,6 @@ void timed_set(struct matcher *r, struct timed *timed, int64_t at_ns);
 void timed_clear(struct matcher *r, struct timed *timed);
 /* A token bucket as the time from which on the next one may go; a tenth of a second's may go at once. */
 bool rate_allows(int64_t next_ns, int64_t rate, int64_t now_ns);
-int64_t rate_next(int64_t next_ns, int64_t rate, int64_t now_ns);
 
 /* ---- match_task.c ---- */
 
@@ -207,7 +206,6 @@ void need_look_later(struct need *need);
 void need_look(struct need *need);
 /* Who stands aside and would be taken by this one waits again. */
 void need_recall(struct need *need, const struct worker *w);
-void task_tell(struct task *task, bool unroutable);
 
 /* ---- match_worker.c ---- */
 

@@ -152,7 +152,6 @@ void routed_tables(struct router *r);
 void routed_tick(struct router *r, int64_t now_ns);
 /* Events may have been missed: it is read anew. */
 void routed_again(struct routed *d);
-void routed_limits(struct routed *d);
 void routed_back(struct router *r); /* NATS was away for so short that the shards are still held */
 
 /* ---- router_read.c ---- */

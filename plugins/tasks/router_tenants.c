@@ -39,7 +39,7 @@ static int64_t limit_of(const struct routed *d, const char *name)
     return n < 0 ? 0 : n;
 }
 
-void routed_limits(struct routed *d)
+static void routed_limits(struct routed *d)
 {
     const struct match_limits limits = {.weight = limit_of(d, "task.weight"), .running = limit_of(d, "task.running"), .rate = limit_of(d, "task.rate"),
                                         .group_running = limit_of(d, "task.group_running"), .group_rate = limit_of(d, "task.group_rate")};
