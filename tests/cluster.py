@@ -91,10 +91,14 @@ class Node(Server):
     def url(self) -> str:
         return f"nats://{self.address}:{self.port}"
 
+    @property
+    def store(self) -> Path:
+        return self.folder / self.name
+
     def write(self, dials: list[Node]) -> None:
         routes = ", ".join(f'"nats://{node.address}:{node.route}"' for node in dials)
         text = re.sub(r"listen: .*", f'listen: "{self.address}:{self.port}"', self._base)
-        text = re.sub(r"jetstream: .*", f'jetstream: {{store_dir: "{self.folder / self.name}"}}', text)
+        text = re.sub(r"jetstream: .*", f'jetstream: {{store_dir: "{self.store}"}}', text)
         own = (f'server_name: {self.name}\n'
                f'cluster: {{name: muster, listen: "{self.address}:{self.route}", routes: [{routes}]}}\n')
         self.config.write_text(text.replace('include "local.conf"', own))
@@ -134,19 +138,35 @@ class Cluster(Site):
             node.write(self.nodes[: node.number] or [node])  # two that dial each other at once can end up without a route for long
 
     def start(self, *tenants: str) -> Cluster:
+        """In one of a hundred first starts of 2.10.26 (none of 300 of 2.15) nothing that one node says to the group of all nodes is heard, until
+        it is started again: it never becomes a peer, and no stream has a copy there."""
         self.postgres.start()
-        for node in self.nodes:
-            node.start()
-            wait_until(lambda: "Server is ready" in node.log(), 15, f"{node.name}\n{node.log()[-2000:]}")
-        self.wait_for_nats()
-        client = self.client(0)
-        try:
-            wait_until(lambda: _takes_copies(client, len(self.nodes)), 60, f"a stream on all nodes\n{self.nodes[0].log()[-2000:]}")
-        finally:
-            client.close()
+        for again in (True, True, False):
+            for node in self.nodes:
+                node.start()
+                wait_until(lambda: "Server is ready" in node.log(), 15, f"{node.name}\n{node.log()[-2000:]}")
+            try:
+                self.wait_for_nats()
+                self._wait_for_peers()
+                break
+            except AssertionError as error:
+                if not again:
+                    raise
+                print(f"the nodes are started afresh: {error}", file=sys.stderr)
+                for node in self.nodes:
+                    node.kill()
+                    node.log_path.unlink()
+                    shutil.rmtree(node.store)
         for tenant in tenants:
             self.cli("tenant", "add", tenant)
         return self
+
+    def _wait_for_peers(self) -> None:
+        client = self.client(0)
+        try:
+            wait_until(lambda: _takes_copies(client, len(self.nodes)), 20, f"a stream on all nodes\n{self.nodes[0].log()[-2000:]}")
+        finally:
+            client.close()
 
     def wait_for_nats(self, deadline: float = 30) -> None:
         """JetStream answers by way of every node."""
