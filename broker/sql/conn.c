@@ -193,7 +193,7 @@ static void on_read(struct conn *c, struct item *item)
 static void release_batch(struct conn *c)
 {
     c->batch.n = 0;
-    c->sql->n_batches--;
+    c->sql->n_batches[c->batch.load]--;
 }
 
 static void on_committed(struct conn *c)

@@ -52,6 +52,7 @@ struct item {
 struct batch {
     struct item *items[BATCH_ITEMS];
     unsigned int n;       /* 0: none is in flight */
+    int load;             /* TURNS_*, of all of them */
     unsigned int n_alone; /* of its items run again alone, those not finished */
     bool failed;
 };
@@ -108,7 +109,8 @@ struct sql {
     uint32_t n_stmts;
     struct map names; /* of stmts */
     struct turns reads, writes;
-    unsigned int max_batches, n_batches; /* in flight */
+    unsigned int max_batches, n_batches[TURNS_LOADS]; /* in flight; of both loads one more than of one */
+    int last_load; /* of the batch that was sent last */
     struct conn **conns; /* options.pool of them; NULL before sql_start() */
     uint64_t seq;
     struct sql_stats stats;

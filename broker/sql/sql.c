@@ -17,6 +17,9 @@ static const int64_t default_wait_ns = 5 * CLOCK_S, default_silence_ns = 15 * CL
 /* Reads go round a connection that writes, until this many wait on each of the others. */
 enum { WRITER_WEIGHT = 32 };
 
+/* What a tenant has waiting that does not wait for the batches of those who have more: ten statements or so. */
+enum { LIGHT = 16384 };
+
 static void count_waiting(struct sql *sql, const struct item *item)
 {
     sql->stats.waiting++;
@@ -59,13 +62,15 @@ static int by_key(const void *left, const void *right)
 }
 
 /* In turns of the tenants of which no batch is under way: two writes of one tenant are carried out in the order they came. */
-static void fill_batch(struct sql *sql, struct batch *b)
+static void fill_batch(struct sql *sql, int load, struct batch *b)
 {
-    b->n = turns_take_batch(&sql->writes, b->items, BATCH_ITEMS, BATCH_BYTES);
+    b->load = load;
+    b->n = turns_take_batch(&sql->writes, load, b->items, BATCH_ITEMS, BATCH_BYTES);
     for (unsigned int i = 0; i < b->n; i++)
         count_sent(sql, b->items[i]);
     qsort(b->items, b->n, sizeof(struct item *), by_key);
-    sql->n_batches++;
+    sql->last_load = load;
+    sql->n_batches[load]++;
     sql->stats.batches++;
     sql->stats.batch_items += b->n;
 }
@@ -101,21 +106,35 @@ static struct conn *pick_reader(struct sql *sql)
     return best;
 }
 
+static bool may_send(const struct sql *sql, int load)
+{
+    return turns_any(&sql->writes, load) && sql->n_batches[load] < sql->max_batches &&
+           sql->n_batches[TURNS_LIGHT] + sql->n_batches[TURNS_HEAVY] <= sql->max_batches;
+}
+
+/* By turns, where there is one connection. TURNS_LOADS: neither. */
+static int next_load(const struct sql *sql)
+{
+    int other = sql->last_load == TURNS_LIGHT ? TURNS_HEAVY : TURNS_LIGHT;
+
+    return may_send(sql, other) ? other : may_send(sql, sql->last_load) ? sql->last_load : TURNS_LOADS;
+}
+
 static void send_batches(struct sql *sql)
 {
-    while (turns_any(&sql->writes) && sql->n_batches < sql->max_batches) {
+    for (int load = next_load(sql); load != TURNS_LOADS; load = next_load(sql)) {
         struct conn *c = pick_writer(sql);
 
         if (!c)
             return;
-        fill_batch(sql, &c->batch);
+        fill_batch(sql, load, &c->batch);
         conn_send_batch(c);
     }
 }
 
 static void send_reads(struct sql *sql)
 {
-    while (turns_any(&sql->reads)) {
+    while (turns_any(&sql->reads, TURNS_LIGHT)) {
         struct conn *c = pick_reader(sql);
         struct item *item = c ? turns_take(&sql->reads) : NULL;
 
@@ -351,8 +370,8 @@ int sql_new(const struct sql_options *o, struct sql **ret_sql)
     if (o->silence_ns == 0)
         sql->options.silence_ns = default_silence_ns;
     sql->max_batches = batches_of_pool(o->pool);
-    turns_init(&sql->reads, READS_MAX * o->pool / 2);
-    turns_init(&sql->writes, 1);
+    turns_init(&sql->reads, READS_MAX * o->pool / 2, 0);
+    turns_init(&sql->writes, 1, LIGHT);
     if (!sql->dsn || !sql->broker_id) {
         sql_free(sql);
         return MUSTER_ENOMEM;

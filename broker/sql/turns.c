@@ -41,10 +41,11 @@ struct item *queue_pop(struct queue *q)
 
 /* ---- lines --------------------------------------------------------------------------------------------------------------------- */
 
-void turns_init(struct turns *t, unsigned int max_out)
+void turns_init(struct turns *t, unsigned int max_out, int64_t light)
 {
-    *t = (struct turns){.max_out = max_out};
-    link_init(&t->ring);
+    *t = (struct turns){.max_out = max_out, .light = light};
+    for (int i = 0; i < TURNS_LOADS; i++)
+        link_init(&t->rings[i]);
     link_init(&t->idle);
 }
 
@@ -98,6 +99,13 @@ struct line *turns_line(struct turns *t, const char *tenant)
     return line;
 }
 
+static uint8_t load_of(const struct line *line)
+{
+    int64_t costs = (int64_t)(line->n_items * ITEM_COST + line->n_bytes);
+
+    return line->turns->light && costs > line->turns->light ? TURNS_HEAVY : TURNS_LIGHT;
+}
+
 /* Among those whose turn comes, or not, as it should be after a change. What it has not spent does not save up. */
 static void settle(struct line *line)
 {
@@ -108,10 +116,11 @@ static void settle(struct line *line)
         rest(line);
     } else if (!ready) {
         link_remove(&line->link);
-    } else if (!link_is_in(&line->link)) {
+    } else if (!link_is_in(&line->link) || line->load != load_of(line)) {
         line->deficit = 0;
         line->paid = false;
-        link_put(&t->ring, &line->link);
+        line->load = load_of(line);
+        link_put(&t->rings[line->load], &line->link);
     }
 }
 
@@ -176,10 +185,10 @@ static int64_t cost(const struct item *item)
 }
 
 /* The line that may send its first item; the ring is not empty. */
-static struct line *next_line(struct turns *t)
+static struct line *next_line(struct link *ring)
 {
     for (;;) {
-        struct line *line = LINK_OF(t->ring.next, struct line, link);
+        struct line *line = LINK_OF(ring->next, struct line, link);
 
         if (!line->paid)
             line->deficit += QUANTUM;
@@ -187,7 +196,7 @@ static struct line *next_line(struct turns *t)
         if (line->deficit >= cost(line->waiting.first))
             return line;
         line->paid = false;
-        link_put(&t->ring, &line->link);
+        link_put(ring, &line->link);
     }
 }
 
@@ -205,7 +214,7 @@ static struct item *take(struct line *line)
 
 struct item *turns_take(struct turns *t)
 {
-    struct line *line = turns_any(t) ? next_line(t) : NULL;
+    struct line *line = turns_any(t, TURNS_LIGHT) ? next_line(&t->rings[TURNS_LIGHT]) : NULL;
     struct item *item = line ? take(line) : NULL;
 
     if (line)
@@ -213,13 +222,13 @@ struct item *turns_take(struct turns *t)
     return item;
 }
 
-unsigned int turns_take_batch(struct turns *t, struct item **batch, unsigned int max, size_t max_bytes)
+unsigned int turns_take_batch(struct turns *t, int load, struct item **batch, unsigned int max, size_t max_bytes)
 {
     size_t n_bytes = 0;
     unsigned int n = 0;
 
-    while (n < max && turns_any(t)) {
-        struct line *line = next_line(t);
+    while (n < max && turns_any(t, load)) {
+        struct line *line = next_line(&t->rings[load]);
 
         n_bytes += line->waiting.first->bytes;
         if (n > 0 && n_bytes > max_bytes)

@@ -26,7 +26,7 @@ static int setup(void **state)
 
     *state = f;
     if (f)
-        turns_init(&f->turns, 1);
+        turns_init(&f->turns, 1, 0);
     return f ? 0 : -1;
 }
 
@@ -42,7 +42,7 @@ static void end_batch(struct fixture *f)
 static unsigned int take_batch(struct fixture *f)
 {
     assert_int_equal(f->n_batch, 0);
-    f->n_batch = turns_take_batch(&f->turns, f->batch, BATCH_ITEMS, BATCH_BYTES);
+    f->n_batch = turns_take_batch(&f->turns, TURNS_LIGHT, f->batch, BATCH_ITEMS, BATCH_BYTES);
     return f->n_batch;
 }
 
@@ -150,9 +150,9 @@ static void test_a_tenant_has_one_batch_under_way(void **state)
 
     put(f, "loud", MANY, SMALL);
     (void)take_batch(f);
-    assert_false(turns_any(&f->turns));
+    assert_false(turns_any(&f->turns, TURNS_LIGHT));
     put(f, "quiet", 1, SMALL);
-    assert_true(turns_any(&f->turns));
+    assert_true(turns_any(&f->turns, TURNS_LIGHT));
     other = turns_take(&f->turns);
     assert_string_equal(other->line->tenant, "quiet");
     assert_null(turns_take(&f->turns));
@@ -160,7 +160,7 @@ static void test_a_tenant_has_one_batch_under_way(void **state)
         line_end(f->batch[i]);
     assert_null(turns_take(&f->turns)); /* one is left */
     line_end(f->batch[f->n_batch - 1]);
-    assert_true(turns_any(&f->turns));
+    assert_true(turns_any(&f->turns, TURNS_LIGHT));
     line_end(other);
     free(other);
     for (unsigned int i = 0; i < f->n_batch; i++)
@@ -278,6 +278,44 @@ static void test_empty_lines_go(void **state)
     assert_int_equal(take_batch(f), 2);
 }
 
+static void test_who_has_much_is_taken_apart(void **state)
+{
+    struct fixture *f = *state;
+    struct item *much[BATCH_ITEMS];
+
+    f->turns.light = 16384;
+    put(f, "loud", 5, SMALL);
+    put(f, "quiet", 3, SMALL);
+    put(f, "loud", MANY, SMALL); /* light until here */
+    assert_int_equal(take_batch(f), 3);
+    assert_int_equal(of_tenant(f, "quiet"), 3);
+    assert_int_equal(turns_take_batch(&f->turns, TURNS_HEAVY, much, BATCH_ITEMS, BATCH_BYTES), BATCH_ITEMS);
+    assert_false(turns_any(&f->turns, TURNS_HEAVY));
+    for (int i = 0; i < BATCH_ITEMS; i++) {
+        assert_int_equal(much[i]->seq, i < 5 ? i + 1 : i + 4);
+        line_end(much[i]);
+        free(much[i]);
+    }
+    assert_true(turns_any(&f->turns, TURNS_HEAVY));
+}
+
+static void test_who_has_little_left_is_light(void **state)
+{
+    struct fixture *f = *state;
+    struct item *much[BATCH_ITEMS];
+
+    f->turns.light = 16384;
+    put(f, "loud", BATCH_ITEMS + 3, SMALL);
+    assert_false(turns_any(&f->turns, TURNS_LIGHT));
+    assert_int_equal(turns_take_batch(&f->turns, TURNS_HEAVY, much, BATCH_ITEMS, BATCH_BYTES), BATCH_ITEMS);
+    for (int i = 0; i < BATCH_ITEMS; i++) {
+        line_end(much[i]);
+        free(much[i]);
+    }
+    assert_false(turns_any(&f->turns, TURNS_HEAVY));
+    assert_int_equal(take_batch(f), 3);
+}
+
 /* What a line has is served in order and nobody starves, whatever comes when. */
 static void test_by_chance(void **state)
 {
@@ -315,7 +353,7 @@ int main(void)
         TEST(test_one_alone_has_whole_batches), TEST(test_who_comes_later_is_in_the_next_batch), TEST(test_a_batch_is_shared),
         TEST(test_large_items_cost_more_turns), TEST(test_a_tenant_has_one_batch_under_way), TEST(test_what_comes_back_is_first),
         TEST(test_so_many_are_out), TEST(test_too_large_for_a_batch), TEST(test_expired_are_the_first), TEST(test_room_is_told_at_half),
-        TEST(test_empty_lines_go), TEST(test_by_chance),
+        TEST(test_empty_lines_go), TEST(test_who_has_much_is_taken_apart), TEST(test_who_has_little_left_is_light), TEST(test_by_chance),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
