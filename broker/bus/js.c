@@ -12,6 +12,7 @@
 #include "bus/js_api.h"
 
 enum { ERR_WRONG_LAST_SEQUENCE = 10071, ERR_WRONG_LAST_MSG = 10164, ERR_DUPLICATE_IN_PROCESS = 10158, MAX_STREAMS = 16384 };
+enum { ERR_NO_PEERS = 10005, ERR_NO_CLUSTER = 10074 }; /* for so many replicas */
 
 enum kind { OP_INFO, OP_ENSURE, OP_MSG, OP_ACK, OP_LIST, OP_PURGE };
 
@@ -132,9 +133,16 @@ static void read_info(const cJSON *root, struct js_info *out)
                                              .created_wall_ns = clock_parse_rfc3339(js_api_text(root, "created"))};
 }
 
+static bool says_few(const cJSON *root)
+{
+    uint64_t err_code = js_api_number(cJSON_GetObjectItemCaseSensitive(root, "error"), "err_code");
+
+    return err_code == ERR_NO_PEERS || err_code == ERR_NO_CLUSTER;
+}
+
 static void finish_info(struct op *op, int code, const cJSON *root, const char *text)
 {
-    struct js_info info = {.stream = op->stream, .text = text, .state.size = sizeof info.state};
+    struct js_info info = {.stream = op->stream, .text = text, .few = code && says_few(root), .state.size = sizeof info.state};
 
     if (!code)
         read_info(root, &info);

@@ -27,6 +27,7 @@ struct js_info {
     const char *stream; /* that was asked for. Borrowed */
     struct muster_stream_info state;
     const char *text; /* why code is not 0: one line; "" otherwise. Borrowed */
+    bool few;         /* code is not 0, because fewer servers can take a copy than the stream has replicas */
 };
 
 struct js_msg {

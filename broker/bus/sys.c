@@ -259,6 +259,44 @@ int sys_read_page(struct muster_bytes data, struct sys_page *ret_page, sys_clien
     return err;
 }
 
+static void read_peer(const cJSON *peer, struct sys_peer *out)
+{
+    *out = (struct sys_peer){.is_offline = cJSON_IsTrue(member(peer, "offline")),
+                             .heard_ns = (int64_t)id_of(peer, "active"),
+                             .n_behind = id_of(peer, "lag")};
+    copy(out->name, sizeof out->name, string_of(peer, "name"));
+}
+
+static int read_meta(const cJSON *root, struct sys_meta *out, sys_peer_fn fn, void *arg)
+{
+    const cJSON *server = member(root, "server"), *body = member(root, "data"), *meta = member(body, "meta_cluster"), *peer;
+    uint64_t n_servers = id_of(meta, "cluster_size");
+    struct sys_peer one;
+
+    if (!*string_of(server, "name") || !cJSON_IsObject(body))
+        return MUSTER_EINVAL;
+    *out = (struct sys_meta){.has_jetstream = !cJSON_IsTrue(member(body, "disabled")), .is_clustered = cJSON_IsObject(meta)};
+    out->n_servers = n_servers < UINT32_MAX ? (uint32_t)n_servers : UINT32_MAX;
+    copy(out->name, sizeof out->name, string_of(server, "name"));
+    copy(out->domain, sizeof out->domain, string_of(server, "domain"));
+    copy(out->leader, sizeof out->leader, string_of(meta, "leader"));
+    cJSON_ArrayForEach(peer, member(meta, "replicas"))
+    {
+        read_peer(peer, &one);
+        fn(arg, &one);
+    }
+    return 0;
+}
+
+int sys_read_meta(struct muster_bytes data, struct sys_meta *ret_meta, sys_peer_fn fn, void *arg)
+{
+    cJSON *root = cJSON_ParseWithLength(data.data, data.len);
+    int err = read_meta(root, ret_meta, fn, arg);
+
+    cJSON_Delete(root);
+    return err;
+}
+
 int sys_read_kick(struct muster_bytes data)
 {
     cJSON *root = cJSON_ParseWithLength(data.data, data.len);

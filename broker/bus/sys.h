@@ -1,5 +1,5 @@
 /*
- * bus/sys.h - what nats-server says in its system account, read: events of connections, pages of CONNZ, who a server is.
+ * bus/sys.h - what nats-server says in its system account, read: events of connections, pages of CONNZ, who a server is, who its peers are.
  *
  * Identity An agent is who its login proves: in operator mode the tags and the name of the JWT that the server has verified, with
  *          passwords (and an auth callout) the user's name <T>.<A>. The name that a client gives itself is no part of it. Nor is
@@ -56,6 +56,22 @@ struct sys_page {
 };
 /* Read the answer to $SYS.REQ.SERVER.<id>.CONNZ with auth, sorted by id; fn is called for each client. */
 int sys_read_page(struct muster_bytes data, struct sys_page *ret_page, sys_client_fn fn, void *arg);
+/* A server as JetStream's cluster sees it, or another that is asked about it. */
+struct sys_peer {
+    char name[SYS_NAME_SIZE];
+    bool is_offline;
+    int64_t heard_ns; /* ago; 0: just now, or never */
+    uint64_t n_behind;
+};
+struct sys_meta {
+    char name[SYS_NAME_SIZE], domain[SYS_NAME_SIZE]; /* of the server that says this */
+    bool has_jetstream, is_clustered;
+    char leader[SYS_NAME_SIZE]; /* of JetStream's cluster, by name; "": none */
+    uint32_t n_servers;         /* that belong to it */
+};
+typedef void (*sys_peer_fn)(void *arg, const struct sys_peer *peer);
+/* Read the answer to $SYS.REQ.SERVER.<id>.JSZ; fn is called for each other server that it knows as a peer, when *ret_meta is filled. */
+int sys_read_meta(struct muster_bytes data, struct sys_meta *ret_meta, sys_peer_fn fn, void *arg);
 /* Read the answer to $SYS.REQ.SERVER.<id>.KICK: MUSTER_ENOTFOUND: it has no such client. */
 int sys_read_kick(struct muster_bytes data);
 

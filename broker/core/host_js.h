@@ -15,6 +15,9 @@ static inline struct js_target host_js(struct instance *in, const void *owner)
     return (struct js_target){.bus = broker_bus(in->broker), .lane = in->lane, .owner = owner, .timeout_ns = 5 * CLOCK_S};
 }
 
+/* Log what was refused, in the server's words, once a minute: who asked asks again. No answer is no refusal. */
+void host_js_refused(struct instance *in, int code, const struct js_info *info, uint32_t replicas);
+
 /* As many copies as the instance's streams have: what it keeps beside them is about them, and is worth as much. */
 uint32_t host_stream_replicas(const struct instance *in);
 /* True when the lease of this instance is held now. */

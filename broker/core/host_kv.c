@@ -278,6 +278,7 @@ static void on_bucket(void *arg, int code, const struct js_info *info)
         send_or_end(op);
         return;
     }
+    host_js_refused(op->in, code, info, host_stream_replicas(op->in));
     (void)op->in->host.fail(&op->in->host, code, "%s", info->text); /* kept for the plugin to tell */
     end(op, code, 0);
 }

@@ -1,6 +1,7 @@
 /*
  * The record of a lease in the bucket muster_leases, key <plugin>.<name>: read as its stream has it last, and written where it is still the one
- * that was read. Where there is no record there may be no bucket, which is made then. Lane only.
+ * that was read. Where there is no record there may be no bucket, which is made then; once leases are held it gets as many replicas as the streams
+ * that are written under them. Lane only.
  */
 #include <stdio.h>
 
@@ -10,7 +11,7 @@
 
 #define STREAM "KV_muster_leases"
 #define ALL "$KV.muster_leases.>"
-static const int64_t call_max_ns = 5 * CLOCK_S;
+static const int64_t call_max_ns = 5 * CLOCK_S, grow_again_ns = 10 * CLOCK_S; /* longer than it is waited for */
 
 static struct js_target target(struct host_lease *h)
 {
@@ -25,24 +26,26 @@ static void on_bucket(void *arg, int code, const struct js_info *info)
     struct host_lease *h = arg;
     struct lease_record none = {0};
 
-    if (code && code != MUSTER_ELINK && code != MUSTER_ETIME)
-        h->in->host.log(&h->in->host, MUSTER_LOG_ERROR, "lease %s: bucket muster_leases: %s", h->name, info->text);
+    if (code)
+        host_js_refused(h->in, code, info, host_stream_replicas(h->in));
     lease_heard_of(h, code ? (code == MUSTER_ENOTFOUND ? MUSTER_ELINK : code) : MUSTER_ENOTFOUND, &none);
+}
+
+static int ensure(const struct js_target *t, uint32_t replicas, js_info_fn fn, void *arg)
+{
+    static const char *const subjects[] = {ALL};
+    struct js_config config = {
+        .name = STREAM, .subjects = subjects, .n_subjects = 1, .max_msgs_per_subject = 1, .replicas = replicas, .is_kv = true};
+
+    return js_ensure(t, &config, fn, arg);
 }
 
 /* Where there is no record, there may be no bucket either. */
 static void make_bucket(struct host_lease *h)
 {
-    static const char *const subjects[] = {ALL};
-    struct js_config config = {.name = STREAM,
-                               .subjects = subjects,
-                               .n_subjects = 1,
-                               .max_msgs_per_subject = 1,
-                               .replicas = host_stream_replicas(h->in),
-                               .is_kv = true};
     struct js_target t = target(h);
     struct lease_record none = {0};
-    int err = h->lease.releasing || h->in->ending ? MUSTER_ENOTFOUND : js_ensure(&t, &config, on_bucket, h);
+    int err = h->lease.releasing || h->in->ending ? MUSTER_ENOTFOUND : ensure(&t, host_stream_replicas(h->in), on_bucket, h);
 
     if (err)
         lease_heard_of(h, err, &none);
@@ -77,9 +80,37 @@ static void on_read(void *arg, int code, const struct js_msg *msg)
     lease_heard_of(h, code, &record);
 }
 
+static void on_grown(void *arg, int code, const struct js_info *info)
+{
+    struct instance *in = arg;
+
+    if (code)
+        host_js_refused(in, code, info, in->lease_asked);
+    else
+        in->lease_replicas = in->lease_asked;
+}
+
+/* Leases are taken before streams are made, and the bucket may be older than the streams' replicas. */
+static void grow(struct instance *in)
+{
+    struct js_target t = host_js(in, in);
+    uint32_t replicas = host_stream_replicas(in);
+    int64_t now_ns = clock_now_ns();
+
+    if (replicas <= 1 || replicas <= in->lease_replicas || now_ns < in->lease_grow_ns || in->ending)
+        return;
+    in->lease_grow_ns = now_ns + grow_again_ns;
+    in->lease_asked = replicas;
+    (void)ensure(&t, replicas, on_grown, in); /* if not, after the next renewal */
+}
+
 static void on_written(void *arg, int code, uint64_t revision)
 {
-    lease_was_written(arg, code, revision);
+    struct host_lease *h = arg;
+
+    if (!code)
+        grow(h->in);
+    lease_was_written(h, code, revision);
 }
 
 int lease_bucket_write(struct host_lease *h, const struct lease_record *record)

@@ -16,6 +16,7 @@
 #include "wire/subject.h"
 
 enum { MAX_SUBJECT = HOST_STREAM_MAX_SUBJECT };
+static const int64_t refused_again_ns = 60 * CLOCK_S;
 #define HISTORY HOST_STREAM_HISTORY
 
 /* One call under way: the plugin's function and what it was about. */
@@ -27,6 +28,7 @@ struct op {
     } fn;
     void *arg;
     struct handover_out *own; /* of an open, or of a fenced append; NULL: none */
+    uint32_t replicas;        /* of an open; 0: it is none */
     uint64_t seq, life;       /* what the fence says that it gets; of its handover */
 };
 
@@ -63,11 +65,29 @@ struct host_stream *host_stream_find(struct instance *in, uint64_t id)
     return s;
 }
 
+void host_js_refused(struct instance *in, int code, const struct js_info *info, uint32_t replicas)
+{
+    int64_t now_ns = clock_now_ns();
+    char few[128] = "";
+
+    if (code == MUSTER_ELINK || code == MUSTER_ETIME || code == MUSTER_ENOTFOUND || (in->refused_ns && now_ns - in->refused_ns < refused_again_ns))
+        return;
+    in->refused_ns = now_ns;
+    if (info->few)
+        (void)snprintf(few, sizeof few, "; it takes %u servers with JetStream that can have a copy, `muster doctor` says who is missing", replicas);
+    in->host.log(&in->host, MUSTER_LOG_WARN, "stream %s with %u replica%s is refused: %s%s", info->stream, replicas, replicas == 1 ? "" : "s",
+                 info->text, few);
+}
+
 static void on_info(void *arg, int code, const struct js_info *info)
 {
     struct op *op = arg;
     struct instance *in = op->in;
 
+    if (code && op->replicas)
+        host_js_refused(in, code, info, op->replicas);
+    if (info->few)
+        code = MUSTER_EAGAIN;
     if (code)
         (void)in->host.fail(&in->host, code, "%s", info->text); /* kept for the plugin to tell */
     else if (op->own)
@@ -202,6 +222,7 @@ static int stream_open(const struct muster_host *host, const struct muster_strea
     s->own = handover_open(broker_handover(in->broker), s->name); /* without it followers ask JetStream */
     op->fn.info = fn;
     op->own = s->own ? handover_ref(s->own) : NULL;
+    op->replicas = o.replicas ? o.replicas : 1;
     err = started(op, BUS_LIVE, ensure(s, &o, op));
     if (err) {
         handover_unref(s->own);

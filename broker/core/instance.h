@@ -68,6 +68,8 @@ struct instance {
     struct host_lease *leases;
     struct departures_ear *departures;   /* NULL until the first lease */
     struct lease_metrics *lease_metrics; /* NULL until the first lease */
+    uint32_t lease_replicas, lease_asked; /* of the bucket of leases: at least so many, and asked for; 0: not known */
+    int64_t lease_grow_ns;               /* not before is it asked again */
     bool leases_over;                    /* nothing is read or written for them any more */
     struct kv_sweeper *sweeper;          /* NULL until something is to be swept */
     size_t n_kv_bytes;                   /* of values that are on their way to a bucket */
@@ -80,6 +82,7 @@ struct instance {
     struct metric *sql_refused; /* with sql */
     bool sql_pressed;  /* its statements are nearly full */
     bool told_pressed; /* on_pause() was called after on_resume() */
+    int64_t refused_ns; /* a stream or bucket was refused and this was logged; 0: never */
     struct map positions; /* every text that config->position() has given out, by itself */
 
     atomic_int n_posted;       /* posts that wait */

@@ -4,7 +4,6 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-#include "base/assert.h"
 #include "base/log.h"
 #include "core/broker.h"
 #include "core/connections.h"
@@ -18,8 +17,6 @@
 #include "tenant/credentials.h"
 #include "tenant/tenant.h"
 
-enum { CHECK_PERIOD_MS = 60000 };
-
 struct registry {
     struct broker *broker;
     struct health_component *health; /* PostgreSQL's; NULL: there is no database */
@@ -30,7 +27,6 @@ struct registry {
     /* Core lane only. */
     struct streams *streams;
     struct sweep *sweep;
-    uv_timer_t check_timer;
     bool is_up;
     uint64_t histories; /* see histories_changed() */
 };
@@ -205,19 +201,9 @@ int registry_open(struct registry *r)
     return err;
 }
 
-static void on_check(uv_timer_t *timer)
-{
-    struct registry *r = timer->data;
-
-    streams_check(r->streams);
-}
-
 void registry_start(struct registry *r)
 {
-    ASSERT(uv_timer_init(lane_loop(broker_lane(r->broker)), &r->check_timer) == 0);
-    r->check_timer.data = r;
-    ASSERT(uv_timer_start(&r->check_timer, on_check, CHECK_PERIOD_MS, CHECK_PERIOD_MS) == 0);
-    streams_check(r->streams);
+    streams_start(r->streams);
 }
 
 void registry_close(struct registry *r)
@@ -225,5 +211,4 @@ void registry_close(struct registry *r)
     streams_close(r->streams);
     tenants_close(broker_tenants(r->broker));
     sweep_free(r->sweep);
-    uv_close((uv_handle_t *)&r->check_timer, NULL);
 }

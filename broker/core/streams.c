@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "bus/js.h"
@@ -15,6 +16,7 @@
 
 #define HISTORY_PREFIX "MSG_" /* and the tenant's name */
 enum { HISTORY_MSGS = 100000, MAX_SUBJECT = 256 };
+enum { CHECK_MS = 60000, RETRY_MS = 1000 };
 static const int64_t timeout_ns = 5 * CLOCK_S, day_ns = INT64_C(86400) * CLOCK_S;
 
 struct streams {
@@ -26,6 +28,8 @@ struct streams {
     bool closing;     /* nothing is begun any more: an answer may come while the bus cannot be asked */
     bool passed;      /* all was well once */
     unsigned int n_open, n_failed;
+    uv_timer_t timer;
+    uint64_t pause_ms; /* after the next check, when it fails */
 };
 
 /* One stream, before its root is put in front. */
@@ -36,6 +40,7 @@ struct spec {
 };
 
 static void finish(struct streams *s);
+static void check_later(struct streams *s, bool failed);
 
 static struct js_target target(struct streams *s)
 {
@@ -172,7 +177,7 @@ static void on_list(void *arg, int code, const struct js_listed *list, size_t n)
     s->n_open--;
     if (code) {
         s->n_failed++;
-        health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away", "the streams could not be listed (error %d): is JetStream on?", code);
+        health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away", "the streams could not be listed (error %d): is JetStream on, and has its cluster a leader? `muster doctor` looks", code);
     }
     for (size_t i = 0; !code && !s->closing && i < n && !danger; i++)
         danger = is_danger(s, &list[i]);
@@ -183,6 +188,24 @@ static void on_list(void *arg, int code, const struct js_listed *list, size_t n)
     finish(s);
 }
 
+/* ---- when ------------------------------------------------------------------------------------------------------------------- */
+
+static void on_timer(uv_timer_t *timer)
+{
+    streams_check(timer->data);
+}
+
+static void check_later(struct streams *s, bool failed)
+{
+    uint64_t ms = failed ? s->pause_ms : CHECK_MS;
+
+    s->pause_ms = failed ? ms * 2 : RETRY_MS;
+    if (s->pause_ms > CHECK_MS)
+        s->pause_ms = CHECK_MS;
+    if (!s->closing)
+        ASSERT(uv_timer_start(&s->timer, on_timer, ms, CHECK_MS) == 0);
+}
+
 /* ---- life -------------------------------------------------------------------------------------------------------------------- */
 
 static void finish(struct streams *s)
@@ -190,6 +213,7 @@ static void finish(struct streams *s)
     if (s->n_open || !s->busy)
         return;
     s->busy = false;
+    check_later(s, s->n_failed > 0);
     s->passed = s->passed || !s->n_failed;
     if (!s->n_failed)
         health_set(s->health, MUSTER_HEALTH_OK, "ok", "all streams are as they must be");
@@ -217,7 +241,16 @@ void streams_check(struct streams *s)
     if (js_list(&t, on_list, s) != 0) {
         s->n_open = 0;
         s->busy = false;
+        check_later(s, true);
     }
+}
+
+void streams_start(struct streams *s)
+{
+    ASSERT(uv_timer_init(lane_loop(broker_lane(s->broker)), &s->timer) == 0);
+    s->timer.data = s;
+    check_later(s, false);
+    streams_check(s);
 }
 
 int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *why), void *arg, struct streams **ret_streams)
@@ -227,7 +260,7 @@ int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *
 
     if (!s)
         return MUSTER_ENOMEM;
-    *s = (struct streams){.broker = broker, .on_danger = on_danger, .arg = arg};
+    *s = (struct streams){.broker = broker, .on_danger = on_danger, .arg = arg, .pause_ms = RETRY_MS};
     err = health_add(broker_health(broker), HEALTH_STREAM, "all", true, &s->health);
     if (err) {
         free(s);
@@ -240,6 +273,7 @@ int streams_new(struct broker *broker, void (*on_danger)(void *arg, const char *
 void streams_close(struct streams *s)
 {
     s->closing = true;
+    uv_close((uv_handle_t *)&s->timer, NULL);
     bus_cancel(broker_bus(s->broker), s);
 }
 

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "cdc/cdc.h"
+#include "common/peers.h"
 
 /* ---- the record as text ------------------------------------------------------------------------------------------------- */
 
@@ -211,10 +212,22 @@ void position_write(struct cdc *c, const struct cdc_record *next)
     write_record(c, next, on_begun);
 }
 
+enum { STREAM_SIZE = 72 };
+
+static const char *name_stream(const struct cdc *c, char out[STREAM_SIZE])
+{
+    (void)snprintf(out, STREAM_SIZE, c->events ? "EVT" : "CDC_%s", c->host->instance);
+    return out;
+}
+
 static void stream_failed(struct cdc *c, int code)
 {
+    char name[STREAM_SIZE];
+
     if (code == MUSTER_EEXIST)
         cdc_fault(c, MUSTER_HEALTH_DOWN, "stream_conflict", "the stream is there with other settings; rename or remove it");
+    else if (code == MUSTER_EAGAIN)
+        cdc_fault(c, MUSTER_HEALTH_DOWN, PEERS_FEW, PEERS_FEW_TEXT, name_stream(c, name), (long long)c->config->replicas);
     else if (code == MUSTER_ENOMEM)
         sink_full(c);
     else
@@ -268,17 +281,16 @@ static void on_stream(void *arg, int code, const struct muster_stream_info *info
 
 static void open_stream(struct cdc *c)
 {
-    char name[72], subjects[80];
+    char name[STREAM_SIZE], subjects[80];
     struct muster_stream_options o = {.size = sizeof o,
                                       .replicas = (uint32_t)c->config->replicas,
-                                      .name = name,
+                                      .name = name_stream(c, name),
                                       .subjects = subjects,
                                       .max_age_ns = c->config->retention_ns,
                                       .max_bytes = c->config->max_bytes};
     struct cdc_ask *ask = cdc_ask_new(c);
     int err;
 
-    (void)snprintf(name, sizeof name, c->events ? "EVT" : "CDC_%s", c->host->instance);
     (void)snprintf(subjects, sizeof subjects, c->events ? "evt.>" : "cdc.%s.>", c->host->instance);
     err = ask ? c->stream->open(c->host, &o, on_stream, ask, &c->sink.stream) : MUSTER_ENOMEM;
     if (!err)

@@ -6,9 +6,11 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "common/peers.h"
 #include "fanout/cast.h"
 #include "fanout/history.h"
 
+static const int64_t retry_ns = CLOCK_S;
 /* With the role of $2, where there is one. */
 static const char receivers_sql[] =
     "SELECT r, (SELECT c.role FROM muster.credentials AS c WHERE c.tenant = $1 AND c.agent = $2) FROM muster.message_receivers($1, $2, $3) AS r";
@@ -20,6 +22,22 @@ static const char cursors_sql[] =
 
 /* ---- the stream --------------------------------------------------------------------------------------------------------- */
 
+/* It is opened again, and said anew once it is open. */
+static void not_open(struct fanout *f, int code)
+{
+    struct inbox *in = f->inbox;
+
+    f->stream->close(f->host, in->stream);
+    in->stream = 0;
+    in->retry_ns = f->timer->now(f->host) + retry_ns;
+    f->ready = false;
+    if (code == MUSTER_EAGAIN)
+        f->host->health(f->host, MUSTER_HEALTH_DOWN, PEERS_FEW, PEERS_FEW_TEXT, "MAIL", (long long)f->config->replicas);
+    else if (code != MUSTER_ELINK && code != MUSTER_ETIME)
+        f->host->health(f->host, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "mail_differs" : "mail_missing",
+                        "the stream MAIL could not be opened (error %d)", code);
+}
+
 static void on_open(void *arg, int code, const struct muster_stream_info *info)
 {
     struct fanout *f = arg;
@@ -27,12 +45,7 @@ static void on_open(void *arg, int code, const struct muster_stream_info *info)
 
     in->asked = false;
     if (code) {
-        f->stream->close(f->host, in->stream);
-        in->stream = 0;
-        f->ready = false; /* said anew once it is open */
-        if (code != MUSTER_ELINK && code != MUSTER_ETIME)
-            f->host->health(f->host, MUSTER_HEALTH_DOWN, code == MUSTER_EEXIST ? "mail_differs" : "mail_missing",
-                            "the stream MAIL could not be opened (error %d)", code);
+        not_open(f, code);
         return;
     }
     in->open = true;
@@ -54,7 +67,7 @@ static void open_mail(struct fanout *f)
                                                   .max_msgs_per_subject = INBOX_MAX_MSGS};
     struct inbox *in = f->inbox;
 
-    if (in->open || in->asked || !f->link_up || f->draining)
+    if (in->open || in->asked || !f->link_up || f->draining || f->timer->now(f->host) < in->retry_ns)
         return;
     in->asked = f->stream->open(f->host, &options, on_open, f, &in->stream) == 0; /* if not, the next tick tries again */
 }
@@ -191,6 +204,7 @@ static int inbox_start(struct fanout *f)
 
 static void inbox_on_link(struct fanout *f, bool up)
 {
+    f->inbox->retry_ns = 0;
     if (up)
         open_mail(f);
     else

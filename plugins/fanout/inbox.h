@@ -17,6 +17,7 @@ enum { INBOX_MAX_MSGS = 10000 };
 struct inbox {
     uint64_t stream;
     bool asked, open;
+    int64_t retry_ns; /* not before is it opened again */
     uint64_t epoch;    /* while it is open */
     uint64_t last_seq; /* the stream has at least that */
     uint64_t receivers, cursors; /* statements */

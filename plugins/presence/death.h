@@ -116,6 +116,8 @@ void death_left(struct agent *a);
 void death_leads(struct shard *s, bool leads);
 /* Just before a leave that was asked for is appended: is it still so? false drops it. */
 bool death_still(const struct agent *a, const char *reason);
+/* Its beats are missing, and with the next one it is gone: see common/late.h. */
+bool death_is_late(const struct agent *a);
 
 /* An event of a shard that is held here was stored: kind is KIND_*, body the JSON of the agent as `get` shows it, reason NULL where
  * there is none. session: the one that it is about; with KIND_JOIN, replaced is the session before, or NULL. */

@@ -176,6 +176,8 @@ struct presence {
     uint32_t n_missing;   /* looks in a row that found some of it missing */
     bool was_loading;     /* at the last look */
     char load_fault[160]; /* what PostgreSQL said when sessions could not be read; empty: they could, or it said nothing */
+    const char *stream_code; /* of the last stream that was refused; NULL: none was since one was opened, or a shard went */
+    char stream_fault[320];
     struct buf scratch;   /* answers and bodies while they are written */
     struct death death;
 };
@@ -285,6 +287,7 @@ void follow_end(struct tenancy *t);
 int verbs_start(struct presence *p);
 /* Answer what asks_keep() has kept. */
 int verb_answer(struct tenancy *t, const struct muster_msg *msg);
+void roster_put_again(struct agent *a); /* its load or its lateness is another */
 int verb_list(struct tenancy *t, const struct muster_msg *msg);
 int verb_get(struct tenancy *t, const struct muster_msg *msg);
 int verb_count(struct tenancy *t, const struct muster_msg *msg);

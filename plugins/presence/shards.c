@@ -10,9 +10,10 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "common/peers.h"
 #include "presence/presence.h"
 
-static const int64_t retry_ns = 250 * CLOCK_MS, keep_ns = 3600 * CLOCK_S, lease_ns = 15 * CLOCK_S;
+static const int64_t retry_ns = 250 * CLOCK_MS, refused_ns = CLOCK_S, keep_ns = 3600 * CLOCK_S, lease_ns = 15 * CLOCK_S;
 static const int64_t spread_ns = 20 * CLOCK_MS; /* between the places in which brokers contend for a shard */
 static const int64_t rest_ns = 1500 * CLOCK_MS; /* until who let a shard go contends for it again */
 static const int64_t hole_ns = 15 * CLOCK_S;    /* thrice the interval of head notices: an event that is missing has been told of */
@@ -106,7 +107,7 @@ static void lead(struct shard *s)
 static void again(struct shard *s)
 {
     s->generation++;
-    s->retry_ns = s->p->timer->now(s->p->host) + retry_ns;
+    s->retry_ns = s->p->timer->now(s->p->host) + (s->p->stream_code ? refused_ns : retry_ns);
 }
 
 /* ---- the tail ------------------------------------------------------------------------------------------------------------------- */
@@ -213,6 +214,22 @@ static void catch_up(struct shard *s, const struct muster_stream_info *info)
     sessions_load(s);
 }
 
+/* Kept for wellbeing.c. */
+static void refused(struct shard *s, int code)
+{
+    struct presence *p = s->p;
+    char name[] = "PRES_15";
+
+    (void)snprintf(name, sizeof name, "PRES_%u", s->n % SHARDS);
+    p->stream_code = code == MUSTER_EAGAIN ? PEERS_FEW : code == MUSTER_EEXIST ? "stream_foreign" : "stream_missing";
+    if (code == MUSTER_EAGAIN)
+        (void)snprintf(p->stream_fault, sizeof p->stream_fault, PEERS_FEW_TEXT, name, (long long)p->config->replicas);
+    else if (code == MUSTER_EEXIST)
+        (void)snprintf(p->stream_fault, sizeof p->stream_fault, "stream %s is there with other settings", name);
+    else
+        (void)snprintf(p->stream_fault, sizeof p->stream_fault, "stream %s could not be opened (error %d)", name, code);
+}
+
 static void on_info(void *arg, int code, const struct muster_stream_info *info)
 {
     struct shard *s = question_take(arg);
@@ -220,14 +237,15 @@ static void on_info(void *arg, int code, const struct muster_stream_info *info)
     if (!s)
         return;
     if (!code) {
+        s->p->stream_code = NULL;
         catch_up(s, info);
         return;
     }
-    if (code == MUSTER_EEXIST)
-        s->p->host->health(s->p->host, MUSTER_HEALTH_DOWN, "stream_foreign", "stream PRES_%u is there with other settings", s->n);
-    if (s->stream && (code == MUSTER_ENOTFOUND || code == MUSTER_EEXIST)) {
+    if (s->stream && code != MUSTER_ELINK && code != MUSTER_ETIME) {
         s->p->stream->close(s->p->host, s->stream); /* opened anew, and made */
         s->stream = 0;
+        if (code != MUSTER_ENOTFOUND)
+            refused(s, code);
     }
     again(s);
 }
@@ -325,6 +343,7 @@ static void follow_on(struct shard *s)
     s->generation++;
     s->state = SHARD_FOLLOWS;
     s->retry_ns = 0;
+    s->p->stream_code = NULL;
     for (size_t i = 0; tenancy_of_shard(s, &i, &t);) {
         if (!whole || t->flights)
             t->follow = FOLLOW_UNKNOWN;

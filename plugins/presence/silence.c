@@ -68,6 +68,13 @@ void silence_move(struct agent *a, struct server *server)
     overdue(a, is_overdue);
 }
 
+/* Who gives it something to do is told. While NATS is away all fall silent, and nobody gets anything. */
+static void tell_late(struct agent *a, bool was)
+{
+    if (was != death_is_late(a) && a->death.joined && (was || a->tenancy->p->link_up))
+        roster_put_again(a);
+}
+
 /* ---- looking ------------------------------------------------------------------------------------------------------------------ */
 
 /* Missing beats are counted one beat before they are a death: when the first of many is due, the others are counted. */
@@ -154,12 +161,14 @@ static int64_t next_ns(const struct agent *a, int64_t now_ns)
 static void look(struct agent *a, int64_t now_ns)
 {
     struct presence *p = a->tenancy->p;
+    bool was_late = death_is_late(a);
 
     overdue(a, now_ns >= overdue_ns(a));
+    tell_late(a, was_late);
     if (may_judge(a, now_ns))
         judge(a, now_ns);
     wheel_set(&p->death.wheel, &a->death.entry, next_ns(a, now_ns));
-    if (a->death.flags & DEATH_GONE)
+    if (a->death.flags & (DEATH_GONE | DEATH_OVERDUE))
         wheel_hurry(&p->death.wheel, &a->death.entry);
 }
 
@@ -180,8 +189,10 @@ static bool is_in_flight(const struct agent *a)
 void silence_met(struct agent *a)
 {
     struct agent_death *d = &a->death;
+    bool was_late = death_is_late(a);
 
     overdue(a, false);
+    tell_late(a, was_late);
     if (d->flags & DEATH_GONE && !is_in_flight(a))
         d->flags &= (uint8_t)~(DEATH_GONE | DEATH_KICKED);
     suspects_trust(a);
@@ -194,6 +205,11 @@ void death_heard(struct agent *a, int64_t lag_ns)
         a->tenancy->death.floor_ns = a->beat_ns;
     if (a->death.flags)
         silence_met(a);
+}
+
+bool death_is_late(const struct agent *a)
+{
+    return a->death.flags & DEATH_OVERDUE;
 }
 
 bool death_still(const struct agent *a, const char *reason)

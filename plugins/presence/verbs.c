@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "common/late.h"
 #include "presence/agent.h"
 #include "presence/presence.h"
 
@@ -54,9 +55,8 @@ int reply_json(struct presence *p, const struct muster_msg *msg, const struct bu
 
 static const double load_step = 0.1; /* of the load before: a smaller change is not worth telling those who watch the roster */
 
-
-/* The roster's copy gets the new load by being read and put again. */
-static void put_load(struct agent *a)
+/* The roster's copy gets what is not in an event by being written, read and put again. */
+void roster_put_again(struct agent *a)
 {
     struct presence *p = a->tenancy->p;
     struct buf json = {0};
@@ -66,6 +66,7 @@ static void put_load(struct agent *a)
     if (agent_write_present(&json, a, NULL, NULL, NULL) == 0 && !buf_failed(&json) &&
         p->codec->decode(p->host, MUSTER_JSON, (struct muster_bytes){json.data, json.len}, &body) == 0) {
         if (said_read(p, body, &said) == 0) {
+            said.agent.flags |= death_is_late(a) ? AGENT_IS_LATE : 0;
             if (p->roster->put(p->host, a->tenancy->tenant, MUSTER_ROSTER_STATUS, NULL, &said.agent) == 0)
                 a->load_put = (float)a->load;
             said_done(&said);
@@ -88,7 +89,7 @@ static void take_load(struct agent *a, const struct muster_msg *msg)
         a->load = codec->as_float(load);
     codec->free_doc(body);
     if (load && !(fabs(a->load - a->load_put) < load_step * fmax(fabs(a->load_put), load_step)))
-        put_load(a);
+        roster_put_again(a);
 }
 
 static int answer_beat(struct tenancy *t, const struct muster_msg *msg)

@@ -16,7 +16,9 @@ static int look(const struct presence *p, const struct shard *s, uint32_t n_miss
 /* A shard that moves, or a start, is no news: only what lasts is told. */
 static void say_missing(struct presence *p, const uint32_t *n)
 {
-    if (n[WELL_LOADING])
+    if (p->stream_code)
+        p->host->health(p->host, MUSTER_HEALTH_DOWN, p->stream_code, "%s", p->stream_fault);
+    else if (n[WELL_LOADING])
         p->host->health(p->host, p->ready ? MUSTER_HEALTH_DEGRADED : MUSTER_HEALTH_DOWN, "sessions_loading",
                         "the sessions of %u shards are being read from PostgreSQL%s%s", n[WELL_LOADING], *p->load_fault ? ": " : "", p->load_fault);
     else if (!p->ready)

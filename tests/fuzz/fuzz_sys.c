@@ -21,6 +21,13 @@ static void check_client(void *arg, const struct sys_client *c)
     ASSERT(c->account && c->at_wall_ns >= 0);
 }
 
+static void check_peer(void *arg, const struct sys_peer *peer)
+{
+    const struct sys_meta *meta = arg;
+
+    ASSERT(*meta->name && utf8_is_valid(peer->name, strlen(peer->name)) && peer->heard_ns >= 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -28,6 +35,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     const struct muster_bytes bytes = {data, size};
     struct sys_server server;
     struct sys_page page;
+    struct sys_meta meta;
     uint32_t n = 0;
     int kind = 0;
 
@@ -40,6 +48,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         ASSERT(n == page.n_rows && *page.server.id);
     if (sys_read_server(bytes, &server) == 0)
         ASSERT(name_is_legal(server.id, strlen(server.id)));
+    if (sys_read_meta(bytes, &meta, check_peer, &meta) == 0)
+        ASSERT(meta.has_jetstream || !*meta.leader || meta.is_clustered);
     (void)sys_read_kick(bytes);
     return 0;
 }

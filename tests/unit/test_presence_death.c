@@ -33,6 +33,7 @@ struct body { /* an agent as it really is */
     int64_t called_ns;                 /* beats then, because of a roll call; 0: no */
     int64_t bound_ns;                  /* until when its death must be told */
     unsigned int n_sessions;
+    bool late; /* as was told last */
     uint64_t seed; /* of its own for what is done in no certain order */
 };
 
@@ -76,7 +77,7 @@ static struct world {
     muster_connections_fn on_listed;
     muster_timer_fn on_tick, on_alarm;
     int64_t alarms_ns[ALARMS]; /* 0: none */
-    unsigned int n_leaves, n_suspects, n_calls, n_deaths, n_mass;
+    unsigned int n_leaves, n_late, n_suspects, n_calls, n_deaths, n_mass;
 } *w;
 
 static uint64_t roll(uint64_t *seed, uint64_t n)
@@ -286,6 +287,16 @@ static int ask(struct agent *a, int what, const char *reason)
     return 0;
 }
 
+/* Of those who are late others are told, while there is somebody to hear it. */
+void roster_put_again(struct agent *a)
+{
+    struct body *b = body_of(a);
+
+    b->late = death_is_late(a);
+    assert_true(w->p.link_up || !b->late);
+    w->n_late += b->late;
+}
+
 int change_leave(struct agent *a, const char *reason)
 {
     return ask(a, KIND_LEAVE, reason);
@@ -334,6 +345,7 @@ static void hello(struct body *b)
     a->status = MUSTER_AGENT_ONLINE;
     a->suspect = false;
     a->beat_ns = w->now_ns;
+    b->late = false; /* whoever tells of a session tells that, too */
     death_joined(a);
     b->beat_ns = w->now_ns + (int64_t)dice(5000) * ms;
 }
@@ -697,6 +709,16 @@ static void check_deaths(void)
     }
 }
 
+/* Who is heard again is so for all. */
+static void check_late(void)
+{
+    for (size_t i = 0; i < AGENTS; i++) {
+        const struct agent *a = agent_find(w->bodies[i].tenancy, w->bodies[i].name);
+
+        assert_true(!a || !w->bodies[i].late || death_is_late(a));
+    }
+}
+
 static void run(int64_t for_ns, bool calm)
 {
     for (int64_t end_ns = w->now_ns + for_ns; w->now_ns < end_ns; w->now_ns += step_ns) {
@@ -707,6 +729,7 @@ static void run(int64_t for_ns, bool calm)
             one_agent(&w->bodies[i], calm);
         lane();
         check_deaths();
+        check_late();
     }
 }
 
@@ -773,8 +796,8 @@ static void check_roster(void)
             assert_null(a);
         else if (!a || a->suspect || b->state != THERE)
             fail_msg("seed %llu: %s: state %d, in the roster: %d, suspect: %d", (unsigned long long)w->first_seed, b->name, b->state, a != NULL, a && a->suspect);
-        if (a && a->death.flags)
-            fail_msg("%s has flags %u", b->name, a->death.flags);
+        if (a && (a->death.flags || b->late))
+            fail_msg("%s has flags %u, late: %d", b->name, a->death.flags, b->late);
     }
 }
 
@@ -782,7 +805,7 @@ static void nobody_is_declared_gone_who_is_there(void **state)
 {
     const char *word = getenv("MUSTER_TEST_LONG"); /* how many; or anything, for 150 */
     uint64_t seeds = !word || !*word ? 25 : strtoull(word, NULL, 10) > 1 ? strtoull(word, NULL, 10) : 150;
-    unsigned int leaves = 0, suspects = 0, calls = 0, deaths = 0, mass = 0;
+    unsigned int leaves = 0, late = 0, suspects = 0, calls = 0, deaths = 0, mass = 0;
 
     (void)state;
     for (uint64_t seed = 1; seed <= seeds; seed++) {
@@ -791,6 +814,7 @@ static void nobody_is_declared_gone_who_is_there(void **state)
         run(180 * s, true);
         check_roster();
         leaves += w->n_leaves;
+        late += w->n_late;
         suspects += w->n_suspects;
         calls += w->n_calls;
         deaths += w->n_deaths;
@@ -798,7 +822,7 @@ static void nobody_is_declared_gone_who_is_there(void **state)
         end();
     }
     print_message("%u deaths, %u leaves, %u suspects (%u silent with many), %u roll calls\n", deaths, leaves, suspects, mass, calls);
-    assert_true(leaves > 100 && suspects > 100 && calls > 10 && mass > 10);
+    assert_true(leaves > 100 && late > 100 && suspects > 100 && calls > 10 && mass > 10);
 }
 
 int main(void)

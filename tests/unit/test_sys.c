@@ -266,6 +266,62 @@ static void test_who_is_stopped(void **state)
         assert_int_equal(sys_read_stopped(others[i], server), MUSTER_EINVAL);
 }
 
+struct peers {
+    uint32_t n, n_offline;
+    struct sys_peer last;
+};
+
+static void on_peer(void *arg, const struct sys_peer *peer)
+{
+    struct peers *peers = arg;
+
+    peers->n++;
+    peers->n_offline += peer->is_offline;
+    peers->last = *peer;
+}
+
+static int read_meta(const char *text, struct sys_meta *meta, struct peers *peers)
+{
+    *peers = (struct peers){0};
+    return sys_read_meta((struct muster_bytes){text, strlen(text)}, meta, on_peer, peers);
+}
+
+static void test_who_the_peers_are(void **state)
+{
+    static const char *const seeds[] = {"meta-2.9", "meta-2.10", "meta-2.15"};
+    struct peers peers;
+    struct sys_meta meta;
+
+    (void)state;
+    for (size_t i = 0; i < sizeof seeds / sizeof *seeds; i++) {
+        char path[256], text[8192] = "";
+        FILE *f;
+
+        (void)snprintf(path, sizeof path, SEEDS "%s", seeds[i]);
+        f = fopen(path, "rb");
+        assert_non_null(f);
+        assert_true(fread(text, 1, sizeof text - 1, f) > 0);
+        (void)fclose(f);
+        assert_int_equal(read_meta(text, &meta, &peers), 0);
+        assert_true(meta.has_jetstream && meta.is_clustered && meta.n_servers == 3);
+        assert_string_equal(meta.name, meta.leader);
+        assert_true(peers.n == 2 && peers.n_offline == 0 && peers.last.heard_ns > 0 && peers.last.n_behind == 0);
+        assert_string_equal(peers.last.name, "node2");
+    }
+    assert_int_equal(read_meta("{\"server\":{\"name\":\"a\",\"domain\":\"hub\"},\"data\":{\"meta_cluster\":{\"replicas\":[{\"name\":\"b\",\"offline\":true,"
+                               "\"lag\":7,\"active\":11}]}}}", &meta, &peers), 0);
+    assert_true(meta.is_clustered && !*meta.leader && meta.n_servers == 0);
+    assert_string_equal(meta.domain, "hub");
+    assert_true(peers.n == 1 && peers.last.is_offline && peers.last.n_behind == 7 && peers.last.heard_ns == 11);
+    assert_int_equal(read_meta("{\"server\":{\"name\":\"a\"},\"data\":{\"disabled\":true}}", &meta, &peers), 0);
+    assert_true(!meta.has_jetstream && !meta.is_clustered);
+    assert_int_equal(read_meta("{\"server\":{\"name\":\"a\"},\"data\":{}}", &meta, &peers), 0);
+    assert_true(meta.has_jetstream && !meta.is_clustered);
+    assert_int_equal(read_meta("{\"server\":{\"name\":\"a\"},\"error\":{\"code\":500}}", &meta, &peers), MUSTER_EINVAL);
+    assert_int_equal(read_meta("{\"server\":{},\"data\":{}}", &meta, &peers), MUSTER_EINVAL);
+    assert_int_equal(read_meta("+OK", &meta, &peers), MUSTER_EINVAL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +332,7 @@ int main(void)
         cmocka_unit_test(test_which_servers_can_kick),
         cmocka_unit_test(test_answers_to_kick),
         cmocka_unit_test(test_who_is_stopped),
+        cmocka_unit_test(test_who_the_peers_are),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -283,8 +283,9 @@ struct muster_stream {
     uint32_t size;
 
     /* Make the stream where it is missing, check it where it is not: fn gets MUSTER_EEXIST, with a reason kept as by host->fail(),
-     * when it has other subjects, another republishing or acknowledges otherwise. Age, size and replicas are brought to what
-     * options say. The handle is good until close(), whatever fn gets. [lane] */
+     * when it has other subjects, another republishing or acknowledges otherwise, and MUSTER_EAGAIN when fewer servers can take a copy
+     * than it has replicas: close it, and open it again in a moment. Age, size and replicas are brought to what options say. The
+     * handle is good until close(), whatever fn gets. [lane] */
     int (*open)(const struct muster_host *host, const struct muster_stream_options *options, muster_stream_info_fn fn,
                 void *arg, uint64_t *ret_stream);
     void (*close)(const struct muster_host *host, uint64_t stream); /* callbacks still due come with MUSTER_ELINK. [lane] */
