@@ -74,6 +74,17 @@ class Client:
         self._run(start())
         return kept
 
+    def answer(self, subject: str, data: bytes) -> None:
+        """Every request with the same, from now on."""
+        async def give(message: Msg) -> None:
+            await message.respond(data)
+
+        async def start() -> None:
+            await self._nc.subscribe(subject, cb=give)
+            await self._nc.flush()
+
+        self._run(start())
+
     def publish(self, subject: str, data: bytes = b"", reply: str = "", headers: dict[str, str] | None = None) -> None:
         async def send() -> None:
             await self._nc.publish(subject, data, reply=reply, headers=headers)

@@ -17,7 +17,7 @@ from typing import Any
 import nats.errors
 
 from client import Client
-from harness import NATS_VERSION, Musterd, Nats, Server, Site, free_port, wait_until
+from harness import NATS_VERSION, Musterd, Nats, Server, Site, free_port, run_cli, wait_until
 
 _made = 0  # networks
 
@@ -137,23 +137,24 @@ class Cluster(Site):
         for node in self.nodes:
             node.write(self.nodes[: node.number] or [node])  # two that dial each other at once can end up without a route for long
 
-    def start(self, *tenants: str) -> Cluster:
-        """In one of a hundred first starts of 2.10.26 (none of 300 of 2.15) nothing that one node says to the group of all nodes is heard, until
+    def start(self, *tenants: str, up: int = 0) -> Cluster:
+        """up: the first so many nodes alone. In one of a hundred first starts of 2.10.26 (none of 300 of 2.15) nothing that one node says to the group of all nodes is heard, until
         it is started again: it never becomes a peer, and no stream has a copy there."""
         self.postgres.start()
+        nodes = self.nodes[: up or len(self.nodes)]
         for again in (True, True, False):
-            for node in self.nodes:
+            for node in nodes:
                 node.start()
                 wait_until(lambda: "Server is ready" in node.log(), 15, f"{node.name}\n{node.log()[-2000:]}")
             try:
-                self.wait_for_nats()
-                self._wait_for_peers()
+                self.wait_for_nats(30, nodes)
+                self._wait_for_peers(len(nodes))
                 break
             except AssertionError as error:
                 if not again:
                     raise
                 print(f"the nodes are started afresh: {error}", file=sys.stderr)
-                for node in self.nodes:
+                for node in nodes:
                     node.kill()
                     node.log_path.unlink()
                     shutil.rmtree(node.store)
@@ -161,16 +162,16 @@ class Cluster(Site):
             self.cli("tenant", "add", tenant)
         return self
 
-    def _wait_for_peers(self) -> None:
+    def _wait_for_peers(self, copies: int) -> None:
         client = self.client(0)
         try:
-            wait_until(lambda: _takes_copies(client, len(self.nodes)), 20, f"a stream on all nodes\n{self.nodes[0].log()[-2000:]}")
+            wait_until(lambda: _takes_copies(client, copies), 20, f"a stream on all nodes\n{self.nodes[0].log()[-2000:]}")
         finally:
             client.close()
 
-    def wait_for_nats(self, deadline: float = 30) -> None:
+    def wait_for_nats(self, deadline: float = 30, nodes: list[Node] | None = None) -> None:
         """JetStream answers by way of every node."""
-        for node in self.nodes:
+        for node in nodes or self.nodes:
             client = self.client(node.number)
             try:
                 wait_until(lambda: _answers(client), deadline, f"JetStream to answer by {node.name}\n{node.log()[-2000:]}")
@@ -191,6 +192,12 @@ class Cluster(Site):
     def cli(self, *argv: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         self.nats.port = next((node.port for node in self.nodes if node.alive), self.nodes[0].port)
         return super().cli(*argv, check=check)
+
+    def doctor(self, broker: Musterd) -> dict[str, tuple[str, str, str]]:
+        """What it says of JetStream's servers, with a broker's configuration: level, code and text."""
+        done = run_cli(["-c", str(broker.config_path), "doctor", "--json"], {}, check=False)
+        return {c["what"]: (c["level"], c["code"], c["text"]) for c in json.loads(done.stdout)["checks"]
+                if c["what"].startswith("jetstream ") or (c["code"] == "peers_few" and c["what"].startswith("plugin "))}
 
     def member(self, number: int, plugins: list[dict[str, Any]], pinned: bool = False) -> Musterd:
         """Broker b<number>, not yet started; no two of them need one machine's anything."""

@@ -66,6 +66,7 @@ static int ask(struct agents *a, const char *tenant, const char *verb, const cha
     struct buf body = {0};
     const struct service_question q = {.command = command,
                                        .tenant = tenant,
+                                       .plugin = "presence",
                                        .service = "presence",
                                        .verb = verb,
                                        .body = &body,

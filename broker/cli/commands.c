@@ -191,12 +191,13 @@ static const char tasks_help[] =
     "                    muster watch has them\n"
     "  --tenant T        this tenant only (default: all); retry and cancel need it where several have the id\n"
     "  --state S         of list: those in this state: blocked, scheduled, queued, ...\n"
-    "  --agent A         of list: those that this agent holds or is asked for by name\n"
+    "  --agent A         of list: those that this agent holds, held when they ended, or is asked for by name\n"
     "  --limit N         of list: so many of each tenant (default: 100; 0: all)\n"
     "  --reason R        of cancel: why, for those who are told\n"
     "  --json            as JSON: an array, whose objects have the tenant as their first member\n"
     "\n"
-    "The exit code of show, history, retry and cancel is 1 when there is no such task.\n";
+    "The exit code of show, history, retry and cancel is 1 when there is no such task, and of retry and cancel when it is\n"
+    "refused, too.\n";
 
 static const char runs_help[] =
     "Show the runs of agents, have one tried again, call one off.\n"
@@ -204,18 +205,19 @@ static const char runs_help[] =
     "  list              the newest of each tenant, a line each (default)\n"
     "  show ID           all that is known of one\n"
     "  history ID        every change of its state, the oldest first\n"
-    "  retry ID          have it done again\n"
-    "  cancel ID         call it off\n"
+    "  retry ID          send one that is escalated to humans back to its agents; of others that is asked by these\n"
+    "  cancel ID         call it off while it is pending, in progress or blocked\n"
     "  watch             changes of state while they happen; its options are --tenant, --json, --count N and --timeout D, as\n"
     "                    muster watch has them\n"
     "  --tenant T        this tenant only (default: all); retry and cancel need it where several have the id\n"
     "  --state S         of list: those in this state: pending, in_progress, completed, ...\n"
-    "  --agent A         of list: those of the agent of this name\n"
+    "  --agent A         of list: those with this agent_name, as the column AGENT has it; not who is connected\n"
     "  --limit N         of list: so many of each tenant (default: 100; 0: all)\n"
     "  --reason R        of cancel: why, for those who are told\n"
     "  --json            as JSON: an array, whose objects have the tenant as their first member\n"
     "\n"
-    "The exit code of show, history, retry and cancel is 1 when there is no such run.\n";
+    "The exit code of show, history, retry and cancel is 1 when there is no such run, and of retry and cancel when it is\n"
+    "refused, too.\n";
 
 static const char help_help[] =
     "Show the requests for help, ask one again, withdraw one; or say how a command is used.\n"
@@ -236,7 +238,7 @@ static const char help_help[] =
     "\n"
     "`muster help` alone is `muster --help`, and `muster help COMMAND` is `muster COMMAND --help`."
     " The exit code of show, history, retry\n"
-    "and cancel is 1 when there is no such request.\n";
+    "and cancel is 1 when there is no such request, and of retry and cancel when it is refused, too.\n";
 
 static const char doctor_help[] =
     "Look at the whole installation, say what is broken and what mends it.\n"

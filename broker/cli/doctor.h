@@ -11,12 +11,15 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "base/buf.h"
 #include "base/map.h"
 #include "cli/cli.h"
 #include "config/config.h"
 #include "sql/admin.h"
+
+struct session;
 
 enum { DOCTOR_OK, DOCTOR_HINT, DOCTOR_BROKEN };
 enum { DOCTOR_WHAT_SIZE = 256 };
@@ -39,6 +42,8 @@ struct doctor {
 
     struct doctor_cdc *cdc;
     size_t n_cdc;
+    int64_t replicas;         /* the most that a plugin wants of a stream */
+    const char *replicated_by; /* its instance; borrowed from the configuration */
     long n_connections; /* of PostgreSQL, that the plugins of one broker open */
     bool nats_up;       /* the brokers' credentials were let in */
     bool streams_known; /* JetStream has listed its streams */
@@ -56,6 +61,8 @@ bool doctor_config(struct doctor *d);
 void doctor_certificates(struct doctor *d);
 /* NATS: servers, credentials, JetStream; fills in streams. */
 void doctor_nats(struct doctor *d);
+/* The servers of NATS that JetStream's cluster is made of, asked as the system account. */
+void doctor_peers(struct doctor *d, const struct session *system);
 /* What users of each role must not be able to do, tried. After doctor_nats(). */
 void doctor_walls(struct doctor *d);
 /* PostgreSQL: server, role, migrations, clock, and the three below. */

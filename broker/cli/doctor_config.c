@@ -95,6 +95,10 @@ static void check_plugin(struct doctor *d, const struct config_plugin *how)
         d->n_connections += (long)how->lanes * d->cli->config->postgres.pool;
     check_system(d, what, plugin);
     check_callout(d, what, plugin);
+    if (options_int(plugin, values, "replicas") > d->replicas) {
+        d->replicas = options_int(plugin, values, "replicas");
+        d->replicated_by = how->instance;
+    }
     if (strcmp(plugin->name, "cdc") == 0)
         add_cdc(d, how, plugin, values);
     else

@@ -329,8 +329,10 @@ static void check_system(struct doctor *d)
     else if (ask_system(s) != 0)
         doctor_say(d, DOCTOR_BROKEN, what, "authentication",
                    "%s is accepted and does not belong to the system account", who);
-    else
+    else {
         doctor_say(d, DOCTOR_OK, what, NULL, "%s is accepted", who);
+        doctor_peers(d, s);
+    }
     session_close(s);
 }
 

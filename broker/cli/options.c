@@ -164,6 +164,15 @@ struct muster_list options_list(const struct muster_plugin *plugin, const void *
                                             : (struct muster_list){0};
 }
 
+int64_t options_int(const struct muster_plugin *plugin, const void *values, const char *key)
+{
+    struct config_table table = table_of(plugin);
+    struct muster_option o;
+    const void *value = find_value(&table, values, key, &o);
+
+    return value && o.type == MUSTER_T_INT ? *(const int64_t *)value : 0;
+}
+
 /* path: the map option, the entry's key, the field. */
 const char *options_entry(const struct muster_plugin *plugin, const void *values,
                           const char *const path[3])

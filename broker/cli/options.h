@@ -15,11 +15,13 @@ const char *options_fault(const struct muster_plugin *plugin);
  * behind `KEY.*.`. */
 void options_print(const struct muster_plugin *plugin, struct buf *out);
 
-/* The value of a STRING, LIST or MAP option in the struct that config_bind() filled; NULL or empty
+/* The value of a STRING, LIST, INT or MAP option in the struct that config_bind() filled; NULL or empty
  * where the plugin has no such option or it is not set. Borrowed from values. */
 const char *options_string(const struct muster_plugin *plugin, const void *values, const char *key);
 struct muster_list options_list(const struct muster_plugin *plugin, const void *values,
                                 const char *key);
+/* 0 where there is no such INT option. */
+int64_t options_int(const struct muster_plugin *plugin, const void *values, const char *key);
 /* The STRING option field of the entry of a MAP option. */
 const char *options_entry(const struct muster_plugin *plugin, const void *values,
                           const char *const path[3]);

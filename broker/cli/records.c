@@ -91,6 +91,7 @@ static int ask(struct records *r, const char *tenant, const char *after, int64_t
     struct buf body = {0};
     const struct service_question q = {.command = r->args.kind->command,
                                        .tenant = tenant,
+                                       .plugin = r->args.kind->command,
                                        .service = r->args.kind->service,
                                        .verb = verb_of(&r->args),
                                        .body = &body,

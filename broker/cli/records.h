@@ -20,7 +20,7 @@ struct records_column {
     bool is_time;
 };
 
-/* A service, and its names for what the command calls state, agent and cancel. */
+/* A service, and its names for what the command calls state, agent and cancel; the command is called as the plugin. */
 struct records_kind {
     const char *command, *what, *service, *id, *list, *state, *agent;
     const char *cancel, *retry; /* verbs */

@@ -70,7 +70,7 @@ static int tell_error(const struct service_question *q, const struct muster_valu
 
     if (!is_served(error))
         return cli_fail(CLI_FAILED, q->command, "no broker has %s.%s; add `- name: %s` to plugins in their configuration", q->service,
-                        q->verb, q->service);
+                        q->verb, q->plugin);
     term_put(&clean, message ? message : "it gives no reason", message ? strlen(message) : 18, SENTENCE_SHOWN);
     (void)cli_fail(CLI_FAILED, q->command, "tenant %s: %s.%s: %s: %s", q->tenant, q->service, q->verb, code ? code : "internal",
                    clean.data ? clean.data : "");
@@ -84,7 +84,7 @@ static int judge(const struct service_question *q, const struct waiting *w, int 
         return cli_fail(CLI_FAILED, q->command, "NATS went away; see muster doctor");
     if (err == MUSTER_ENOTFOUND || err == MUSTER_ETIME)
         return cli_fail(CLI_FAILED, q->command, "tenant %s: no broker answers %s.%s; one with the plugin %s must run: see muster doctor",
-                        q->tenant, q->service, q->verb, q->service);
+                        q->tenant, q->service, q->verb, q->plugin);
     if (err || !w->doc)
         return cli_fail(CLI_FAILED, q->command, "tenant %s: %s.%s: %s", q->tenant, q->service, q->verb,
                         err ? "it could not be asked" : "what came is no answer");

@@ -20,7 +20,7 @@ void service_answers(const struct config *config, char out[SERVICE_SUBJECT_SIZE]
 
 struct service_question {
     const char *command;                  /* who speaks on stderr */
-    const char *tenant, *service, *verb;
+    const char *tenant, *plugin, *service, *verb; /* the plugin that serves it, as people configure it */
     const struct buf *body;
     bool may_miss; /* the answer not_found is no failure: there is no document then */
 };

@@ -147,6 +147,16 @@ def check(oracle: Oracle, swarm: Swarm, deadline: float = 30, stored: bool = Fal
     oracle.check_no_leave(swarm.truth)
 
 
+def test_doctor_tells_a_server_that_is_no_peer(cluster: Cluster, clients: Callable[..., Client]) -> None:
+    """It answers in the system account, as one does whose words to the others' group were lost when it started."""
+    answer = {"server": {"name": "stranger", "jetstream": True}, "data": {"meta_cluster": {"name": "muster", "leader": "node0", "cluster_size": 2}}}
+    clients(creds=cluster.nats.folder / "system.creds").answer("$SYS.REQ.SERVER.PING.JSZ", json.dumps(answer).encode())
+    told = cluster.doctor(cluster.brokers[0])
+    level, code, text = told.pop("jetstream on stranger")
+    assert (level, code) == ("broken", "nats_peer_missing") and "no peer of node" in text and "restart its nats-server" in text
+    assert not told, "nothing is said of the others"
+
+
 def test_a_burst_of_joins(cluster: Cluster, swarm: Callable[..., Swarm], clients: Callable[..., Client]) -> None:
     watchers = [Oracle(clients(n), TENANT).begin() for n in range(3)]
     many = swarm(crowd(1000, 10000))

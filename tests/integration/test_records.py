@@ -106,3 +106,17 @@ def test_whose_it_is_need_not_be_said_where_one_has_it(fleet: Site) -> None:
     assert read(fleet, "cancel", "fill", "--reason", "full")[0] == {"tenant": "acme", "state": "cancelled"}
     assert "muster tasks: cancel: --tenant was expected: acme and zeta have a task dig\n" == shown(fleet, "cancel", "dig", code=2)
     assert shown(fleet, "retry", "nothing", code=1) == "muster tasks: there is no task nothing\n"
+
+
+def test_a_plugin_that_is_missing_is_called_by_its_name() -> None:
+    site = Site()
+    try:
+        site.start("acme")
+        assert "; one with the plugin tasks must run: see muster doctor" in shown(site, code=1)
+        broker = site.broker()
+        broker.start()
+        for command in ("tasks", "runs", "help"):
+            assert f"; add `- name: {command}` to plugins in their configuration" in shown(site, "list", code=1, of=command)
+        assert broker.stop() == 0, broker.log()[-3000:]
+    finally:
+        site.close()
