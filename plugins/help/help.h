@@ -32,8 +32,8 @@ struct job {
     struct help *h;
     const char *name;
     uint64_t stmt;
-    int64_t period_ns, due_ns;
-    bool asking;
+    int64_t period_ns, due_ns, taken_ns; /* since when its lock was another's whenever it was asked for; 0: it was not */
+    bool asking, anyway;                 /* anyway: without the lock */
 };
 
 struct help {
@@ -75,7 +75,7 @@ bool experts_are_known(struct help *h, const struct muster_tenant *tenant);
 void experts_look(struct help *h, const struct muster_tenant *tenant, const struct muster_value *offer);
 
 int tells_create(struct help *h);
-/* What an outcome has beside ok: {tell[], offer, done[]}; of done[] each has a tenant, or it is this one. */
+/* What an outcome has beside ok: {tell[], offer, done[]}; it, and of done[] each, has a tenant, or it is this one. */
 void tells_send(struct help *h, const struct muster_tenant *tenant, const struct muster_value *outcome);
 /* The whole outcome of a statement of the plugin's own. */
 void tells_of_result(struct help *h, const struct muster_tenant *tenant, const struct muster_sql_result *result);

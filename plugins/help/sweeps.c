@@ -8,8 +8,11 @@
 
 static const int64_t orphans_ns = 2 * CLOCK_S, purge_ns = 600 * CLOCK_S, purge_pause_ns = 100 * CLOCK_MS;
 
-/* The lock is held until the batch that the statement is in has ended. */
-#define ALONE(job, call) "SELECT CASE WHEN pg_try_advisory_xact_lock(hashtext('muster." job "'), -1) THEN " call " ELSE '{\"n\": 0}' END"
+/* The lock is held until the batch that the statement is in has ended. What is to be told comes in rows, each no longer than brokers decode: what is
+ * long is one tenant's, and the others' is told all the same. */
+#define ALONE(job, call)                                                                                                                            \
+    "SELECT j ->> 'n', d FROM (SELECT CASE WHEN $2::boolean OR pg_try_advisory_xact_lock(hashtext('muster." job "'), -1) THEN " call \
+    " ELSE '{\"n\": -1}' END OFFSET 0) AS x (j) LEFT JOIN LATERAL jsonb_array_elements(j -> 'done') AS d ON true"
 
 static const struct {
     const char *name, *statement;
@@ -53,42 +56,47 @@ int jobs_create(struct help *h)
     return err;
 }
 
-static void run(struct job *j);
+static void run(struct job *j, bool anyway);
 
-static int64_t number_of(const struct muster_value *doc)
+static void tell(struct job *j, const char *one)
 {
-    const struct muster_value *n = value_in(doc, "n");
+    struct muster_value *doc;
+    struct wire_error error;
 
-    return n ? value_int(n) : 0;
+    if (value_decode(MUSTER_JSON, ask_param(one), &doc, &error) != 0)
+        return;
+    tells_send(j->h, NULL, doc);
+    value_free(doc);
 }
 
 /* What was done may have left more to do: ask again until nothing is. */
 static void on_done(void *arg, const struct muster_sql_result *r)
 {
     struct job *j = arg;
+    struct work *w = &j->h->work;
     const char *text = r->code || !r->n_rows ? NULL : r->get(r, 0, 0);
-    struct muster_value *doc;
-    struct wire_error error;
-    int64_t n;
+    long n = text ? strtol(text, NULL, 10) : 0;
 
     j->asking = false;
     outlook_note(&j->h->outlook, r);
-    if (!text || value_decode(MUSTER_JSON, ask_param(text), &doc, &error) != 0)
-        return;
-    n = number_of(doc);
-    tells_send(j->h, NULL, doc);
-    value_free(doc);
-    if (n == 0)
-        return;
-    j->h->work.metrics->add(j->h->work.host, j->h->work.m_swept, j->name, n);
-    run(j);
+    for (uint32_t i = 0; n > 0 && i < r->n_rows; i++)
+        if (r->get(r, i, 1))
+            tell(j, r->get(r, i, 1));
+    if (n > 0)
+        w->metrics->add(w->host, w->m_swept, j->name, n);
+    if (!r->code && !j->anyway && sweep_goes_on(&j->taken_ns, n < 0, w->timer->now(w->host), j->period_ns))
+        run(j, true);
+    else if (n > 0)
+        run(j, j->anyway);
 }
 
-static void run(struct job *j)
+static void run(struct job *j, bool anyway)
 {
     struct work *w = &j->h->work;
 
-    j->asking = w->sql->exec(w->host, j->stmt, NULL, j->name, 1, (struct muster_bytes[]){ask_param(w->host->broker_id)}, on_done, j) == 0;
+    j->anyway = anyway;
+    j->asking = w->sql->exec(w->host, j->stmt, NULL, j->name, 2,
+                             (struct muster_bytes[]){ask_param(w->host->broker_id), ask_param(anyway ? "true" : "false")}, on_done, j) == 0;
 }
 
 static void tick(struct job *j, int64_t now_ns)
@@ -96,7 +104,7 @@ static void tick(struct job *j, int64_t now_ns)
     if (j->asking || now_ns < j->due_ns)
         return;
     j->due_ns = now_ns + j->period_ns / 2 + (int64_t)(clock_random() % (uint64_t)j->period_ns);
-    run(j);
+    run(j, false);
 }
 
 void jobs_tick(struct help *h, int64_t now_ns)

@@ -84,7 +84,7 @@ void tells_send(struct help *h, const struct muster_tenant *tenant, const struct
 {
     const struct muster_value *done = value_in(outcome, "done");
 
-    send_one(h, tenant, outcome);
+    send_one(h, tenant_of(h, tenant, outcome), outcome);
     for (size_t i = 0; done && i < value_count(done); i++)
         send_one(h, tenant_of(h, tenant, value_at(done, i)), value_at(done, i));
 }

@@ -11,7 +11,7 @@ static const int64_t written_ns = CLOCK_S;
 
 /* Few at once: what a statement has locked it holds to its end, and others wait 50 ms for it. */
 static const struct sweep jobs[SWEEPS] = {
-    [SWEEP_DUE] = {.name = "run_due", .call = "muster.run_due($1, $3::int, $2::int)", .has_shards = true, .limit = 50},
+    [SWEEP_DUE] = {.name = "run_due", .call = "muster.run_due($1, $4::int, $2::int)", .has_shards = true, .limit = 50},
     [SWEEP_STUCK] = {.name = "run_stuck", .call = "muster.run_stuck($1::interval, $2::int)", .limit = 50},
     [SWEEP_TIERS] = {.name = "run_tiers", .call = "muster.run_tiers($1::interval[], $2::int)", .limit = 50},
     [SWEEP_ORPHANS] = {.name = "run_orphans", .call = "muster.run_orphans($1, $2::int)", .limit = 20, .period_ns = orphans_ns},

@@ -158,28 +158,36 @@ static int64_t rate_next(int64_t next_ns, int64_t rate, int64_t now_ns)
     return rate ? (next_ns > earliest ? next_ns : earliest) + CLOCK_S / rate : 0;
 }
 
-static void give(struct match_tenant *t, struct task *task, struct worker *w, struct pairing *ret_pairing)
+/* group NULL: none. */
+static void give_to(struct worker *w, struct task *task, struct group *group, struct pairing *ret_pairing)
 {
-    struct route *route = task->route;
+    struct match_tenant *t = task->t;
 
-    window_take(route, task);
-    route->since_ns = 0;
     task->state = TASK_ASSIGNING;
     task->over_epoch = 0;
     t->n_assigning++;
-    hold_take(task, w, route->group);
+    hold_take(task, w, group);
     w->turn = ++t->r->turns;
     if (w->credit)
         w->credit--;
     t->next_ns = rate_next(t->next_ns, t->limits.rate, t->r->now_ns);
-    if (route->group) {
-        group_stick(route->group, w);
-        route->group->next_ns = rate_next(route->group->next_ns, t->limits.group_rate, t->r->now_ns);
+    if (group) {
+        group_stick(group, w);
+        group->next_ns = rate_next(group->next_ns, t->limits.group_rate, t->r->now_ns);
     }
     worker_update(w);
     tenant_update(t);
     *ret_pairing = (struct pairing){.tenant = t, .task = task, .task_id = task->task_id, .agent = w->agent, .session = w->session,
                                     .seq = task->seq, .asks = w->asks, .pulls = w->pulls};
+}
+
+static void give(struct task *task, struct worker *w, struct pairing *ret_pairing)
+{
+    struct route *route = task->route;
+
+    window_take(route, task);
+    route->since_ns = 0;
+    give_to(w, task, route->group, ret_pairing);
 }
 
 static void put_aside(struct match_tenant *t, struct task *task)
@@ -208,7 +216,7 @@ static bool pick(struct match_tenant *t, struct pairing *ret_pairing)
 
         switch (route_choose(route, &w)) {
         case CHOICE_TAKE:
-            give(t, route->window[0], w, ret_pairing);
+            give(route->window[0], w, ret_pairing);
             return true;
         case CHOICE_ASIDE:
             put_aside(t, route->window[0]);
@@ -237,6 +245,39 @@ bool match_next(struct matcher *r, int64_t now_ns, struct pairing *ret_pairing)
         return true;
     }
     return false;
+}
+
+/* Nothing waits that should go first, as far as is known. */
+static bool is_next(const struct match_tenant *t, const struct need *need, int64_t now_ns)
+{
+    const struct route *only = need->n_routes ? LINK_OF(need->all_routes.next, struct route, link) : NULL;
+
+    if (t->paused || t->needs.n || !may_run_more(t) || t->timed.node.at || !rate_allows(t->next_ns, t->limits.rate, now_ns))
+        return false;
+    return need->n_routes <= 1 && !(only && (only->n || only->more || only->peeking));
+}
+
+static struct worker *least_busy(const struct need *need)
+{
+    const struct heap_node *top = heap_top(&need->free);
+
+    return top ? HEAP_OF(top, struct member, node)->worker : NULL;
+}
+
+bool match_early(struct match_tenant *t, const struct route_spec *needs, const char *task_id, int64_t now_ns, struct pairing *ret_pairing)
+{
+    struct need *need = needs->group || task_find(t, task_id) ? NULL : need_of(t, needs);
+    struct worker *w = need && is_next(t, need, now_ns) ? least_busy(need) : NULL;
+    struct task *task = w ? task_new(t, task_id) : NULL;
+
+    if (need && !need->n_routes)
+        need_rest(need);
+    if (!task)
+        return false;
+    t->r->now_ns = now_ns;
+    give_to(w, task, NULL, ret_pairing);
+    ret_pairing->early = true;
+    return true;
 }
 
 bool match_tell_next(struct matcher *r, struct telling *ret_telling)

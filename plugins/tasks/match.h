@@ -69,6 +69,7 @@ struct pairing {
     const char *task_id, *agent, *session;
     int32_t seq;
     bool asks, pulls;
+    bool early; /* of match_early() */
 };
 struct peek {
     struct match_tenant *tenant;
@@ -144,6 +145,9 @@ void match_held_end(struct match_tenant *t);
 
 /* The next pair; its slot is taken. False: there is none now. Each is answered by one of the three below. */
 bool match_next(struct matcher *r, int64_t now_ns, struct pairing *ret_pairing);
+/* Likewise of a task that is about to be queued, where somebody is free for it and nobody is before it: then it can be queued and assigned at once. What
+ * becomes of it otherwise is told by match_queued(), before or after; what is not assigned is forgotten. */
+bool match_early(struct match_tenant *t, const struct route_spec *needs, const char *task_id, int64_t now_ns, struct pairing *ret_pairing);
 void match_assigned(struct match_tenant *t, struct task *task, int64_t epoch);
 void match_put_back(struct match_tenant *t, struct task *task); /* it was not possible: again */
 void match_forget(struct match_tenant *t, struct task *task);   /* it is not what was known of it */

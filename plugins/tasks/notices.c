@@ -285,9 +285,11 @@ static int on_expired(struct tasks *t, const struct muster_msg *msg, const struc
 
 /* ---- task_input --------------------------------------------------------------------------------------------------------- */
 
+/* What is too long for the event is left to `get`. */
 static int tell_input(struct tasks *t, const struct muster_msg *msg, const char *holder, const char *task_id, uint64_t epoch,
-                      const struct muster_value *input)
+                      const struct muster_value *event)
 {
+    const struct muster_value *input = value_get(event, "input");
     struct buf json = {0}, reply = {0};
     int err;
 
@@ -295,7 +297,7 @@ static int tell_input(struct tasks *t, const struct muster_msg *msg, const char 
     put_text(&json, "task_id", task_id);
     buf_printf(&json, ",\"epoch\":%llu,\"input\":", (unsigned long long)epoch);
     notice_put_value(&json, input);
-    buf_putc(&json, '}');
+    buf_puts(&json, !input && value_get(event, "omitted") ? ",\"omitted\":[\"input\"]}" : "}");
     buf_printf(&reply, "rpc.%s.task.accept.", holder);
     notice_ref(&reply, task_id, epoch);
     err = buf_failed(&reply) ? MUSTER_ENOMEM : tell(t, msg->tenant, holder, "task_input", reply.data, &json);
@@ -310,7 +312,7 @@ static int on_running(struct tasks *t, const struct muster_msg *msg, const struc
 
     if (!from || strcmp(from, "input_required") != 0 || !holder)
         return 0;
-    return tell_input(t, msg, holder, text_in(event, "task_id"), epoch_of(event), value_get(event, "input"));
+    return tell_input(t, msg, holder, text_in(event, "task_id"), epoch_of(event), event);
 }
 
 /* ---- the events --------------------------------------------------------------------------------------------------------- */

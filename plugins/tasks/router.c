@@ -138,10 +138,11 @@ void router_destroy(struct tasks *t)
 
 /* ---- turns -------------------------------------------------------------------------------------------------------------- */
 
-static void turn(void *arg)
+static void turn(void *self, int64_t now_ns)
 {
-    struct router *r = arg;
+    struct router *r = ((struct tasks *)self)->router;
 
+    (void)now_ns;
     r->posted = false;
     if (r->draining)
         return;
@@ -150,10 +151,13 @@ static void turn(void *arg)
     assign_run(r);
 }
 
+/* A timer, and not post(): it comes before what the lane has gathered for the database is sent, and what follows is in the same commit. */
 void router_soon(struct router *r)
 {
+    uint64_t id;
+
     if (!r->posted && !r->draining)
-        r->posted = r->w->host->post(r->w->host, turn, r) == 0; /* else with the next tick */
+        r->posted = r->w->timer->once(r->w->host, 0, turn, &id) == 0; /* else with the next tick */
 }
 
 static void tell_metrics(struct router *r)

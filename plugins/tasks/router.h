@@ -29,6 +29,8 @@ void router_writable(struct tasks *t);
  * and a->msg tell what it was; ok (JSON, len bytes) is the answer, more what the outcome has beside it. */
 void router_done(struct tasks *t, const struct ask *a, const char *ok, size_t len, const struct muster_value *more);
 
+/* look() of the verb submit: what can be queued and assigned in one transaction is. */
+bool router_submits(struct ask *a);
 /* look() of the verb pull. */
 bool pull_look(struct ask *a);
 

@@ -262,12 +262,12 @@ static int assign(struct routed *d, const struct pairing *p, struct giving *g)
     struct work *w = d->r->w;
     char seq[16], fence[16], epoch[24];
 
-    (void)snprintf(seq, sizeof seq, "%d", p->seq);
+    (void)snprintf(seq, sizeof seq, "%d", p->seq); /* 0: of what is queued in the same transaction */
     (void)snprintf(fence, sizeof fence, "task.%u", d->shard->n);
     (void)snprintf(epoch, sizeof epoch, "%llu", (unsigned long long)d->shard->epoch);
     return w->sql->exec(w->host, d->r->stmt.assign, d->tenant, p->task_id, 8,
                         (struct muster_bytes[]){ask_param(d->name), ask_param(p->task_id), ask_param(p->agent), ask_param(p->session),
-                                                ask_param(p->seq ? seq : NULL), ask_param(p->asks ? "false" : "true"), ask_param(fence), ask_param(epoch)},
+                                                ask_param(p->seq || p->early ? seq : NULL), ask_param(p->asks ? "false" : "true"), ask_param(fence), ask_param(epoch)},
                         on_assigned, g);
 }
 
@@ -288,6 +288,14 @@ static bool give(struct router *r, const struct pairing *p)
     if (p->pulls)
         pull_begins(d, p->agent);
     return true;
+}
+
+bool assign_early(struct routed *d, const struct route_spec *needs, const char *task_id)
+{
+    struct router *r = d->r;
+    struct pairing p;
+
+    return r->n_assigning < ASSIGNING_MAX && match_early(d->m, needs, task_id, r->w->timer->now(r->w->host), &p) && give(r, &p);
 }
 
 /* ---- what nobody can do ------------------------------------------------------------------------------------------------- */

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "common/late.h"
 #include "tasks/router_parts.h"
 #include "tasks/words.h"
 
@@ -128,7 +129,7 @@ static int on_agent(void *arg, const struct muster_agent *agent)
     const struct worker_spec spec = {
         .agent = agent->agent, .session = agent->session ? agent->session : "", .capabilities = agent->capabilities, .n_capabilities = agent->n_capabilities,
         .labels = labels.at, .n_labels = labels_of(agent, &labels), .capacity = agent->capacity, .load = agent->load,
-        .able = !(agent->flags & MUSTER_AGENT_SUSPECT) && agent->status != MUSTER_AGENT_AWAY, .busy = agent->status == MUSTER_AGENT_BUSY,
+        .able = !(agent->flags & (MUSTER_AGENT_SUSPECT | AGENT_IS_LATE)) && agent->status != MUSTER_AGENT_AWAY, .busy = agent->status == MUSTER_AGENT_BUSY,
         .pulls = agent->flags & MUSTER_AGENT_PULLS, .asks = agent->flags & MUSTER_AGENT_ASKS};
 
     if (!match_present(d->m, &spec))
@@ -211,6 +212,13 @@ static int on_session(void *arg, const struct muster_agent *agent)
     return 0;
 }
 
+bool feed_has_other_session(const struct routed *d, const char *agent, const char *session)
+{
+    struct session s = {session, false};
+
+    return d->r->roster->get(d->r->w->host, d->tenant, agent, on_session, &s) == 0 && !s.is;
+}
+
 void feed_look_for(struct router *r, const struct muster_tenant *tenant, const char *agent, const char *session)
 {
     struct session s = {session, false};
@@ -232,6 +240,8 @@ static void on_change_of(struct routed *d, const struct muster_roster_change *ch
         pull_gone(d, change->agent);
         session_lost(r, d->tenant, change->agent, change->session);
     }
+    if ((change->kind == MUSTER_ROSTER_JOIN || change->kind == MUSTER_ROSTER_REPLACED) && match_holds(d->m, change->agent))
+        routed_again(d); /* what another session held is not this one's */
     if (r->roster->get(r->w->host, d->tenant, change->agent, on_agent, d) == MUSTER_ENOTFOUND)
         match_absent(d->m, change->agent);
 }
@@ -282,28 +292,92 @@ static uint32_t labels_in(const struct muster_value *map, struct buf *text, cons
     return text->len && !buf_failed(text) ? words_split(text->data, words) : 0;
 }
 
+/* What a submitted task needs; its words stand in the request, and here. */
+struct needs {
+    const char *capabilities[WORDS_MAX], *labels[WORDS_MAX];
+    struct buf text;
+    struct route_spec spec;
+};
+
+static struct needs *needs_of(const struct ask *a)
+{
+    struct needs *n = malloc(sizeof *n);
+
+    if (!n)
+        return NULL;
+    n->text = (struct buf){0};
+    n->spec = (struct route_spec){.wanted = ask_str(a, "assigned_to"), .group = ask_str(a, "group"), .capabilities = n->capabilities, .labels = n->labels};
+    n->spec.n_capabilities = strings_in(value_in(a->args, "capabilities"), n->capabilities);
+    n->spec.n_labels = labels_in(value_in(a->args, "labels"), &n->text, n->labels);
+    return n;
+}
+
+static void needs_free(struct needs *n)
+{
+    if (n)
+        buf_done(&n->text);
+    free(n);
+}
+
 static void submitted(struct routed *d, const struct ask *a, const char *task_id, const struct muster_value *queued)
 {
-    struct scratch {
-        const char *capabilities[WORDS_MAX], *labels[WORDS_MAX];
-    } *s = malloc(sizeof *s);
-    struct buf text = {0};
     const struct muster_value *route_id = value_in(queued, "route"), *pos = value_in(queued, "pos");
-    struct route_spec route = {.wanted = ask_str(a, "assigned_to"), .group = ask_str(a, "group")};
+    struct needs *n = route_id && pos ? needs_of(a) : NULL;
     struct task_spec task = {.task_id = task_id, .seq = 1};
 
-    if (s && route_id && pos) {
-        route.id = value_int(route_id);
+    if (n) {
+        n->spec.id = value_int(route_id);
         task.pos = value_int(pos);
-        route.n_capabilities = strings_in(value_in(a->args, "capabilities"), s->capabilities);
-        route.n_labels = labels_in(value_in(a->args, "labels"), &text, s->labels);
-        route.capabilities = s->capabilities;
-        route.labels = s->labels;
-        if (!match_queued(d->m, &route, &task))
+        if (!match_queued(d->m, &n->spec, &task))
             routed_again(d);
     }
-    buf_done(&text);
-    free(s);
+    needs_free(n);
+}
+
+/* As far as can be seen it is queued by this. */
+static bool will_be_queued(const struct ask *a)
+{
+    static const char *const later[] = {"dependencies", "parent", "run_after"};
+
+    for (size_t i = 0; i < sizeof later / sizeof *later; i++)
+        if (value_in(a->args, later[i]))
+            return false;
+    return true;
+}
+
+/* The database would have given it one. */
+static void run_as(struct ask *a, const char *task_id)
+{
+    struct buf args = {0}, named = {0};
+
+    ask_args(a, &args);
+    buf_printf(&named, "{\"task_id\":\"%s\"%s", task_id, value_count(a->args) ? "," : "");
+    if (args.len)
+        buf_put(&named, args.data + 1, args.len - 1);
+    if (buf_failed(&args) || buf_failed(&named))
+        ask_failed(a, MUSTER_ENOMEM, "the task could not be submitted");
+    else
+        ask_run_with(a, named.data);
+    buf_done(&args);
+    buf_done(&named);
+}
+
+bool router_submits(struct ask *a)
+{
+    const struct tasks *t = (const struct tasks *)a->w;
+    struct routed *d = t->router ? routed_find(t->router, a->msg->tenant) : NULL;
+    const char *named = ask_str(a, "task_id");
+    char made[CLOCK_UUID_SIZE];
+    struct needs *n = d && d->ready && !d->reading_routes && will_be_queued(a) ? needs_of(a) : NULL;
+    bool early;
+
+    if (!named && n)
+        clock_uuid7(made);
+    early = n && assign_early(d, &n->spec, named ? named : made);
+    needs_free(n);
+    if (early && !named)
+        run_as(a, made);
+    return !early || named;
 }
 
 /* A new task. What one that is tried again needs is not in the request. */

@@ -69,6 +69,7 @@ struct routed {
     bool unheard_all;     /* whatever it is; else what is in missed */
     uint64_t event_epoch, event_seq;
     struct link pulls;    /* router_pull.c */
+    struct map pullers;   /* and by agent: struct puller */
     struct link missed;   /* router_return.c */
     uint32_t n_missed;
 };
@@ -196,6 +197,7 @@ int feed_start(struct router *r);
 void feed_present(struct routed *d); /* who is there */
 /* Release what the session has, if it is not the agent's present one: it ended while something was being assigned to it. */
 void feed_look_for(struct router *r, const struct muster_tenant *tenant, const char *agent, const char *session);
+bool feed_has_other_session(const struct routed *d, const char *agent, const char *session); /* it is present, with another one than this */
 
 /* ---- router_return.c ---- */
 
@@ -218,6 +220,8 @@ void missed_drop(struct routed *d, const char *agent); /* agent NULL: of all */
 
 int assign_create(struct router *r);
 void assign_run(struct router *r);
+/* What is about to be queued goes to somebody who is free, in the same transaction. False: it does not. */
+bool assign_early(struct routed *d, const struct route_spec *needs, const char *task_id);
 void deliver(struct router *r, const struct muster_tenant *tenant, const char *agent, const char *task_id, uint64_t epoch, const char *body, size_t len,
              bool again);
 void unsent_flush(struct router *r);
@@ -233,9 +237,9 @@ void pull_begins(struct routed *d, const char *agent);
 void pull_fails(struct routed *d, const char *agent);
 /* It has it: true; false: nobody waits any more, or it is too much for this answer. */
 bool pull_takes(struct routed *d, const char *agent, const char *body, size_t len);
-/* The same of what it has missed; pull_handed() after the last. */
+/* The same of what it has missed; pull_handed() after the agent's last. */
 bool pull_hand(struct routed *d, const char *agent, const char *body, size_t len);
-void pull_handed(struct routed *d);
+void pull_handed(struct routed *d, const char *agent);
 void pull_missed(struct routed *d); /* those that wait are told of what they have missed */
 bool pull_does(const struct routed *d, const char *agent); /* its hello says delivery: pull */
 void pull_tick(struct router *r, int64_t now_ns);

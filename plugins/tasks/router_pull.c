@@ -10,16 +10,23 @@
 #include "tasks/router_parts.h"
 
 enum { PULL_MAX = 100, PULLS_BYTES = 900000 };
-static const int64_t wait_max_ns = 60 * CLOCK_S, over_ns = 4 * CLOCK_S, unspoken_ns = 20 * CLOCK_S;
+static const int64_t wait_max_ns = 60 * CLOCK_S, over_ns = 4 * CLOCK_S, unspoken_ns = 20 * CLOCK_S, look_ns = CLOCK_S;
+
+/* An agent that waits, with one request or many. */
+struct puller {
+    struct link pulls;
+    uint32_t credit; /* how many tasks they have room for */
+    char agent[];
+};
 
 /* One request that waits at the holder. */
 struct pull {
-    struct link link; /* d->pulls */
+    struct link link, beside; /* d->pulls, and the agent's */
+    struct puller *by;
     struct ask *a;
     uint32_t max, n, under_way; /* tasks that it has, and that are being assigned for it */
-    int64_t until_ns;
+    int64_t until_ns, look_ns;
     struct buf tasks;
-    char agent[];
 };
 
 static int64_t number_in(const struct ask *a, const char *key, int64_t otherwise)
@@ -43,17 +50,53 @@ static struct pull *pull_in(struct link *l)
     return LINK_OF(l, struct pull, link);
 }
 
+static struct puller *puller_find(const struct routed *d, const char *agent)
+{
+    return map_get(&d->pullers, agent, strlen(agent));
+}
+
+static struct puller *puller_of(struct routed *d, const char *agent)
+{
+    size_t len = strlen(agent);
+    struct puller *by = puller_find(d, agent);
+
+    if (by)
+        return by;
+    by = calloc(1, sizeof *by + len + 1);
+    if (!by || !map_put(&d->pullers, agent, len, by)) {
+        free(by);
+        return NULL;
+    }
+    memcpy(by->agent, agent, len);
+    link_init(&by->pulls);
+    return by;
+}
+
+static void puller_leave(struct routed *d, struct pull *p)
+{
+    struct puller *by = p->by;
+
+    link_remove(&p->beside);
+    by->credit -= p->max - p->n - p->under_way;
+    if (link_is_in(&by->pulls))
+        return;
+    (void)map_take(&d->pullers, by->agent, strlen(by->agent));
+    free(by);
+}
+
+/* It has so many more, and so many more are being assigned for it. */
+static void change(struct pull *p, int n, int under_way)
+{
+    p->n += (uint32_t)n;
+    p->under_way += (uint32_t)under_way;
+    p->by->credit -= (uint32_t)(n + under_way);
+}
+
 void pull_credit(struct routed *d, const char *agent)
 {
-    uint32_t credit = 0;
+    const struct puller *by = puller_find(d, agent);
 
-    for (struct link *l = d->pulls.next; l != &d->pulls; l = l->next) {
-        const struct pull *p = pull_in(l);
-
-        if (strcmp(p->agent, agent) == 0)
-            credit += p->max - p->n - p->under_way;
-    }
-    match_credit(d->m, agent, credit);
+    match_credit(d->m, agent, by ? by->credit : 0);
 }
 
 static void tell_credit(struct routed *d, const char *agent)
@@ -62,11 +105,12 @@ static void tell_credit(struct routed *d, const char *agent)
     router_soon(d->r);
 }
 
-static void finish(struct pull *p)
+static void finish(struct routed *d, struct pull *p)
 {
     struct buf out = {0};
 
     link_remove(&p->link);
+    puller_leave(d, p);
     buf_put_lit(&out, "{\"tasks\":[");
     buf_put(&out, p->tasks.data, p->tasks.len);
     buf_put_lit(&out, "]}");
@@ -96,31 +140,38 @@ static void look_for_unspoken(struct routed *d, const char *agent, int64_t now_n
 
 static void wait_here(struct routed *d, struct ask *a, const char *agent, int64_t until_ns)
 {
-    size_t size = strlen(agent) + 1;
-    struct pull *p = calloc(1, sizeof *p + size);
-    int64_t max = number_in(a, "max", 1);
+    struct pull *p = calloc(1, sizeof *p);
+    int64_t max = number_in(a, "max", 1), now_ns = d->r->w->timer->now(d->r->w->host);
 
-    if (!p) {
+    if (p)
+        p->by = puller_of(d, agent);
+    if (!p || !p->by) {
+        free(p);
         ask_failed(a, MUSTER_ENOMEM, "the request could not be kept");
         return;
     }
     p->a = a;
     p->max = (uint32_t)(max < 1 ? 1 : max > PULL_MAX ? PULL_MAX : max);
     p->until_ns = until_ns;
-    memcpy(p->agent, agent, size);
+    p->look_ns = now_ns + look_ns;
     link_init(&p->link);
+    link_init(&p->beside);
     link_put(&d->pulls, &p->link);
+    link_put(&p->by->pulls, &p->beside);
+    p->by->credit += p->max;
     look_for_missed(d, agent);
-    look_for_unspoken(d, agent, d->r->w->timer->now(d->r->w->host));
+    look_for_unspoken(d, agent, now_ns);
     tell_credit(d, agent);
 }
 
 static struct pull *waiting(struct routed *d, const char *agent, bool under_way)
 {
-    for (struct link *l = d->pulls.next; l != &d->pulls; l = l->next) {
-        struct pull *p = pull_in(l);
+    struct puller *by = puller_find(d, agent);
 
-        if (strcmp(p->agent, agent) == 0 && (under_way ? p->under_way > 0 : p->n + p->under_way < p->max))
+    for (struct link *l = by ? by->pulls.next : NULL; l && l != &by->pulls; l = l->next) {
+        struct pull *p = LINK_OF(l, struct pull, beside);
+
+        if (under_way ? p->under_way > 0 : p->n + p->under_way < p->max)
             return p;
     }
     return NULL;
@@ -131,14 +182,14 @@ void pull_begins(struct routed *d, const char *agent)
     struct pull *p = waiting(d, agent, false);
 
     if (p)
-        p->under_way++;
+        change(p, 0, 1);
 }
 
 /* What was found at once goes together. */
-static void finish_if_full(struct pull *p)
+static void finish_if_full(struct routed *d, struct pull *p)
 {
     if (p->n && !p->under_way)
-        finish(p);
+        finish(d, p);
 }
 
 void pull_fails(struct routed *d, const char *agent)
@@ -147,8 +198,8 @@ void pull_fails(struct routed *d, const char *agent)
 
     if (!p)
         return;
-    p->under_way--;
-    finish_if_full(p);
+    change(p, 0, -1);
+    finish_if_full(d, p);
     tell_credit(d, agent);
 }
 
@@ -158,7 +209,7 @@ static bool put(struct pull *p, const char *body, size_t len)
         return false;
     buf_puts(&p->tasks, p->n ? "," : "");
     buf_put(&p->tasks, body, len);
-    p->n++;
+    change(p, 1, 0);
     return true;
 }
 
@@ -169,8 +220,8 @@ bool pull_takes(struct routed *d, const char *agent, const char *body, size_t le
 
     if (!p)
         return false;
-    p->under_way--;
-    finish_if_full(p);
+    change(p, 0, -1);
+    finish_if_full(d, p);
     tell_credit(d, agent);
     return fits;
 }
@@ -182,46 +233,38 @@ bool pull_hand(struct routed *d, const char *agent, const char *body, size_t len
     return p && put(p, body, len);
 }
 
-void pull_handed(struct routed *d)
+void pull_handed(struct routed *d, const char *agent)
 {
+    struct puller *by = puller_find(d, agent);
     struct link *next;
 
-    for (struct link *l = d->pulls.next; l != &d->pulls; l = next) {
-        char agent[128];
-
-        next = l->next;
-        (void)snprintf(agent, sizeof agent, "%s", pull_in(l)->agent);
-        finish_if_full(pull_in(l));
-        tell_credit(d, agent);
+    for (struct link *l = by ? by->pulls.next : NULL; l; l = next) {
+        next = l->next == &by->pulls ? NULL : l->next; /* by goes with the last */
+        finish_if_full(d, LINK_OF(l, struct pull, beside));
     }
+    tell_credit(d, agent);
 }
 
 void pull_missed(struct routed *d)
 {
     for (struct link *l = d->pulls.next; l != &d->pulls; l = l->next)
-        look_for_missed(d, pull_in(l)->agent);
-}
-
-static void end_of(struct routed *d, const char *agent)
-{
-    struct link *next;
-
-    for (struct link *l = d->pulls.next; l != &d->pulls; l = next) {
-        next = l->next;
-        if (!agent || strcmp(pull_in(l)->agent, agent) == 0)
-            finish(pull_in(l));
-    }
+        look_for_missed(d, pull_in(l)->by->agent);
 }
 
 void pull_gone(struct routed *d, const char *agent)
 {
+    struct puller *by;
+
     missed_drop(d, agent);
-    end_of(d, agent);
+    while ((by = puller_find(d, agent)))
+        finish(d, LINK_OF(by->pulls.next, struct pull, beside));
 }
 
 void pull_end(struct routed *d)
 {
-    end_of(d, NULL);
+    while (link_is_in(&d->pulls))
+        finish(d, pull_in(d->pulls.next));
+    map_done(&d->pullers);
 }
 
 static void tick(struct routed *d, int64_t now_ns)
@@ -236,11 +279,14 @@ static void tick(struct routed *d, int64_t now_ns)
         if (p->under_way)
             continue;
         if (now_ns < p->until_ns) {
-            look_for_unspoken(d, p->agent, now_ns);
+            if (now_ns >= p->look_ns) {
+                p->look_ns = now_ns + look_ns;
+                look_for_unspoken(d, p->by->agent, now_ns);
+            }
             continue;
         }
-        (void)snprintf(agent, sizeof agent, "%s", p->agent);
-        finish(p);
+        (void)snprintf(agent, sizeof agent, "%s", p->by->agent);
+        finish(d, p);
         tell_credit(d, agent);
     }
 }
@@ -332,7 +378,9 @@ static void go_on(struct asking *q)
     int64_t left_ns = q->until_ns - q->r->w->timer->now(q->r->w->host);
     struct ask *a = q->a;
 
-    if (d) {
+    if (q->r->draining) { /* what was waiting to be taken when that began */
+        none(q);
+    } else if (d) {
         wait_here(d, a, a->msg->agent, q->until_ns);
         free(q);
     } else if (forward(q, left_ns > 0 ? left_ns : 0) != 0) {

@@ -23,7 +23,7 @@ int reads_create(struct router *r)
         {"task_peek", "SELECT * FROM muster.task_peek($1, $2::bigint, $3::bigint, $4, $5::int)", MUSTER_SQL_READ, &r->stmt.peek},
         {"task_look", "SELECT * FROM muster.task_look($1, $2::text[])", MUSTER_SQL_READ, &r->stmt.look},
         {"task_routes", "SELECT * FROM muster.task_routes($1, $2::bigint, $3::int)", MUSTER_SQL_READ, &r->stmt.routes},
-        {"task_held", "SELECT task_id, agent, group_key, epoch FROM muster.task_held($1, $2, $3::int)", MUSTER_SQL_READ, &r->stmt.held},
+        {"task_held", "SELECT task_id, agent, group_key, epoch, state, session FROM muster.task_held($1, $2, $3::int)", MUSTER_SQL_READ, &r->stmt.held},
         {"task_unheard", "SELECT * FROM muster.task_unheard($1, $2, $3::bigint, $4::bigint, $5, $6::int)", MUSTER_SQL_READ, &r->stmt.unheard},
     };
     int err = 0;
@@ -214,6 +214,14 @@ static void on_held_done(struct routed *d)
         read_unheard(d, NULL, d->unheard_ns);
 }
 
+/* A question outlives the session that asked it; a slot of the agent's next one it does not take. */
+static bool is_left_over(const struct routed *d, const struct muster_sql_result *result, uint32_t i)
+{
+    const char *state = field_of(result, i, 4), *session = field_of(result, i, 5);
+
+    return state && session && strcmp(state, "input_required") == 0 && feed_has_other_session(d, field_of(result, i, 1), session);
+}
+
 static void on_held(void *arg, const struct muster_sql_result *result)
 {
     struct question *q = arg;
@@ -226,7 +234,9 @@ static void on_held(void *arg, const struct muster_sql_result *result)
     d->held_failed = result->code != 0;
     for (uint32_t i = 0; !d->held_failed && i < result->n_rows; i++) {
         last = result->get(result, i, 0);
-        if (field_of(result, i, 1) && !match_held(d->m, last, field_of(result, i, 1), field_of(result, i, 2), number_of(result, i, 3)))
+        if (!field_of(result, i, 1) || is_left_over(d, result, i))
+            continue;
+        if (!match_held(d->m, last, field_of(result, i, 1), field_of(result, i, 2), number_of(result, i, 3)))
             d->held_failed = true;
     }
     free(d->held_after);
@@ -321,7 +331,7 @@ static void on_unheard(void *arg, const struct muster_sql_result *result)
 {
     struct unheard *u = arg;
     struct routed *d = routed_of(&u->q);
-    bool more = !result->code && result->n_rows == UNHEARD_PAGE;
+    bool more = !result->code && result->n_rows > 0; /* a page of long ones is short */
 
     if (result->code) {
         unheard_fails(u);
@@ -337,7 +347,10 @@ static void on_unheard(void *arg, const struct muster_sql_result *result)
     if (d) {
         if (missed_end(d, u->all ? NULL : u->agent) && u->all)
             unheard_since(d, u->since_ns);
-        (u->all ? pull_missed : pull_handed)(d);
+        if (u->all)
+            pull_missed(d);
+        else
+            pull_handed(d, u->agent);
     }
     free(u);
 }

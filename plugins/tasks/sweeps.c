@@ -10,7 +10,7 @@ static const int64_t orphans_ns = 15 * CLOCK_S, purge_ns = 600 * CLOCK_S, purge_
 /* How much at once: what a statement has locked it holds to its end, and others wait 50 ms for it. settle and orphans do so many for each of so
  * many. */
 static const struct sweep jobs[SWEEPS] = {
-    [SWEEP_DUE] = {.name = "task_due", .call = "muster.task_due($1, $3::int, $2::int)", .has_shards = true, .limit = 50},
+    [SWEEP_DUE] = {.name = "task_due", .call = "muster.task_due($1, $4::int, $2::int)", .has_shards = true, .limit = 50},
     [SWEEP_SETTLE] = {.name = "task_settle", .call = "muster.task_settle($1, $2::int)", .limit = 100},
     [SWEEP_ORPHANS] = {.name = "task_orphans", .call = "muster.task_orphans($1, $2::int)", .limit = 20, .period_ns = orphans_ns},
     [SWEEP_PURGE] = {.name = "task_purge", .call = "muster.task_purge($1::interval, $2::int)", .limit = 1000, .pause_ns = purge_pause_ns},

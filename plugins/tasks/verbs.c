@@ -18,7 +18,7 @@ static void done(struct ask *a, const char *ok, size_t len, const struct muster_
 }
 
 const struct work_verb task_verbs[] = {
-    {"submit", "task_submit", 0, NULL, NULL, done},
+    {"submit", "task_submit", 0, NULL, router_submits, done},
     {"submit_many", "task_submit_many", 0, NULL, NULL, done},
     {"accept", "task_accept", 0, "task_id", NULL, done},
     {"decline", "task_decline", 0, "task_id", NULL, done},

@@ -74,6 +74,24 @@ BEGIN
 END
 $$;
 
+-- What brokers cannot decode, or not send in MessagePack, of a column that plain SQL has written, as they refuse it in a request; NULL: nothing.
+-- A field stands in the second of the levels that they store.
+CREATE FUNCTION muster.undecodable(p_field text, p_value jsonb) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE
+    WHEN jsonb_path_exists(p_value, 'strict $.**{26} ? (@.type() == "array" || @.type() == "object")')
+    THEN p_field || ': more levels of lists and maps came, at most 26 were expected'
+    WHEN jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "array" && @.size() > 4096)')
+    THEN p_field || ': a longer list came, at most 4096 were expected'
+    WHEN jsonb_typeof(p_value) = 'object' AND (SELECT count(*) FROM jsonb_object_keys(CASE jsonb_typeof(p_value) WHEN 'object' THEN p_value END)) > 1000
+    THEN p_field || ': a larger map came, at most 1000 keys were expected'
+    WHEN EXISTS (SELECT FROM jsonb_path_query(p_value, 'strict $.** ? (@.type() == "object")') AS o
+                 WHERE (SELECT count(*) FROM jsonb_object_keys(o)) > 1024)
+    THEN p_field || ': a larger map came within, at most 1024 keys were expected'
+    WHEN jsonb_path_exists(p_value, 'strict $.** ? (@.type() == "number" && (@ >= 1e64 || @ <= -1e64))')
+    THEN p_field || ': a longer number came, at most 64 places were expected'
+END;
+
 -- The refusal of an argument: the field, what came, what was expected.
 CREATE FUNCTION muster.wrong(p_field text, p_value text, p_expected text) RETURNS jsonb
 LANGUAGE sql IMMUTABLE PARALLEL SAFE

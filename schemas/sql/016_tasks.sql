@@ -259,13 +259,18 @@ RETURN pg_logical_emit_message(true, 'muster.evt', convert_to(concat(
     '{"tenant":"', p_tenant, '","service":"task","event":"', p_event, '","key":', p_id, ',"body":', p_head,
     p_rest, ',"from":"', p_from, '","at":"', p_at, '"}}'), 'UTF8'));
 
--- Brokers decode no more than 1,000,000 bytes: the long ones of what an event tells are left to `get`.
+-- Brokers decode no more than 1,000,000 bytes: the long ones of what an event tells are left to `get`. The holder is told his input by it.
 CREATE FUNCTION muster.task_rest_short(t public.agent_tasks) RETURNS text
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_omitted text := '"payload","result","question","error","metadata","labels","capabilities","dependencies"';
 BEGIN
+    IF octet_length(t.input::text) > 800000 OR t.status <> 'running' THEN
+        t.input := NULL;
+        v_omitted := v_omitted || ',"input"';
+    END IF;
     t.payload := NULL;
     t.result := NULL;
-    t.input := NULL;
     t.question := NULL;
     t.error := NULL;
     t.metadata := '{}';
@@ -275,8 +280,7 @@ BEGIN
     t.description := left(t.description, 10000);
     t.step := left(t.step, 1000);
     t.reason := left(t.reason, 1000);
-    RETURN muster.task_rest(t)
-           || ',"omitted":["payload","result","input","question","error","metadata","labels","capabilities","dependencies"]';
+    RETURN muster.task_rest(t) || ',"omitted":[' || v_omitted || ']';
 END
 $$;
 
@@ -495,7 +499,7 @@ BEGIN
     ELSIF jsonb_typeof(args -> 'metadata') NOT IN ('object', 'null') THEN
         RETURN muster.wrong('metadata', args ->> 'metadata', 'a map');
     ELSIF pg_column_size(args) > 100000 AND muster.task_too_long('payload', args) IS NOT NULL THEN
-        RETURN muster.task_too_long('payload', args);
+        RETURN muster.task_too_long((SELECT e.key FROM jsonb_each(args) AS e ORDER BY octet_length(e.value::text) DESC LIMIT 1), args);
     END IF;
     -- Most requests have none of a loop's fields.
     IF args ?| '{task_id,parent,group}' THEN
@@ -549,21 +553,30 @@ CREATE FUNCTION muster.task_follow(p_tenant text, p_deps text[], p_parent text, 
                                    OUT unmet text[], OUT error jsonb)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_found text[] := coalesce(p_batch, '{}');
+    v_deps text[] := p_deps; -- that are not made in the same call
+    v_parent constant text := CASE WHEN p_parent = ANY (p_batch) THEN NULL ELSE p_parent END;
+    v_found text[] := '{}';
     v_parent_state text;
     v record;
 BEGIN
-    unmet := ARRAY(SELECT d FROM unnest(p_deps) AS d WHERE d = ANY (v_found));
+    unmet := '{}';
+    IF p_batch IS NOT NULL THEN
+        unmet := ARRAY(SELECT d FROM unnest(p_deps) AS d INTERSECT SELECT b FROM unnest(p_batch) AS b);
+        v_deps := ARRAY(SELECT d FROM unnest(p_deps) AS d EXCEPT SELECT b FROM unnest(p_batch) AS b);
+    END IF;
+    IF v_deps = '{}' AND v_parent IS NULL THEN
+        RETURN;
+    END IF;
     FOR v IN
         SELECT t.task_id, t.status, t.followed FROM public.agent_tasks AS t
-        WHERE t.tenant_id = p_tenant AND t.task_id = ANY (p_deps || p_parent)
+        WHERE t.tenant_id = p_tenant AND t.task_id = ANY (v_deps || v_parent)
         ORDER BY t.task_id FOR NO KEY UPDATE
     LOOP
         v_found := v_found || v.task_id;
-        IF v.task_id = p_parent THEN
+        IF v.task_id = v_parent THEN
             v_parent_state := v.status;
         END IF;
-        IF v.task_id = ANY (p_deps) AND v.task_id <> ALL (unmet) -- what was made in the same call is there by now
+        IF v.task_id = ANY (v_deps)
            AND NOT (v.status = 'succeeded' OR muster.task_over(v.status) AND (p_policy = 'run' OR p_again)) THEN
             unmet := unmet || v.task_id;
         END IF;
@@ -573,10 +586,10 @@ BEGIN
             WHERE t.tenant_id = p_tenant AND t.task_id = v.task_id;
         END IF;
     END LOOP;
-    IF NOT p_deps <@ v_found THEN
+    IF NOT v_deps <@ v_found THEN
         error := muster.error('not_found', format('dependencies: there is no task %s',
-            left((SELECT d FROM unnest(p_deps) AS d WHERE d <> ALL (v_found) LIMIT 1), 100)), 'dependencies');
-    ELSIF p_parent <> ALL (v_found) THEN
+            left((SELECT d FROM unnest(v_deps) AS d WHERE d <> ALL (v_found) LIMIT 1), 100)), 'dependencies');
+    ELSIF v_parent <> ALL (v_found) THEN
         error := muster.error('not_found', format('parent: there is no task %s', left(p_parent, 100)), 'parent');
     ELSIF v_parent_state IN ('cancelling', 'cancelled') THEN
         error := muster.error('failed_precondition', format('parent: task %s is %s', left(p_parent, 100), v_parent_state), 'parent');
@@ -651,7 +664,7 @@ BEGIN
             v_capabilities := ARRAY(SELECT DISTINCT c COLLATE "C" FROM jsonb_array_elements_text(p_args -> 'capabilities') AS c ORDER BY 1);
         END IF;
         IF jsonb_typeof(p_args -> 'dependencies') = 'array' THEN
-            v_deps := ARRAY(SELECT DISTINCT d FROM jsonb_array_elements_text(p_args -> 'dependencies') AS d ORDER BY 1);
+            v_deps := ARRAY(SELECT d FROM jsonb_array_elements_text(p_args -> 'dependencies') WITH ORDINALITY AS x (d, n) GROUP BY d ORDER BY min(n));
         END IF;
         IF v_deps <> '{}' OR v_parent IS NOT NULL THEN
             IF v_task_id = ANY (v_deps || v_parent) THEN
@@ -846,7 +859,8 @@ BEGIN
         'parent', (SELECT p.task_id FROM public.agent_tasks AS p WHERE p.tenant_id = tenant AND p.task_id = t.parent_id
                                                                    AND p.status NOT IN ('cancelling', 'cancelled')),
         'timeout_ms', t.timeout_ms, 'progress_timeout_ms', t.progress_timeout_ms, 'group', t.group_key,
-        'deadline', CASE WHEN t.deadline > v_now THEN t.deadline END, 'start_by', CASE WHEN t.start_by > v_now THEN t.start_by END))
+        'deadline', CASE WHEN t.deadline > v_now THEN t.deadline END, 'start_by', CASE WHEN t.start_by > v_now THEN t.start_by END,
+        'run_after', CASE WHEN t.run_after > v_now THEN t.run_after END))
         || CASE WHEN t.payload IS NULL THEN '{}' ELSE jsonb_build_object('payload', t.payload) END
         || jsonb_build_object('metadata', t.metadata, 'dependencies',
                ARRAY(SELECT d FROM unnest(t.dependencies) AS d -- those that are there still
@@ -882,7 +896,7 @@ BEGIN
 END
 $$;
 
--- p_seq: of the row as it was seen. What has changed meanwhile is refused; with p_auto it is offered and running at once. ok is the body of
+-- p_seq: of the row as it was seen; 0: it is made in this transaction. What has changed meanwhile is refused; with p_auto it is offered and running at once. ok is the body of
 -- task_assignment, in the order of jsonb. Text, and no jsonb of what is told: making and taking it apart costs a tenth of all this.
 CREATE FUNCTION muster.task_give(p_tenant text, p_task_id text, p_agent text, p_session text, p_seq integer, p_auto boolean, p_offer_ms integer,
                                  p_fence text, p_fence_epoch bigint, p_actor text) RETURNS text
@@ -918,7 +932,8 @@ BEGIN
                         CASE WHEN p_auto THEN v_now + t.progress_timeout_ms * interval '1 millisecond' END,
                         CASE WHEN NOT p_auto AND t.started_at IS NULL THEN t.start_by END)
     WHERE t.tenant_id = p_tenant AND t.task_id = p_task_id AND t.status || '' = 'queued' -- no index is to serve that
-      AND (p_seq IS NULL OR t.seq = p_seq) AND p_agent <> ALL (t.excluded) AND (t.wanted IS NULL OR t.wanted = p_agent)
+      AND (p_seq IS NULL OR t.seq = p_seq OR p_seq = 0 AND t.seq = 1 AND t.xmin = pg_current_xact_id()::xid)
+      AND p_agent <> ALL (t.excluded) AND (t.wanted IS NULL OR t.wanted = p_agent)
       AND (t.deadline IS NULL OR t.deadline > v_now) AND (t.started_at IS NOT NULL OR t.start_by IS NULL OR t.start_by > v_now)
     RETURNING t.* INTO v;
     IF NOT FOUND THEN
@@ -1047,7 +1062,7 @@ SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     v_task_id constant text := args ->> 'task_id';
     v_epoch constant bigint := args ->> 'epoch';
-    v_percent constant double precision := greatest(0, least(100, (args ->> 'percent')::double precision));
+    v_percent constant double precision := CASE WHEN args ->> 'percent' IS NOT NULL THEN greatest(0, least(100, (args ->> 'percent')::double precision)) END;
     v_now constant timestamptz := clock_timestamp();
     v_task public.agent_tasks;
     v_size integer;
@@ -1091,7 +1106,9 @@ $$;
 CREATE FUNCTION muster.task_keep_late(t public.agent_tasks, p_agent text, p_verb text, p_args jsonb, p_error jsonb) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF p_error #>> '{error,code}' = 'failed_precondition' AND muster.task_over(t.status) THEN
+    IF p_error #>> '{error,code}' = 'failed_precondition' AND EXISTS (
+        SELECT FROM muster.task_history AS h
+        WHERE h.tenant = t.tenant_id AND h.task_id = t.task_id AND h.seq = t.seq AND h.actor = p_agent AND h.role = 'holder' AND muster.task_over(h.to_state)) THEN
         RETURN;
     END IF;
     INSERT INTO muster.task_late AS l (tenant, task_id, agent, verb, epoch, body)
@@ -1236,8 +1253,24 @@ BEGIN
 END
 $$;
 
--- ok has notify where somebody goes on with it: the holder, with his new epoch. A session of which nothing is known
--- has not gone: presence alone says that one has.
+-- Whether that is the row of a session that has ended: of one of which nothing is known presence has not said so. Agents choose the names of their
+-- sessions: who came second with one has it behind its own name, and who comes again with one that had ended is written a moment later, so that an
+-- end before p_since, when its holder was heard of last, is believed after five seconds only.
+CREATE FUNCTION muster.session_over(s public.agent_sessions, p_agent text, p_since timestamptz) RETURNS boolean
+LANGUAGE sql STABLE
+RETURN (s).agent_id = p_agent AND (s).gone_reason IS NOT NULL
+       AND (coalesce((s).ended_at >= p_since, true) OR p_since < statement_timestamp() - interval '5 seconds');
+
+CREATE FUNCTION muster.task_holder_gone(t public.agent_tasks) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM public.agent_sessions AS s
+                   WHERE s.tenant_id = t.tenant_id AND s.session_id = ANY (ARRAY[t.session_id, t.assigned_to || '/' || t.session_id])
+                     AND muster.session_over(s, t.assigned_to, t.updated_at));
+END
+$$;
+
+-- ok has notify where somebody goes on with it: the holder, with his new epoch.
 CREATE FUNCTION muster.task_provide_input(tenant text, agent text, args jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan AS $$
@@ -1262,7 +1295,7 @@ BEGIN
         RETURN muster.task_not_yours(t.task_id, t.status);
     END IF;
     t.input := args -> 'input';
-    v_gone := EXISTS (SELECT FROM public.agent_sessions AS s WHERE s.tenant_id = tenant AND s.session_id = t.session_id AND s.gone_reason IS NOT NULL);
+    v_gone := muster.task_holder_gone(t);
     t := muster.task_move(t, 'provide_input', CASE WHEN v_gone THEN 'queued' ELSE 'running' END, agent, v_role);
     IF v_gone THEN
         RETURN muster.task_done(t);
@@ -1476,7 +1509,7 @@ $$;
 -- by another in this moment is left out, so that no two wait for each other: ask again while more is true.
 CREATE FUNCTION muster.task_session_lost(tenant text, agent text, args jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_variable
 DECLARE
     v_agent constant text := args ->> 'agent';
@@ -1577,10 +1610,12 @@ DECLARE
 BEGIN
     FOR v IN
         SELECT t.tenant_id, t.assigned_to, t.session_id FROM public.agent_tasks AS t
-        JOIN public.agent_sessions AS s ON s.tenant_id = t.tenant_id AND s.session_id = t.session_id
-        WHERE t.status IN ('offered', 'running', 'cancelling') AND s.gone_reason IS NOT NULL
-        GROUP BY 1, 2, 3 LIMIT p_limit
+        JOIN public.agent_sessions AS s
+          ON s.tenant_id = t.tenant_id AND s.session_id = ANY (ARRAY[t.session_id, t.assigned_to || '/' || t.session_id])
+        WHERE t.status IN ('offered', 'running', 'cancelling') AND muster.session_over(s, t.assigned_to, t.updated_at)
+        GROUP BY 1, 2, 3 -- each may be locked by somebody
     LOOP
+        EXIT WHEN v_n >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant_id, true);
         v_n := v_n + (muster.task_session_lost(v.tenant_id, p_actor, jsonb_build_object(
             'agent', v.assigned_to, 'session', v.session_id, 'limit', p_limit)) #>> '{ok,released}')::integer;
@@ -1681,7 +1716,8 @@ BEGIN
         v_before := v_n;
         FOR v IN
             SELECT t.tenant_id, t.task_id FROM public.agent_tasks AS t WHERE NOT t.settled
-            LIMIT p_limit FOR NO KEY UPDATE SKIP LOCKED
+            ORDER BY t.tenant_id, t.task_id -- as its index has them: that serves, whatever statistics say of how many there are
+            LIMIT p_limit * 10 FOR NO KEY UPDATE SKIP LOCKED -- of some somebody has all followers locked
         LOOP
             PERFORM set_config('app.current_tenant', v.tenant_id, true);
             v_n := v_n + muster.task_settle_one(v.tenant_id COLLATE "default", v.task_id, p_actor, p_limit - v_n);
@@ -1721,12 +1757,13 @@ $$;
 
 -- What the router reads. Each runs as its caller.
 
--- The tenants that have anything queued or held, for a holder that takes over.
+-- The tenants that have anything queued or held, for a holder that takes over. OFFSET 0 and its order:
+-- a look at the index each, and not at all that is queued.
 CREATE FUNCTION muster.task_tenants() RETURNS SETOF text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT n.name::text FROM muster.tenants AS n
-    WHERE EXISTS (SELECT FROM public.agent_tasks AS t WHERE t.tenant_id = n.name AND t.status = 'queued')
-       OR EXISTS (SELECT FROM public.agent_tasks AS t WHERE t.tenant_id = n.name AND t.status IN ('offered', 'running', 'input_required', 'cancelling'))
+    WHERE EXISTS (SELECT FROM public.agent_tasks AS t WHERE t.tenant_id = n.name AND t.status = 'queued' ORDER BY t.route, t.pos OFFSET 0)
+       OR EXISTS (SELECT FROM public.agent_tasks AS t WHERE t.tenant_id = n.name AND t.status IN ('offered', 'running', 'input_required', 'cancelling') OFFSET 0)
 $$;
 
 -- Lists of words as one text, for who would have to take arrays apart: chr(30) between them, and of a label chr(31) before its value.
@@ -1735,11 +1772,13 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE WHEN p_labels <> '{}' THEN (SELECT string_agg(e.key || chr(31) || CASE jsonb_typeof(e.value) WHEN 'string' THEN e.value #>> '{}' ELSE chr(31) END, chr(30))
                                         FROM jsonb_each(p_labels) AS e) END;
 
+-- Here and below no plan may read the table from end to end: one that was made while there were few tasks is kept, and would read all that have come since.
+
 -- The next tasks of a route behind a position; the first of all: (-9223372036854775808, '').
 CREATE FUNCTION muster.task_peek(p_tenant text, p_route bigint, p_pos bigint, p_task_id text, p_limit integer)
 RETURNS TABLE (task_id text, pos bigint, epoch bigint, seq integer, unroutable boolean, excluded text, crashed text)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -1756,7 +1795,7 @@ CREATE FUNCTION muster.task_look(p_tenant text, p_task_ids text[])
 RETURNS TABLE (task_id text, pos bigint, epoch bigint, seq integer, unroutable boolean, excluded text, crashed text,
                route bigint, wanted text, capabilities text, labels text, group_key text, n bigint)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -1792,7 +1831,7 @@ $$;
 CREATE FUNCTION muster.task_held(p_tenant text, p_after text, p_limit integer)
 RETURNS TABLE (task_id text, state text, agent text, session text, epoch bigint, seq integer, group_key text, route bigint, until timestamptz)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-SET plan_cache_mode = force_generic_plan AS $$
+SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
@@ -1805,7 +1844,7 @@ $$;
 
 -- The assignments of the last p_ms milliseconds, but not of the last p_quiet_ms, that nobody has said anything of, to one agent or (NULL) to all,
 -- as task_assign gave them: a broker that took over does not know whether they were sent, nor one whose agent had no connection whether they were
--- heard, nor one whom PostgreSQL gave no answer whether there is anything to be sent. In pages, by task_id.
+-- heard, nor one whom PostgreSQL gave no answer whether there is anything to be sent. In pages, by task_id, that end behind 4,000,000 bytes.
 CREATE FUNCTION muster.task_unheard(p_tenant text, p_agent text, p_ms bigint, p_quiet_ms bigint, p_after text, p_limit integer)
 RETURNS TABLE (task_id text, agent text, session text, epoch bigint, assignment jsonb)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -1816,11 +1855,13 @@ BEGIN
         'task_id', t.task_id, 'epoch', t.epoch, 'attempt', t.attempt, 'assigned_to', t.assigned_to, 'assigned_by', t.assigned_by,
         'description', t.description, 'payload', t.payload, 'priority', t.priority, 'deadline', muster.stamp(t.deadline),
         'dependencies', t.dependencies, 'metadata', t.metadata)
-    FROM public.agent_tasks AS t
-    WHERE t.tenant_id = p_tenant AND t.status IN ('offered', 'running') AND NOT t.progressed AND (p_agent IS NULL OR t.assigned_to = p_agent)
-      AND t.updated_at > clock_timestamp() - p_ms * interval '1 millisecond'
-      AND t.updated_at <= clock_timestamp() - p_quiet_ms * interval '1 millisecond' AND t.task_id > p_after
-    ORDER BY t.task_id LIMIT p_limit;
+    FROM (SELECT p.*, sum(octet_length(concat(p.payload, p.metadata))) OVER (ORDER BY p.task_id) - octet_length(concat(p.payload, p.metadata)) AS before
+          FROM (SELECT t.* FROM public.agent_tasks AS t
+                WHERE t.tenant_id = p_tenant AND t.status IN ('offered', 'running') AND NOT t.progressed AND (p_agent IS NULL OR t.assigned_to = p_agent)
+                  AND t.updated_at > clock_timestamp() - p_ms * interval '1 millisecond'
+                  AND t.updated_at <= clock_timestamp() - p_quiet_ms * interval '1 millisecond' AND t.task_id > p_after
+                ORDER BY t.task_id LIMIT p_limit) AS p) AS t
+    WHERE t.before < 4000000 ORDER BY t.task_id;
 END
 $$;
 
@@ -1987,7 +2028,7 @@ BEGIN
         WHEN t.priority NOT IN ('low', 'medium', 'high', 'critical') THEN format('priority: %s came, low, medium, high or critical was expected', t.priority)
         WHEN t.on_parent_failure NOT IN ('cancel', 'run') THEN format('on_parent_failure: %s came, cancel or run was expected', t.on_parent_failure)
         WHEN t.assigned_to !~ '^[A-Za-z0-9-][A-Za-z0-9_-]{0,63}$' THEN format('assigned_to: %L came, the name of an agent was expected', left(t.assigned_to, 100))
-        WHEN jsonb_typeof(t.labels) <> 'object' THEN format('labels: %s came, a map of texts was expected', left(t.labels::text, 100))
+        WHEN jsonb_typeof(t.labels) <> 'object' OR jsonb_path_exists(t.labels, '$.* ? (@.type() != "string")') THEN format('labels: %s came, a map of texts was expected', left(t.labels::text, 100))
         WHEN jsonb_typeof(t.metadata) <> 'object' THEN format('metadata: %s came, a map was expected', left(t.metadata::text, 100))
         WHEN t.max_attempts NOT BETWEEN 1 AND 1000 THEN format('max_attempts: %s came, 1 to 1000 was expected', t.max_attempts)
         WHEN t.timeout_ms NOT BETWEEN 1 AND 9999999999 THEN format('timeout_ms: %s came, 1 to 9999999999 was expected', t.timeout_ms)
@@ -1998,7 +2039,13 @@ BEGIN
         WHEN NOT isfinite(t.deadline) THEN 'deadline: infinity came, a time was expected'
         WHEN NOT isfinite(t.start_by) THEN 'start_by: infinity came, a time was expected'
         WHEN NOT isfinite(t.run_after) THEN 'run_after: infinity came, a time was expected'
+        WHEN cardinality(t.capabilities) > 1000 OR array_position(t.capabilities, NULL) IS NOT NULL THEN
+            format('capabilities: %s came, at most 1000 texts were expected', cardinality(t.capabilities))
+        WHEN cardinality(t.dependencies) > 1000 THEN format('dependencies: %s came, at most 1000 were expected', cardinality(t.dependencies))
         WHEN v_bytes > 900000 THEN format('payload: %s bytes of JSON came with the rest, at most 900000 were expected', v_bytes)
+        ELSE coalesce(muster.undecodable('payload', t.payload), muster.undecodable('metadata', t.metadata), muster.undecodable('labels', t.labels),
+                      muster.undecodable('result', t.result), muster.undecodable('error', t.error), muster.undecodable('question', t.question),
+                      muster.undecodable('input', t.input))
     END;
 END
 $$;
@@ -2015,9 +2062,11 @@ BEGIN
     PERFORM set_config('app.current_tenant', NEW.tenant_id, true);
     NEW.updated_at := v_now;
     IF TG_OP = 'INSERT' OR (NEW.priority, NEW.on_parent_failure, NEW.assigned_to, NEW.labels, NEW.metadata, NEW.max_attempts, NEW.timeout_ms,
-                            NEW.progress_timeout_ms, NEW.description, NEW.payload, NEW.assigned_by, NEW.group_key, NEW.percent, NEW.deadline, NEW.start_by)
+                            NEW.progress_timeout_ms, NEW.description, NEW.payload, NEW.assigned_by, NEW.group_key, NEW.percent, NEW.deadline, NEW.start_by,
+                            NEW.capabilities, NEW.result, NEW.error, NEW.question, NEW.input)
                            IS DISTINCT FROM (OLD.priority, OLD.on_parent_failure, OLD.assigned_to, OLD.labels, OLD.metadata, OLD.max_attempts, OLD.timeout_ms,
-                                             OLD.progress_timeout_ms, OLD.description, OLD.payload, OLD.assigned_by, OLD.group_key, OLD.percent, OLD.deadline, OLD.start_by) THEN
+                                             OLD.progress_timeout_ms, OLD.description, OLD.payload, OLD.assigned_by, OLD.group_key, OLD.percent, OLD.deadline, OLD.start_by,
+                                             OLD.capabilities, OLD.result, OLD.error, OLD.question, OLD.input) THEN
         v_wrong := muster.task_plain_wrong(NEW);
         IF v_wrong IS NOT NULL THEN
             RAISE check_violation USING MESSAGE = format('task %s: %s', NEW.task_id, v_wrong);
@@ -2033,7 +2082,8 @@ BEGIN
         NEW.session_id := NULL; NEW.wanted := NEW.assigned_to; NEW.progress_until := NULL; NEW.run_left := NULL; NEW.started_at := NULL;
         NEW.completed_at := NULL; NEW.followed := false; NEW.settled := true; NEW.unroutable := false; NEW.progressed := false;
         NEW.retry_of := NULL; NEW.until := NULL; NEW.pos := 0; NEW.result := NULL; NEW.error := NULL; NEW.reason := NULL;
-        NEW.dependencies := ARRAY(SELECT DISTINCT d FROM unnest(NEW.dependencies) AS d ORDER BY 1);
+        NEW.question := NULL; NEW.input := NULL;
+        NEW.dependencies := ARRAY(SELECT d FROM unnest(NEW.dependencies) WITH ORDINALITY AS x (d, n) GROUP BY d ORDER BY min(n));
         NEW.capabilities := ARRAY(SELECT DISTINCT c COLLATE "C" FROM unnest(NEW.capabilities) AS c ORDER BY 1);
         NEW.created_at := greatest(timestamptz '1970-01-01 00:00:00Z', least(NEW.created_at, v_now)); -- lists go by it
         NEW.blocked_on := 0;
@@ -2101,6 +2151,22 @@ BEGIN
 END
 $$;
 
+-- Of those that one statement inserts the last of a cycle finds that somebody waits for it already.
+CREATE FUNCTION muster.task_waits_for_itself(p_tenant text, p_task_id text) RETURNS boolean
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM muster.task_deps AS d WHERE d.tenant = p_tenant AND d.parent = p_task_id AND NOT d.met) THEN
+        RETURN false;
+    END IF;
+    RETURN EXISTS (
+        WITH RECURSIVE up (id) AS (
+            SELECT d.parent FROM muster.task_deps AS d WHERE d.tenant = p_tenant AND d.task_id = p_task_id AND NOT d.met
+            UNION
+            SELECT d.parent FROM up JOIN muster.task_deps AS d ON d.tenant = p_tenant AND d.task_id = up.id AND NOT d.met)
+        SELECT FROM up WHERE up.id = p_task_id);
+END
+$$;
+
 CREATE FUNCTION muster.task_plain_done() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -2118,6 +2184,9 @@ BEGIN
             RAISE check_violation USING MESSAGE = format('task %s: %s', NEW.task_id, v_error #>> '{error,message}');
         END IF;
         INSERT INTO muster.task_deps (tenant, task_id, parent) SELECT NEW.tenant_id, NEW.task_id, d FROM unnest(v_unmet) AS d;
+        IF muster.task_waits_for_itself(NEW.tenant_id, NEW.task_id) THEN
+            RAISE check_violation USING MESSAGE = format('task %s: dependencies: a cycle came', NEW.task_id);
+        END IF;
         UPDATE public.agent_tasks AS x SET blocked_on = cardinality(v_unmet)
         WHERE x.tenant_id = NEW.tenant_id AND x.task_id = NEW.task_id AND x.blocked_on <> cardinality(v_unmet)
         RETURNING * INTO t;
@@ -2195,6 +2264,14 @@ $$;
 -- What stands in the table already, from when it had no machine, gets what a row of the machine has. The owner is
 -- under row level security everywhere else.
 ALTER TABLE public.agent_tasks NO FORCE ROW LEVEL SECURITY;
+-- Times that nobody looked at: lists go by them, and places in the queue are made of them. And metadata is a map, which grows.
+UPDATE public.agent_tasks AS t SET
+    created_at = greatest(timestamptz '1970-01-01 00:00:00Z', least(created_at, now())),
+    started_at = CASE WHEN started_at IS NOT NULL THEN greatest(timestamptz '1970-01-01 00:00:00Z', least(started_at, now())) END,
+    completed_at = CASE WHEN completed_at IS NOT NULL THEN greatest(timestamptz '1970-01-01 00:00:00Z', least(completed_at, now())) END,
+    metadata = CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata ELSE jsonb_build_object('value', metadata) END
+WHERE NOT created_at BETWEEN '1970-01-01 00:00:00Z' AND now() OR NOT started_at BETWEEN '1970-01-01 00:00:00Z' AND now()
+   OR NOT completed_at BETWEEN '1970-01-01 00:00:00Z' AND now() OR jsonb_typeof(metadata) <> 'object';
 UPDATE public.agent_tasks AS t SET
     wanted = assigned_to, seq = 1, updated_at = coalesce(completed_at, started_at, created_at),
     status = CASE status WHEN 'blocked' THEN 'scheduled' ELSE status END, -- nobody would tell it that its parents are done

@@ -434,7 +434,6 @@ LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t public.agent_tasks;
     v_best muster.help_experts;
-    v_gone boolean;
 BEGIN
     SELECT * INTO t FROM public.agent_tasks AS x WHERE x.tenant_id = h.tenant AND x.task_id = h.task_id COLLATE "default" FOR NO KEY UPDATE;
     IF NOT FOUND OR t.status <> 'input_required' OR t.question ->> 'help_id' IS DISTINCT FROM h.help_id THEN
@@ -450,8 +449,7 @@ BEGIN
         WHERE e.tenant = h.tenant AND e.help_id = coalesce(h.prior_of, h.help_id) AND e.agent = h.answered_by;
         t.input := t.input || jsonb_build_object('solution', v_best.solution, 'from', h.answered_by);
     END IF;
-    v_gone := EXISTS (SELECT FROM public.agent_sessions AS s WHERE s.tenant_id = h.tenant AND s.session_id = t.session_id AND s.gone_reason IS NOT NULL);
-    PERFORM muster.task_move(t, 'provide_input', CASE WHEN v_gone THEN 'queued' ELSE 'running' END, p_actor, 'engine');
+    PERFORM muster.task_move(t, 'provide_input', CASE WHEN muster.task_holder_gone(t) THEN 'queued' ELSE 'running' END, p_actor, 'engine');
 END
 $$;
 
@@ -1343,7 +1341,20 @@ BEGIN
 END
 $$;
 
--- The edge of one request whose clock has run out; NULL: there is none any more.
+-- Whether the task that waits for it, if there is one, can go on with it in this transaction, which keeps it locked then. Who sweeps waits for
+-- nobody's lock: what a tenant has open in a transaction of its own holds up no other tenant.
+CREATE FUNCTION muster.help_task_free(h muster.help) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF h.task_id IS NULL OR NOT EXISTS (SELECT FROM public.agent_tasks AS t WHERE t.tenant_id = h.tenant AND t.task_id = h.task_id COLLATE "default") THEN
+        RETURN true;
+    END IF;
+    PERFORM FROM public.agent_tasks AS t WHERE t.tenant_id = h.tenant AND t.task_id = h.task_id COLLATE "default" FOR NO KEY UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END
+$$;
+
+-- The edge of one request whose clock has run out; NULL: there is none any more, or none now.
 CREATE FUNCTION muster.help_fire(p_tenant text, p_help_id text, p_actor text) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -1354,7 +1365,7 @@ DECLARE
 BEGIN
     SELECT * INTO h FROM muster.help AS x
     WHERE x.tenant = p_tenant AND x.help_id = p_help_id AND x.wake_at <= v_now FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR NOT muster.help_task_free(h) THEN
         RETURN NULL;
     END IF;
     v_busy := muster.help_busy(h);
@@ -1375,9 +1386,15 @@ BEGIN
         IF h.state = 'claimed' AND (muster.help_best(h, NULL)).agent IS NOT NULL THEN
             h := muster.help_move(h, 'panel_over', 'answered', p_actor, 'engine');
             RETURN muster.help_done(h, muster.help_answer_message(h), muster.help_stop_message(h, v_busy));
-        ELSIF h.state = 'escalated' AND h.default_answer IS NOT NULL THEN
+        ELSIF h.default_answer IS NOT NULL AND (h.escalate OR h.state = 'escalated') THEN -- whoever has it, or nobody
+            IF h.state = 'claimed' THEN
+                h := muster.help_move(h, 'claim_timeout', 'open', p_actor, 'engine', 'deadline');
+            END IF;
+            IF h.state <> 'escalated' THEN
+                h := muster.help_move(h, 'escalate', 'escalated', p_actor, 'engine', 'nobody answered in time');
+            END IF;
             h := muster.help_say(h, '_muster', h.default_answer, NULL, 'default_answer', 'engine');
-            RETURN muster.help_done(h, muster.help_answer_message(h));
+            RETURN muster.help_done(h, muster.help_answer_message(h), muster.help_stop_message(h, v_busy));
         END IF;
         h.reason := 'deadline';
         h := muster.help_move(h, 'expire', 'expired', p_actor, 'engine', h.reason);
@@ -1397,7 +1414,8 @@ BEGIN
 END
 $$;
 
--- Do what is due, at most p_limit edges, of shard p_shard of 16 of (tenant, request); NULL: of all. n is above 0: there may be more.
+-- Do what is due, at most p_limit edges, of shard p_shard of 16 of (tenant, request); NULL: of all. n is above 0: there may be more. Those whose
+-- task somebody has locked stay at the head of what is due: so many are passed over.
 CREATE FUNCTION muster.help_due(p_actor text, p_shard integer, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -1410,9 +1428,10 @@ BEGIN
     FOR v IN
         SELECT h.tenant, h.help_id FROM muster.help AS h
         WHERE h.wake_at <= statement_timestamp() AND (p_shard IS NULL OR hashtextextended(h.tenant || '/' || h.help_id, 0) & 15 = p_shard)
-        ORDER BY h.wake_at LIMIT p_limit
+        ORDER BY h.wake_at LIMIT p_limit * 20
         FOR NO KEY UPDATE SKIP LOCKED
     LOOP
+        EXIT WHEN cardinality(v_done) >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant, true);
         v_one := muster.help_fire(v.tenant, v.help_id, p_actor);
         IF v_one IS NOT NULL THEN
@@ -1458,12 +1477,12 @@ DECLARE
 BEGIN
     FOR v IN
         SELECT h.tenant, h.asker AS agent, h.session FROM muster.help AS h
-        JOIN public.agent_sessions AS s ON s.tenant_id = h.tenant AND s.session_id = h.session
-        WHERE h.state IN ('open', 'offered', 'claimed', 'answered', 'escalated') AND h.task_id IS NULL AND s.gone_reason IS NOT NULL
+        JOIN public.agent_sessions AS s ON s.tenant_id = h.tenant AND s.session_id = ANY (ARRAY[h.session, h.asker COLLATE "default" || '/' || h.session])
+        WHERE h.state IN ('open', 'offered', 'claimed', 'answered', 'escalated') AND h.task_id IS NULL AND s.agent_id = h.asker AND s.gone_reason IS NOT NULL
         UNION
         SELECT e.tenant, e.agent, e.session FROM muster.help_experts AS e
-        JOIN public.agent_sessions AS s ON s.tenant_id = e.tenant AND s.session_id = e.session
-        WHERE e.state = 'claimed' AND s.gone_reason IS NOT NULL
+        JOIN public.agent_sessions AS s ON s.tenant_id = e.tenant AND s.session_id = ANY (ARRAY[e.session, e.agent COLLATE "default" || '/' || e.session])
+        WHERE e.state = 'claimed' AND s.agent_id = e.agent AND s.gone_reason IS NOT NULL
         LIMIT p_limit
     LOOP
         PERFORM set_config('app.current_tenant', v.tenant, true);
@@ -1477,9 +1496,9 @@ BEGIN
         LEFT JOIN public.agent_tasks AS t ON t.tenant_id = h.tenant AND t.task_id = h.task_id COLLATE "default"
         WHERE h.task_id IS NOT NULL AND h.state IN ('open', 'offered', 'claimed', 'answered', 'escalated')
           AND (t.status IS NULL OR t.status IN ('succeeded', 'failed', 'dead', 'cancelled', 'expired'))
-        LIMIT p_limit
+        LIMIT p_limit * 20
     LOOP
-        EXIT WHEN v_bytes > 200000;
+        EXIT WHEN v_bytes > 200000 OR cardinality(v_done) >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant, true);
         v_one := muster.help_task_over(v.tenant, v.help_id, p_actor);
         v_bytes := v_bytes + coalesce(octet_length(v_one::text), 0);
@@ -1500,7 +1519,7 @@ DECLARE
 BEGIN
     SELECT * INTO h FROM muster.help AS x WHERE x.tenant = p_tenant AND x.help_id = p_help_id AND x.state IN ('open', 'offered', 'claimed', 'answered', 'escalated')
     FOR NO KEY UPDATE SKIP LOCKED;
-    IF NOT FOUND THEN
+    IF NOT FOUND OR NOT muster.help_task_free(h) THEN
         RETURN NULL;
     END IF;
     RETURN muster.help_stop(h, p_actor, 'engine', 'its task has ended');

@@ -57,6 +57,7 @@ CREATE INDEX agent_runs_wake ON public.agent_runs (until) WHERE until IS NOT NUL
 CREATE INDEX agent_runs_tier ON public.agent_runs (tier_at) WHERE tier_at IS NOT NULL;
 CREATE INDEX agent_runs_watched ON public.agent_runs (watched_at) WHERE status NOT IN ('completed', 'failed', 'cancelled');
 CREATE INDEX agent_runs_held ON public.agent_runs (tenant_id, session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX agent_runs_unbound ON public.agent_runs (watched_at) WHERE session_id IS NULL AND held_by IS NOT NULL;
 CREATE INDEX agent_runs_ended ON public.agent_runs (tenant_id, completed_at) WHERE completed_at IS NOT NULL;
 -- Of indexes that cost the same, as all do in an empty table, the planner takes the youngest: that has to be the key.
 ALTER TABLE public.agent_runs DROP CONSTRAINT agent_runs_pkey;
@@ -64,9 +65,13 @@ ALTER TABLE public.agent_runs ADD CONSTRAINT agent_runs_pkey PRIMARY KEY (tenant
 ALTER TABLE public.agent_runs SET (fillfactor = 85);
 -- Who helped the worker does not verify the run: by what somebody has answered since it began.
 CREATE INDEX help_experts_answers ON muster.help_experts (tenant, agent, answered_at) WHERE answered_at IS NOT NULL;
--- Lists go by it. What stands there already is not looked at.
+-- Lists go by it.
+ALTER TABLE public.agent_events NO FORCE ROW LEVEL SECURITY;
+UPDATE public.agent_events SET created_at = greatest(timestamptz '1970-01-01 00:00:00Z', least(created_at, now()))
+WHERE NOT (created_at >= '1970-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z');
+ALTER TABLE public.agent_events FORCE ROW LEVEL SECURITY;
 ALTER TABLE public.agent_events ADD CONSTRAINT agent_events_created_at_check
-    CHECK (created_at >= '1970-01-01 00:00:00Z' AND created_at < 'infinity') NOT VALID;
+    CHECK (created_at >= '1970-01-01 00:00:00Z' AND created_at < '10000-01-01 00:00:00Z') NOT VALID; -- it was looked at
 
 CREATE TABLE muster.run_history (
     tenant text COLLATE "C" NOT NULL,
@@ -158,7 +163,7 @@ RETURN p_status IN ('completed', 'failed', 'cancelled');
 
 CREATE FUNCTION muster.run_percent(p_text text) RETURNS double precision
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN greatest(0, least(100, nullif(p_text, 'NaN')::numeric))::double precision;
+RETURN CASE WHEN p_text <> 'NaN' THEN greatest(0, least(100, p_text::numeric))::double precision END; -- least() passes NULL over
 
 -- A run as `get` shows it is this in braces, an event's body has from and at in addition. The columns of the event bridge are always there,
 -- the others where they are set. Text, since it goes into the WAL as text.
@@ -183,14 +188,14 @@ RETURN concat('"run_id":', to_json((r).id), ',"task_id":', coalesce(to_json((r).
               CASE WHEN (r).stuck > 0 THEN ',"stuck":' || (r).stuck END);
 
 -- The same in at most so many bytes: the longest of what has no bound of its own is left out, and named in omitted.
-CREATE FUNCTION muster.run_within(r public.agent_runs, p_bytes integer, OUT shown text, OUT trimmed public.agent_runs)
+CREATE FUNCTION muster.run_within(r public.agent_runs, p_bytes integer, OUT shown text, OUT trimmed public.agent_runs, OUT omitted text[])
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    v_omitted text[] := '{}';
     v_field text;
 BEGIN
     shown := muster.run_inner(r);
     trimmed := r;
+    omitted := '{}';
     IF octet_length(shown) <= p_bytes THEN
         RETURN;
     END IF;
@@ -208,8 +213,8 @@ BEGIN
         WHEN 'current_step' THEN trimmed.current_step := left(trimmed.current_step, 1000);
         ELSE trimmed.reason := left(trimmed.reason, 1000);
         END CASE;
-        v_omitted := v_omitted || v_field;
-        shown := concat(muster.run_inner(trimmed), ',"omitted":', to_json(v_omitted));
+        omitted := omitted || v_field;
+        shown := concat(muster.run_inner(trimmed), ',"omitted":', to_json(omitted));
         EXIT WHEN octet_length(shown) <= p_bytes;
     END LOOP;
 END
@@ -510,6 +515,38 @@ BEGIN
     RETURN (SELECT s.session_id FROM public.agent_sessions AS s
             WHERE s.tenant_id = p_tenant AND s.agent_id = p_agent COLLATE "default" AND s.gone_reason IS NULL AND s.state IS NOT NULL
             ORDER BY s.started_at DESC LIMIT 1);
+END
+$$;
+
+-- The session in which an agent was present at a time, by what is written now: presence writes a moment later what it told, and by another clock.
+CREATE FUNCTION muster.run_session_at(p_tenant text, p_agent text, p_at timestamptz) RETURNS text
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN (SELECT s.session_id FROM public.agent_sessions AS s
+            WHERE s.tenant_id = p_tenant AND s.agent_id = p_agent COLLATE "default" AND (s.gone_reason IS NOT NULL OR s.state IS NOT NULL)
+              AND s.started_at <= p_at + interval '5 seconds' AND (s.gone_reason IS NULL OR coalesce(s.ended_at >= p_at, true))
+            ORDER BY greatest(s.started_at, p_at), s.started_at DESC LIMIT 1);
+END
+$$;
+
+-- When the holder of a run began, itself; NULL: it was written in SQL, by somebody who is in no session.
+CREATE FUNCTION muster.run_begun(r public.agent_runs) RETURNS timestamptz
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN (SELECT h.at FROM muster.run_history AS h
+            WHERE h.tenant = r.tenant_id AND h.run_id = r.id AND h.seq = r.seq AND h.role IN ('worker', 'verifier'));
+END
+$$;
+
+-- The holder is found to have begun in that session. As with progress nothing is told of it.
+CREATE FUNCTION muster.run_bind(r public.agent_runs, p_session text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    UPDATE public.agent_runs AS x SET session_id = p_session, worker_session = CASE WHEN x.status = 'in_progress' THEN p_session ELSE x.worker_session END
+    WHERE x.tenant_id = r.tenant_id AND x.id = r.id;
 END
 $$;
 
@@ -1232,6 +1269,49 @@ BEGIN
 END
 $$;
 
+-- Whether a run that is bound to a session was begun after its end: the next one of the same agent was not written yet. It is bound to that one
+-- then; where there is none, it is believed after five seconds that it was begun in this one.
+CREATE FUNCTION muster.run_in_the_next(r public.agent_runs, p_ended timestamptz) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    v_begun timestamptz;
+    v_next text;
+BEGIN
+    IF NOT coalesce(r.watched_at > p_ended, false) THEN -- it is never before it was begun
+        RETURN false;
+    END IF;
+    v_begun := muster.run_begun(r);
+    IF NOT coalesce(v_begun > p_ended, false) THEN
+        RETURN false;
+    END IF;
+    v_next := muster.run_session_at(r.tenant_id, r.held_by, v_begun);
+    IF v_next IS NULL OR v_next = r.session_id THEN
+        RETURN v_begun > statement_timestamp() - interval '5 seconds';
+    END IF;
+    PERFORM muster.run_bind(r, v_next);
+    RETURN true;
+END
+$$;
+
+-- A run that may have been begun while the session of who holds it was not written yet. False: it is in none.
+CREATE FUNCTION muster.run_late(p_tenant text, p_run_id text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    v_session text;
+    r public.agent_runs;
+BEGIN
+    SELECT * INTO r FROM public.agent_runs AS x
+    WHERE x.tenant_id = p_tenant AND x.id = p_run_id COLLATE "default" AND x.session_id IS NULL AND x.held_by IS NOT NULL FOR NO KEY UPDATE SKIP LOCKED;
+    v_session := muster.run_session_at(p_tenant, r.held_by, muster.run_begun(r));
+    IF v_session IS NULL THEN
+        RETURN false;
+    END IF;
+    PERFORM muster.run_bind(r, v_session);
+    RETURN true;
+END
+$$;
+
 -- args: agent, session?, not_session?, limit? (1,000): as muster.task_session_lost().
 CREATE FUNCTION muster.run_session_lost(tenant text, agent text, args jsonb) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -1244,6 +1324,7 @@ DECLARE
     v_limit constant integer := coalesce((args ->> 'limit')::integer, 1000);
     v_n integer := 0;
     v_found text;
+    v_ended timestamptz;
     r public.agent_runs;
 BEGIN
     -- By the sessions of the agent: of those there are few, of runs many.
@@ -1252,10 +1333,13 @@ BEGIN
         WHERE v_session IS NULL AND s.tenant_id = tenant AND s.agent_id = v_agent COLLATE "default" AND s.session_id IS DISTINCT FROM v_kept
         UNION ALL SELECT v_session WHERE v_session IS NOT NULL
     LOOP
+        v_ended := (SELECT s.ended_at FROM public.agent_sessions AS s
+                    WHERE s.tenant_id = tenant AND s.session_id = v_found COLLATE "default" AND s.agent_id = v_agent AND s.gone_reason IS NOT NULL);
         FOR r IN
             SELECT * FROM public.agent_runs AS x WHERE x.tenant_id = tenant AND x.session_id = v_found COLLATE "default" AND x.held_by = v_agent
             ORDER BY x.id LIMIT v_limit - v_n FOR NO KEY UPDATE SKIP LOCKED
         LOOP
+            CONTINUE WHEN muster.run_in_the_next(r, v_ended);
             PERFORM muster.run_release(r, agent);
             v_n := v_n + 1;
         END LOOP;
@@ -1322,36 +1406,40 @@ BEGIN
 END
 $$;
 
--- Do what is due, at most p_limit edges, of shard p_shard of 16 of (tenant, run); NULL: of all. Gives how many.
+-- Do what is due, at most p_limit edges of either kind, of shard p_shard of 16 of (tenant, run); NULL: of all. Gives how many. What somebody has
+-- locked, or its task, stays at the head of what is due: so many are passed over.
 CREATE FUNCTION muster.run_due(p_actor text, p_shard integer, p_limit integer) RETURNS integer
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     v_was constant text := coalesce(current_setting('app.current_tenant', true), '');
+    v_ends integer := 0;
     v_n integer := 0;
     v record;
 BEGIN
     FOR v IN
         SELECT e.tenant, e.task_id, e.status FROM muster.run_ends AS e
-        WHERE p_shard IS NULL OR hashtextextended(e.tenant || '/' || e.task_id, 0) & 15 = p_shard LIMIT p_limit FOR UPDATE SKIP LOCKED
+        WHERE p_shard IS NULL OR hashtextextended(e.tenant || '/' || e.task_id, 0) & 15 = p_shard LIMIT p_limit * 20 FOR UPDATE SKIP LOCKED
     LOOP
+        EXIT WHEN v_ends >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant, true);
         IF NOT muster.run_end_with(v.tenant, v.task_id, v.status) THEN
             DELETE FROM muster.run_ends AS e WHERE e.tenant = v.tenant AND e.task_id = v.task_id;
-            v_n := v_n + 1;
+            v_ends := v_ends + 1;
         END IF;
     END LOOP;
     FOR v IN
         SELECT x.tenant_id, x.id FROM public.agent_runs AS x
         WHERE x.until <= statement_timestamp() AND (p_shard IS NULL OR hashtextextended(x.tenant_id || '/' || x.id, 0) & 15 = p_shard)
-        ORDER BY x.until LIMIT p_limit
+        ORDER BY x.until LIMIT p_limit * 20 FOR NO KEY UPDATE SKIP LOCKED
     LOOP
+        EXIT WHEN v_n >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant_id, true);
         IF muster.run_fire(v.tenant_id, v.id, p_actor) THEN
             v_n := v_n + 1;
         END IF;
     END LOOP;
     PERFORM set_config('app.current_tenant', v_was, true);
-    RETURN v_n;
+    RETURN v_n + v_ends;
 END
 $$;
 
@@ -1448,13 +1536,45 @@ DECLARE
     v_n integer := 0;
     v record;
 BEGIN
-    FOR v IN SELECT * FROM muster.run_gone(p_limit) LOOP
+    PERFORM muster.run_unbound();
+    FOR v IN SELECT * FROM muster.run_gone(p_limit * 20) LOOP -- of each somebody may have all runs locked
+        EXIT WHEN v_n >= p_limit;
         PERFORM set_config('app.current_tenant', v.tenant, true);
         v_n := v_n + (muster.run_session_lost(v.tenant, p_actor, jsonb_build_object(
             'agent', v.agent, 'session', v.session, 'limit', p_limit)) #>> '{ok,released}')::integer;
     END LOOP;
     PERFORM set_config('app.current_tenant', v_was, true);
     RETURN v_n;
+END
+$$;
+
+-- Find the sessions of those that began lately and are in none: who begins right after his hello is, a moment later. So many at a time, from where
+-- the connection stopped the last time, and few that are changed; what is older has none.
+CREATE FUNCTION muster.run_unbound() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    c_looked_at constant integer := 500;
+    c_bound constant integer := 100;
+    v_since constant timestamptz := greatest(nullif(current_setting('muster.run_unbound_from', true), '')::timestamptz, statement_timestamp() - interval '10 minutes');
+    v_last timestamptz;
+    v_n integer := 0;
+    v_bound integer := 0;
+    v record;
+BEGIN
+    FOR v IN
+        SELECT x.tenant_id, x.id, x.held_by, x.watched_at FROM public.agent_runs AS x
+        WHERE x.session_id IS NULL AND x.held_by IS NOT NULL AND x.watched_at > v_since AND x.watched_at <= statement_timestamp() -- what is stuck is later
+        ORDER BY x.watched_at LIMIT c_looked_at
+    LOOP
+        v_n := v_n + 1;
+        v_last := v.watched_at;
+        CONTINUE WHEN NOT EXISTS (SELECT FROM public.agent_sessions AS s WHERE s.tenant_id = v.tenant_id AND s.agent_id = v.held_by);
+        PERFORM set_config('app.current_tenant', v.tenant_id, true);
+        v_bound := v_bound + muster.run_late(v.tenant_id, v.id)::integer;
+        EXIT WHEN v_bound = c_bound;
+    END LOOP;
+    PERFORM set_config('muster.run_unbound_from', CASE WHEN v_n = c_looked_at OR v_bound = c_bound THEN v_last::text ELSE '' END, false);
 END
 $$;
 
@@ -1744,22 +1864,22 @@ BEGIN
                 'series', (SELECT coalesce(jsonb_agg(jsonb_build_object('at', muster.stamp(at AT TIME ZONE 'UTC')) || counts ORDER BY at), '[]')
                            FROM s WHERE no_at = 0))
     $sql$, v_where) INTO v_answer USING tenant, v_bucket;
-    RETURN jsonb_build_object('ok', v_answer || jsonb_build_object('since', v_since, 'until', muster.stamp(v_until), 'bucket', v_bucket));
+    RETURN jsonb_build_object('ok', v_answer || jsonb_build_object('since', muster.stamp(muster.instant(v_since)), 'until', muster.stamp(v_until), 'bucket', v_bucket));
 END
 $$;
 
--- A field of a line of CSV (RFC 4180).
+-- A field of a line of CSV (RFC 4180); what is NULL is empty, an empty text is in quotes, as COPY has it.
 CREATE FUNCTION muster.csv(p_value text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN p_value ~ E'[",\r\n]' THEN '"' || replace(p_value, '"', '""') || '"' ELSE coalesce(p_value, '') END;
+RETURN CASE WHEN p_value = '' OR p_value ~ E'[",\r\n]' THEN '"' || replace(p_value, '"', '""') || '"' ELSE coalesce(p_value, '') END;
 
-CREATE FUNCTION muster.run_csv(r public.agent_runs) RETURNS text
+CREATE FUNCTION muster.run_csv(r public.agent_runs, p_omitted text[]) RETURNS text
 LANGUAGE sql STABLE
 RETURN concat_ws(',', muster.csv((r).id), muster.csv((r).task_id), muster.csv((r).user_id), muster.csv((r).agent_name), muster.csv((r).agent_id), (r).status,
                  muster.csv((r).current_step), (r).progress_percent::text, muster.csv((r).result::text), muster.csv((r).error), muster.csv((r).metadata::text),
                  (r).verification_attempts::text, muster.csv((r).verification_evidence::text), (r).verified::text, muster.stamp((r).started_at),
                  coalesce(muster.stamp((r).completed_at), ''), muster.stamp((r).updated_at),
-                 coalesce(round(extract(epoch FROM (r).completed_at - (r).started_at), 6)::text, ''));
+                 coalesce(round(extract(epoch FROM (r).completed_at - (r).started_at), 6)::text, ''), array_to_string(p_omitted, ' '));
 
 -- The runs as text, oldest first, in pages. args: those of a list, format? (jsonl or csv; the first page of csv has the heads of its columns).
 CREATE FUNCTION muster.run_export(tenant text, agent text, args jsonb) RETURNS jsonb
@@ -1767,7 +1887,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_variable
 DECLARE
     c_head constant text := E'run_id,task_id,user_id,agent_name,agent_id,status,current_step,progress_percent,result,error,metadata,verification_attempts,'
-                            'verification_evidence,verified,started_at,completed_at,updated_at,duration_seconds\r\n';
+                            'verification_evidence,verified,started_at,completed_at,updated_at,duration_seconds,omitted\r\n';
     v_format constant text := coalesce(args ->> 'format', 'jsonl');
     v_limit constant integer := coalesce((args ->> 'limit')::integer, 1000);
     v_after constant text := args ->> 'after';
@@ -1795,7 +1915,7 @@ BEGIN
                    '          WHERE n <= $2 AND (n = 1 OR bytes <= 900000))'
                    ' SELECT coalesce(string_agg(line, '''' ORDER BY n), ''''), count(*),'
                    ' (SELECT place FROM told WHERE n = (SELECT max(n) FROM told) AND n < (SELECT max(n) FROM found)) FROM told',
-                   CASE v_format WHEN 'csv' THEN $e$muster.run_csv((muster.run_within(r, 400000)).trimmed) || E'\r\n'$e$ ELSE $e$'{' || (muster.run_within(r, 400000)).shown || E'}\n'$e$ END, v_where)
+                   CASE v_format WHEN 'csv' THEN $e$(SELECT muster.run_csv(w.trimmed, w.omitted) FROM muster.run_within(r, 400000) AS w) || E'\r\n'$e$ ELSE $e$'{' || (muster.run_within(r, 400000)).shown || E'}\n'$e$ END, v_where)
     INTO v_data, v_n, v_next USING tenant, v_limit;
     IF v_format = 'csv' AND v_after IS NULL THEN
         v_data := c_head || v_data;
@@ -1911,10 +2031,21 @@ DECLARE
     v_edge muster.edges;
 BEGIN
     PERFORM set_config('app.current_tenant', NEW.tenant_id, true);
+    -- NULL says nothing, as in the columns of the event bridge.
+    NEW.metadata := coalesce(NEW.metadata, OLD.metadata, '{}');
+    NEW.progress_percent := coalesce(NEW.progress_percent, OLD.progress_percent, 0);
+    NEW.verification_evidence := coalesce(NEW.verification_evidence, OLD.verification_evidence, '[]');
     IF jsonb_typeof(NEW.metadata) <> 'object' THEN
         RAISE check_violation USING MESSAGE = format('run %s: metadata: a map was expected', NEW.id);
     ELSIF NOT NEW.progress_percent BETWEEN 0 AND 100 THEN
         RAISE check_violation USING MESSAGE = format('run %s: progress_percent: %s came, 0 to 100 was expected', NEW.id, NEW.progress_percent);
+    END IF;
+    IF TG_OP = 'INSERT' OR (NEW.metadata, NEW.result, NEW.verification_evidence) IS DISTINCT FROM (OLD.metadata, OLD.result, OLD.verification_evidence) THEN
+        v_why := coalesce(muster.undecodable('metadata', NEW.metadata), muster.undecodable('result', NEW.result),
+                          muster.undecodable('verification_evidence', NEW.verification_evidence));
+        IF v_why IS NOT NULL THEN
+            RAISE check_violation USING MESSAGE = format('run %s: %s', NEW.id, v_why);
+        END IF;
     END IF;
     IF greatest(octet_length(NEW.agent_name), octet_length(NEW.agent_id), octet_length(NEW.task_id), octet_length(NEW.user_id)) > 256
        AND (TG_OP = 'INSERT' OR (NEW.agent_name, NEW.agent_id, NEW.user_id) IS DISTINCT FROM (OLD.agent_name, OLD.agent_id, OLD.user_id)) THEN
@@ -2061,6 +2192,15 @@ CREATE TRIGGER machine_truncated AFTER TRUNCATE ON public.agent_runs FOR EACH ST
 
 -- What stands in the table already, from when it had no machine, gets what a row of the machine has.
 ALTER TABLE public.agent_runs NO FORCE ROW LEVEL SECURITY;
+-- As of tasks; evidence is a list.
+UPDATE public.agent_runs AS r SET
+    started_at = greatest(timestamptz '1970-01-01 00:00:00Z', least(started_at, now())),
+    updated_at = greatest(timestamptz '1970-01-01 00:00:00Z', least(updated_at, now())),
+    completed_at = CASE WHEN completed_at IS NOT NULL THEN greatest(timestamptz '1970-01-01 00:00:00Z', least(completed_at, now())) END,
+    metadata = CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata ELSE jsonb_build_object('value', metadata) END,
+    verification_evidence = CASE jsonb_typeof(verification_evidence) WHEN 'array' THEN verification_evidence ELSE jsonb_build_array(verification_evidence) END
+WHERE NOT started_at BETWEEN '1970-01-01 00:00:00Z' AND now() OR NOT updated_at BETWEEN '1970-01-01 00:00:00Z' AND now()
+   OR NOT completed_at BETWEEN '1970-01-01 00:00:00Z' AND now() OR jsonb_typeof(metadata) <> 'object' OR jsonb_typeof(verification_evidence) <> 'array';
 UPDATE public.agent_runs AS r SET
     seq = 1, watched_at = updated_at,
     completed_at = CASE WHEN muster.run_over(status) THEN coalesce(completed_at, updated_at) END,

@@ -247,7 +247,7 @@ GRANT EXECUTE ON FUNCTION
     muster.task_head(text, text, text, text, text, text)
     TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.task_fire(text, text, text), muster.task_session_lost(text, text, jsonb),
-    muster.task_settle_one(text, text, text, integer) TO muster_engine;
+    muster.task_settle_one(text, text, text, integer), muster.session_over(public.agent_sessions, text, timestamptz) TO muster_engine;
 
 -- The machine of runs, and what agents put on record.
 GRANT SELECT, DELETE ON muster.run_history, muster.run_ends TO muster_broker;
@@ -259,11 +259,12 @@ GRANT EXECUTE ON FUNCTION
     muster.run_get(text, text, jsonb), muster.run_list(text, text, jsonb), muster.run_history(text, text, jsonb), muster.run_summary(text, text, jsonb),
     muster.run_export(text, text, jsonb), muster.event_append(text, text, jsonb), muster.event_list(text, text, jsonb),
     muster.run_where(text, jsonb), muster.run_behind(text, text, text, text), muster.run_inner(public.agent_runs), muster.run_within(public.agent_runs, integer),
-    muster.run_csv(public.agent_runs),
+    muster.run_csv(public.agent_runs, text[]),
     muster.csv(text), muster.run_not_found(text)
     TO muster_broker;
 GRANT EXECUTE ON FUNCTION muster.run_fire(text, text, text), muster.run_end_with(text, text, text), muster.run_session_lost(text, text, jsonb),
-    muster.run_watch(text, text, timestamptz, boolean), muster.run_tier(text, text, interval[]), muster.run_gone(integer) TO muster_engine;
+    muster.run_watch(text, text, timestamptz, boolean), muster.run_tier(text, text, interval[]), muster.run_late(text, text), muster.run_unbound(),
+    muster.run_gone(integer) TO muster_engine;
 
 -- The machine of help requests.
 GRANT SELECT, DELETE ON muster.help, muster.help_experts, muster.help_history, muster.help_marks, muster.help_trust TO muster_broker;
@@ -298,7 +299,7 @@ GRANT SELECT, INSERT ON public.agent_runs, public.agent_memories, public.agent_t
 GRANT SELECT, INSERT (tenant_id, id, session_id, agent_id, status, started_at, ended_at, metadata, created_at, updated_at)
     ON public.agent_sessions TO muster_tenants; -- the rest is for brokers: who is in the roster
 GRANT UPDATE (task_id, user_id, agent_name, agent_id, status, current_step, progress_percent, result, error, metadata,
-              verification_attempts, verification_evidence, started_at, completed_at)
+              verification_attempts, verification_evidence, started_at, completed_at, updated_at)
     ON public.agent_runs TO muster_tenants;
 -- Whose session it is stays as it was inserted; of one in the roster brokers alone say how it is (policy below).
 GRANT UPDATE (status, ended_at, metadata) ON public.agent_sessions TO muster_tenants;

@@ -348,6 +348,58 @@ static void test_assigning(void **state)
     match_free(m);
 }
 
+/* "task agent", or "" */
+static const char *early(struct desk *d, const char *task, const char *capability, struct pairing *p)
+{
+    const struct route_spec needs = {.capabilities = &capability, .n_capabilities = capability != NULL};
+    static char said[64];
+
+    said[0] = '\0';
+    if (match_early(d->t, &needs, task, d->now_ns, p))
+        (void)snprintf(said, sizeof said, "%s %s", p->task_id, p->agent);
+    return said;
+}
+
+static void test_early(void **state)
+{
+    struct desk d;
+    struct pairing p, q;
+
+    (void)state;
+    open_desk(&d);
+    assert_string_equal(early(&d, "a", NULL, &p), "");
+    present(&d, "ann", 2, "x");
+    assert_string_equal(early(&d, "a", "y", &p), "");
+    assert_string_equal(early(&d, "a", "x", &p), "a ann");
+    assert_true(p.early);
+    queued(&d, "a", 1, "x"); /* its submission is told of meanwhile */
+    assert_string_equal(given(&d), "");
+    match_assigned(d.t, p.task, 1);
+    assert_int_equal(match_tenant_counts(d.t).held, 1);
+    assert_string_equal(early(&d, "a", "x", &q), ""); /* such a task is there */
+    assert_string_equal(early(&d, "b", NULL, &p), "b ann");
+    assert_string_equal(early(&d, "c", NULL, &q), ""); /* her slots are taken */
+    match_forget(d.t, p.task); /* it was refused */
+    assert_int_equal(match_tenant_counts(d.t).assigning, 0);
+    queued(&d, "b", 2, NULL);
+    assert_string_equal(early(&d, "c", NULL, &q), ""); /* b is before it */
+    assert_string_equal(next(&d, &p), "b ann");
+    match_put_back(d.t, p.task);
+    match_tenant_pause(d.t, true);
+    assert_string_equal(early(&d, "c", NULL, &q), "");
+    match_tenant_pause(d.t, false);
+    assert_string_equal(given(&d), "b ann");
+    match_over(d.t, "b", 1);
+    assert_true(match_early(d.t, &(struct route_spec){.wanted = "ann"}, "d", d.now_ns, &p));
+    match_over(d.t, "d", 1); /* it was carried out before the answer came */
+    match_assigned(d.t, p.task, 1);
+    assert_int_equal(match_tenant_counts(d.t).held, 1);
+    assert_false(match_early(d.t, &(struct route_spec){.group = "g"}, "e", d.now_ns, &p));
+    match_tenant_limits(d.t, &(struct match_limits){.running = 1});
+    assert_string_equal(early(&d, "e", NULL, &p), "");
+    match_free(d.m);
+}
+
 static void test_pulls(void **state)
 {
     struct worker_spec w = {.agent = "ann", .session = "s1", .capacity = 3, .able = true, .pulls = true};
@@ -908,7 +960,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_order),      cmocka_unit_test(test_wanted_and_labels), cmocka_unit_test(test_load),
         cmocka_unit_test(test_declined),   cmocka_unit_test(test_crashed),           cmocka_unit_test(test_group),
-        cmocka_unit_test(test_limits),     cmocka_unit_test(test_turns),             cmocka_unit_test(test_assigning),         cmocka_unit_test(test_pulls),
+        cmocka_unit_test(test_limits),     cmocka_unit_test(test_turns),             cmocka_unit_test(test_assigning),
+        cmocka_unit_test(test_early),      cmocka_unit_test(test_pulls),
         cmocka_unit_test(test_unroutable), cmocka_unit_test(test_holds),             cmocka_unit_test(test_many_routes),
         cmocka_unit_test(test_world),
     };
