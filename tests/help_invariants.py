@@ -54,6 +54,10 @@ CHECKS = {
         "SELECT h.tenant, h.help_id, h.state, h.k, n FROM muster.help AS h CROSS JOIN LATERAL (SELECT count(*) FILTER (WHERE e.state = 'claimed') AS claims, count(*) AS n"
         " FROM muster.help_experts AS e WHERE e.tenant = h.tenant AND e.help_id = h.help_id AND (e.state = 'claimed' OR e.state = 'answered' AND e.verdict IS NULL)) AS e"
         " WHERE CASE WHEN h.state = 'claimed' THEN n NOT BETWEEN 1 AND CASE h.mode WHEN 'first' THEN 1 ELSE h.k END ELSE claims > 0 END",
+    "more rounds, or rejections, than it may have, or more asked than a round does":
+        "SELECT h.tenant, h.help_id, h.round, h.rounds, h.rejected, h.rejections FROM muster.help AS h WHERE h.round > h.rounds"
+        " OR h.rejected > h.rejections AND h.state IN ('open', 'offered', 'claimed') OR EXISTS (SELECT FROM muster.help_history AS x WHERE x.tenant = h.tenant"
+        "  AND x.help_id = h.help_id AND x.verb = 'offer' AND jsonb_array_length(x.detail -> 'to') > h.k * 2 ^ (h.rounds - 1))",
     "answered by nobody":
         f"SELECT h.tenant, h.help_id FROM muster.help AS h WHERE h.state = 'answered' AND NOT EXISTS ({EXPERTS} AND e.state = 'answered' AND e.verdict IS NULL)",
     "accepted without an answer":

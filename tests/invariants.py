@@ -80,6 +80,12 @@ CHECKS = {
         "  SELECT FROM muster.task_deps AS d JOIN public.agent_tasks AS p ON p.tenant_id = d.tenant AND p.task_id = d.parent"
         "  WHERE d.tenant = t.tenant_id AND d.task_id = t.task_id AND NOT d.met AND p.followed"
         f"   AND (p.status NOT IN {OVER} OR NOT p.settled))",
+    "tried more often than it may be, or not lost as often as its history says":
+        "SELECT t.tenant_id, t.task_id, t.attempt, t.max_attempts, t.crashes, n FROM public.agent_tasks AS t CROSS JOIN LATERAL ("
+        "  SELECT count(*) FILTER (WHERE h.verb = 'session_lost' AND h.from_state = 'running') AS n,"
+        "   bool_or(h.verb = 'session_lost' AND h.to_state = 'dead') AS poison, bool_or(h.role = 'sql' OR h.verb = 'import') AS other"
+        "  FROM muster.task_history AS h WHERE h.tenant = t.tenant_id AND h.task_id = t.task_id) AS h"
+        " WHERE n <> t.crashes AND NOT other OR t.attempt > t.max_attempts AND NOT other OR poison AND n < 3",
     "in another place of the queue than it belongs":
         "SELECT tenant_id, task_id, pos, route FROM public.agent_tasks WHERE status = 'queued'"
         " AND (pos = 0 OR route <> muster.task_route(wanted, capabilities, labels, group_key))",

@@ -90,6 +90,9 @@ CHECKS = {
     "verified by who has passed it already":
         "SELECT tenant_id, id, held_by, passed_by FROM public.agent_runs WHERE status = 'verification_in_progress' AND held_by = ANY (passed_by)"
         " OR cardinality(passed_by) > verifiers",
+    "lost or verified more often than it may be":
+        "SELECT tenant_id, id, status, crashes, verification_attempts, verification_limit FROM public.agent_runs"
+        " WHERE crashes > 2 AND status <> 'failed' OR crashes > 3 OR verification_attempts > verification_limit",
     "a progress out of its bounds":
         "SELECT tenant_id, id, progress_percent FROM public.agent_runs WHERE NOT progress_percent BETWEEN 0 AND 100"
         " OR status = 'completed' AND progress_percent <> 100 AND NOT EXISTS (SELECT FROM muster.run_history WHERE run_id = id AND verb = 'import')",

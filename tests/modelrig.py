@@ -118,11 +118,11 @@ def told(counts: Counter[str]) -> str:
 
 # A machine that is not the law's
 
-def noticed(rig: type[Rig], postgres: Postgres, change: AbstractContextManager[None], steps: int) -> str:
+def noticed(rig: type[Rig], postgres: Postgres, change: AbstractContextManager[None], steps: int, seed: int = 1) -> str:
     with change:
         changed = rig(postgres)
         try:
-            return disagreement(changed, 1, steps)
+            return disagreement(changed, seed, steps)
         finally:
             changed.close()
 
@@ -151,15 +151,16 @@ def function_changed(admin: Connection, function: str, old: str, new: str) -> Ge
 
 
 def edge_changes(admin: Connection, machine: str, unread: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """One change of one edge each, and its statement; unread: "verb" or "verb field" that the machine does not look at."""
+    """One change of one edge each, and its statement; unread: "verb", "verb field" or what is changed, that the machine does not look at."""
     found = []
     rows = admin.execute("SELECT verb, from_state, to_state, plain FROM muster.edges WHERE machine = %s AND verb <> 'import' AND from_state <> ''"
                          " ORDER BY 1, 2, 3", [machine]).fetchall()
     for verb, start, end, plain in rows:
         where = f"WHERE machine = '{machine}' AND verb = '{verb}' AND from_state = '{start}' AND to_state = '{end}'"
         for field, change in {"epoch_up": "NOT epoch_up", "attempt": "attempt + 1", "crash": "NOT crash", "who": "'{nobody}'"}.items():
-            if verb not in unread and field not in unread and f"{verb} {field}" not in unread:
-                found.append((f"{verb} {start}>{end}: {field}", f"UPDATE muster.edges SET {field} = {change} {where}"))
+            what = f"{verb} {start}>{end}: {field}"
+            if not {verb, field, f"{verb} {field}", what} & {*unread}:
+                found.append((what, f"UPDATE muster.edges SET {field} = {change} {where}"))
         if plain:
             found.append((f"{verb} {start}>{end}: not in plain SQL", f"UPDATE muster.edges SET plain = false {where}"))
     return found

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any
 
+import psycopg
 import pytest
 
 import invariants
@@ -220,10 +221,11 @@ def test_any_response_claims(people: People, body: bytes) -> None:
     assert json.loads(ann.one("share_knowledge", help_id).data)["solution"] == "after the claim"
 
 
-def test_a_response_answers_or_declines(people: People) -> None:
+def test_a_response_answers_or_declines(people: People, site: Site) -> None:
     ann, bob, cid = people("ann"), people("bob", "rad"), people("cid", "rad")
     help_id = ann.ok("request", problem="respond", capabilities=["rad"])["help_id"]
     bob.respond(bob.one("request_help", help_id), b'{"decline": true, "reason": "busy"}')
+    wait_until(lambda: site.postgres.query("SELECT 1 FROM muster.help_experts WHERE help_id = %s AND state = 'declined'", [help_id]), 10, "him to have declined")
     cid.respond(cid.one("request_help", help_id), b"\x81\xa8solution\xa3yes")  # MessagePack
     becomes(ann, help_id, "answered")
     got = ann.ok("get", help_id=help_id)
@@ -393,6 +395,28 @@ def test_rounds_used_escalate_and_the_default_stands_in(people: People) -> None:
     silent = ann.ok("request", problem="no verdict", capabilities=["dfl"], auto_accept=False, verdict_ms=200)["help_id"]
     bob.ok("answer", help_id=silent, solution=1)
     becomes(ann, silent, "unanswered")
+
+
+def test_a_long_answer_takes_nobody_elses_with_it(people: People, site: Site) -> None:
+    """What is due at once is done by one statement, and told piece by piece."""
+    ann, bob, zoe, w1 = people("ann"), people("bob"), people("zoe", tenant="zeta"), people("w1", "long")
+    short = zoe.ok("request", problem="what is the colour of the sea?", default_answer="blue" * 70000)["help_id"]
+    zoe.ok("escalate", help_id=short)
+    long = bob.ok("request", problem="how long is it?", mode="panel", k=2, capabilities=["long"])["help_id"]
+    w1.ok("answer", help_id=long, solution="very " * 89000)
+    with site.postgres.connect() as admin:
+        admin.execute("UPDATE muster.help SET deadline = now(), wake_at = now() - (tenant = 'zeta')::int * interval '1 s' WHERE help_id = ANY (%s)", [[short, long]])
+    assert json.loads(zoe.one("share_knowledge", short).data)["solution"] == "blue" * 70000
+    assert json.loads(bob.one("share_knowledge", long).data)["from"] == w1.name
+    assert ann.ok("list", limit=1)["requests"]
+
+
+def test_a_lock_that_somebody_keeps_stops_no_clock(people: People, site: Site) -> None:
+    """As of tasks."""
+    ann = people("ann")
+    with psycopg.connect(site.postgres.dsn("muster_app")) as app:
+        app.execute("SELECT pg_advisory_lock(hashtext('muster.help_due'), -1)")
+        becomes(ann, ann.ok("request", problem="anybody there?", timeout_ms=200)["help_id"], "expired")
 
 
 def test_earlier_answers_come_first(people: People) -> None:

@@ -638,6 +638,16 @@ def test_the_default_answer_stands_in_at_the_deadline(acme: Broker) -> None:
     assert acme.postgres.query("SELECT FROM public.agent_memories") == []
 
 
+@pytest.mark.parametrize("mode", ["first", "panel"])
+def test_the_default_answer_stands_in_for_who_has_claimed_it(acme: Broker, mode: str) -> None:
+    help_id = acme.request("w1", "w2", mode=mode, k=2, default_answer={"go": False})
+    acme.do("claim", "w1", help_id=help_id)
+    (done,) = acme.fire(help_id, "deadline")
+    assert types(done) == {"share_knowledge": ["ann"], "help_cancel": ["w1"]} and done["tell"][0]["body"]["solution"] == {"go": False}
+    assert [h["to"] for h in acme.do("history", "ann", help_id=help_id)["history"]] == ["open", "offered", "claimed", "open", "escalated", "answered"]
+    assert acme.refused("answer", "w1", help_id=help_id, solution="s")[0] == "aborted"
+
+
 def test_after_the_deadline_nobody_answers(acme: Broker) -> None:
     help_id = acme.request("w1")
     acme.turn(help_id, "deadline")
@@ -716,6 +726,30 @@ def test_a_task_that_ends_takes_its_requests_with_it(acme: Broker) -> None:
     acme.call("task_cancel", "boss", task_id="t")
     found = acme.value("SELECT muster.help_orphans('_muster', 10)")
     assert found["n"] == 1 and types(found["done"][0]) == {"help_cancel": ["w1"]} and acme.get(help_id)["reason"] == "its task has ended"
+
+
+def test_a_task_that_is_locked_holds_up_no_request_but_its_own(postgres: Postgres, acme: Broker) -> None:
+    """What somebody has open in a transaction is of his tenant; the sweeps are of all."""
+    mine, ended = [], []
+    for n in range(3):
+        acme.running(f"t{n}")
+        mine.append(acme.request("w1", task_id=f"t{n}"))
+        acme.running(f"e{n}")
+        ended.append(acme.request("w1", task_id=f"e{n}"))
+        acme.call("task_cancel", "boss", task_id=f"e{n}")
+    acme.running("u")
+    free, over = acme.request("w1"), acme.request("w1", task_id="u")
+    acme.call("task_cancel", "boss", task_id="u")
+    with psycopg.connect(postgres.dsn("muster_app")) as app:
+        app.execute("SET app.current_tenant = 'acme'")
+        app.execute("SELECT FROM public.agent_tasks WHERE task_id <> 'u' FOR UPDATE")
+        for help_id in (*mine, free):
+            acme.turn(help_id, "deadline")
+        acme.connection.execute("SET lock_timeout = '50ms'")
+        assert acme.value("SELECT muster.help_due('_muster', NULL, 2)")["n"] == 1 and acme.state(free) == "expired"
+        assert acme.value("SELECT muster.help_orphans('_muster', 2)")["n"] == 1 and acme.state(over) == "withdrawn"
+    assert len(acme.due()) == 3 and acme.value("SELECT muster.help_orphans('_muster', 100)")["n"] == 3
+    assert {acme.state(help_id) for help_id in mine} == {"expired"} and {acme.state(help_id) for help_id in ended} == {"withdrawn"}
 
 
 def test_the_asker_dies_and_the_next_holder_inherits(acme: Broker) -> None:

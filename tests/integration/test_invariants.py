@@ -37,6 +37,7 @@ BREAKS: dict[str, dict[str, str]] = {
         "a holder where there is none, or none where there is one": f"UPDATE {TASK} SET holder = NULL WHERE task_id = 'runs' AND to_state = 'running'",
         "a clock that nobody looks at": "UPDATE public.agent_tasks SET wake_at = NULL WHERE task_id = 'later'",
         "blocked on nobody who could tell it": "DELETE FROM muster.task_deps WHERE task_id = 'blocked'",
+        "tried more often than it may be, or not lost as often as its history says": "UPDATE public.agent_tasks SET crashes = 1 WHERE task_id = 'done'",
         "in another place of the queue than it belongs": "UPDATE public.agent_tasks SET route = route + 1 WHERE task_id = 'waits'",
     },
     "help": {
@@ -50,6 +51,7 @@ BREAKS: dict[str, dict[str, str]] = {
         "a row that is not what its history says": "UPDATE muster.help SET epoch = epoch + 1 WHERE help_id = '#claimed'",
         "a history, an expert or a mark without a request": "DELETE FROM muster.help WHERE help_id = '#claimed'",
         "claimed by nobody, by too many, or a claim of what is not claimed": "UPDATE muster.help_experts SET state = 'claimed' WHERE help_id = '#claimed'",
+        "more rounds, or rejections, than it may have, or more asked than a round does": "UPDATE muster.help SET rejected = rejections + 1 WHERE help_id = '#claimed'",
         "answered by nobody": "UPDATE muster.help_experts SET state = 'extra' WHERE help_id = '#answered'",
         "accepted without an answer": "UPDATE muster.help_experts SET verdict = NULL WHERE help_id = '#accepted'",
         "the asker was asked, or who is asked by him": "UPDATE muster.help SET ancestors = '{w2}' WHERE help_id = '#claimed'",
@@ -77,6 +79,7 @@ BREAKS: dict[str, dict[str, str]] = {
         "a tier of what is not escalated, or none of what is": "UPDATE public.agent_runs SET tier = 1 WHERE id = 'works'",
         "passed by fewer than it needs, or twice by one": "UPDATE public.agent_runs SET verifiers = 2 WHERE id = 'verified'",
         "verified by who has passed it already": "UPDATE public.agent_runs SET passed_by = '{v1}' WHERE id = 'verifies'",
+        "lost or verified more often than it may be": "UPDATE public.agent_runs SET crashes = 3 WHERE id = 'works'",
         "a progress out of its bounds": "UPDATE public.agent_runs SET progress_percent = 101 WHERE id = 'works'",
         "two runs of a task of which one is alone": "UPDATE public.agent_runs SET exclusive = true, task_id = 'runs' WHERE id IN ('works', 'verifies')",
     },

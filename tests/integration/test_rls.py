@@ -244,7 +244,7 @@ FORBIDDEN = [
                                                    "groups", "watches", "fanout_counts", "run_history", "run_ends", "help", "help_experts", "help_history", "help_marks", "help_trust")],
     *[f"SELECT muster.run_{verb}('zeta', 'a', '{{}}')" for verb in ("start", "progress", "complete", "verification", "get", "list", "export", "session_lost")],
     "SELECT muster.run_due('x', NULL, 10)", "SELECT muster.run_stuck('0s', 10)", "SELECT muster.run_tiers('{1h}', 10)", "SELECT muster.run_tier('zeta', 'x', '{1h}')", "SELECT muster.run_orphans('x', 10)", "SELECT muster.run_purge('0s', 10)",
-    "SELECT muster.event_purge('0s', 10)", "SELECT muster.run_fire('zeta', 'x', 'x')", "SELECT muster.run_watch('zeta', 'x', now(), true)",
+    "SELECT muster.event_purge('0s', 10)", "SELECT muster.run_fire('zeta', 'x', 'x')", "SELECT muster.run_watch('zeta', 'x', now(), true)", "SELECT muster.run_late('zeta', 'x')",
     "SELECT muster.listen()", "SELECT muster.limit('zeta', 'watches')", "SELECT muster.tenants_of('muster_t_zeta')",
     "SELECT muster.forget('zeta')", "SELECT muster.purge_requests()", "SELECT muster.emit('zeta', 'task', 'queued', 'x', '{}')",
     "SELECT muster.once('zeta', 'a', 'x.y', 'r', sha256(''), 'forget', '{}')", "CREATE FUNCTION muster.mine() RETURNS int LANGUAGE sql RETURN 1",
@@ -467,7 +467,7 @@ def test_every_view_and_function_is_as_it_must_be(postgres: Postgres) -> None:
             "submit submit_many retry give accept decline progress complete fail need_input provide_input input_failed cancel cancelled pause resume"
             " unroutable session_lost fire settle_one plain plain_done forgotten").split()]
         + [(name, "muster_engine") for name in "run_due run_stuck run_tiers run_orphans run_purge event_purge".split()] + [(f"run_{verb}", "muster_owner") for verb in (
-            "start progress status complete fail escalate retry cancel verification session_lost fire watch tier end_with plain plain_done forgotten").split()]
+            "start progress status complete fail escalate retry cancel verification session_lost late fire watch tier end_with plain plain_done forgotten").split()]
         + [(f"help_{verb}", "muster_engine") for verb in "due looking orphans purge involved".split()] + [(f"help_{verb}", "muster_owner") for verb in (
             "request offer claim decline answer knowledge accept reject escalate resolve withdraw retry session_lost fire task_over").split()])
     assert postgres.query("SELECT oid::regprocedure::text FROM pg_proc WHERE pg_get_userbyid(proowner) LIKE 'muster%'"
@@ -556,6 +556,9 @@ def test_an_insert_needs_what_the_documents_say(as_role: Callable[[str], Connect
     assert row and re.fullmatch(r"[0-9a-f-]{36}", row[0]) and row[1:5] == ("pending", 0, {}, [])
     later = app.execute("UPDATE public.agent_runs SET status = 'in_progress' WHERE id = %s RETURNING updated_at", (row[0],)).fetchone()
     assert later and later[0] > row[5]
+    tenant = as_role("muster_t_acme")
+    at = tenant.execute("UPDATE public.agent_runs SET current_step = 's', updated_at = '2000-01-01T00:00:00Z' WHERE id = %s RETURNING updated_at", (row[0],)).fetchone()
+    assert at and at[0] > later[0]
     views = {view: [column.name for column in app.execute(f"SELECT * FROM public.{view}").description or []] for view in VIEWS}
     assert views["active_sessions"] == ["tenant_id", "agent_id", "session_id", "started_at", "metadata", "memory_count", "last_memory_at"]
     assert views["hub_statistics"] == ["tenant_id", "total_agents", "total_sessions", "total_memories", "first_memory_at", "last_memory_at"]

@@ -194,7 +194,7 @@ def test_plain_sql_cannot_write_what_is_the_machines(postgres: Postgres, acme: B
     assert {k: v for k, v in after.items() if k != "updated_at"} == {k: v for k, v in before.items() if k != "updated_at"}
     acme.connection.execute("UPDATE public.agent_runs SET progress_percent = 100, current_step = 'b', metadata = '{\"k\": 1}' WHERE id = 'r'")
     assert (acme.get("r")["progress_percent"], acme.get("r")["current_step"], acme.get("r")["metadata"]) == (100, "b", {"k": 1})
-    for change in ("progress_percent = 101", "progress_percent = -1", "progress_percent = 'NaN'", "agent_id = 'w2'", "id = 'u'", "task_id = 'x'", "tenant_id = 'zeta'", "verification_evidence = '[1]'", "metadata = '[]'", "status = 'completed'", "agent_name = repeat('x', 257)"):
+    for change in ("progress_percent = 101", "progress_percent = -1", "progress_percent = 'NaN'", "agent_id = 'w2'", "id = 'u'", "task_id = 'x'", "tenant_id = 'zeta'", "verification_evidence = '[1]'", "metadata = '[]'", f"result = '{'[' * 27}{']' * 27}'", "status = 'completed'", "agent_name = repeat('x', 257)"):
         with pytest.raises((errors.CheckViolation, errors.InsufficientPrivilege)):
             acme.connection.execute(f"UPDATE public.agent_runs SET {change} WHERE id = 'r'")  # type: ignore[arg-type]
     acme.do("fail", "w1", run_id="r", error="e")
@@ -217,6 +217,12 @@ def test_a_plain_insert_starts_a_run(acme: Broker) -> None:
     for at in ("infinity", "-infinity"):
         acme.connection.execute("INSERT INTO public.agent_runs (tenant_id, id, agent_name, agent_id, started_at) VALUES ('acme', %s, 'coder', 'w1', %s)", [at, at])
     assert [r["run_id"] for page in pages(acme, "list", "runs", limit=1) for r in page][::3] == ["infinity", "-infinity"]
+    acme.connection.execute("INSERT INTO public.agent_runs (tenant_id, id, agent_name, agent_id, task_id, user_id, current_step, progress_percent, metadata, verification_attempts,"
+                            " verification_evidence, started_at, completed_at) VALUES ('acme', 'nulls', 'a', 'b', NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)")
+    acme.connection.execute("UPDATE public.agent_runs SET progress_percent = 10, metadata = '{\"k\": 1}' WHERE id = 'nulls'")
+    acme.connection.execute("UPDATE public.agent_runs SET progress_percent = NULL, metadata = NULL, verification_evidence = NULL WHERE id = 'nulls'")
+    shown = acme.get("nulls")
+    assert (shown["progress_percent"], shown["metadata"], shown["verification_attempts"], shown["verification_evidence"]) == (10, {"k": 1}, 0, []) and shown["started_at"]
     for status in (*STATES[1:], "done"):
         with pytest.raises(errors.CheckViolation, match="pending was expected"):
             acme.connection.execute("INSERT INTO public.agent_runs (tenant_id, agent_name, agent_id, status) VALUES ('acme', 'coder', 'w1', %s)", [status])
@@ -369,6 +375,10 @@ def test_progress_never_goes_back_and_changes_no_status(acme: Broker) -> None:
     assert acme.do("progress", "w1", run_id="r", percent=30, step="a", metadata={"a": 1}) == {"status": "in_progress", "epoch": 1}
     acme.do("progress", "w1", run_id="r", percent=10, metadata={"b": 2})
     acme.do("progress", "w1", run_id="r", percent=-5, step="b")
+    acme.do("progress", "w1", run_id="r")
+    acme.start("s")
+    acme.do("progress", "w1", run_id="s", step="of what percentage nothing is said")
+    assert acme.get("s")["progress_percent"] == 0
     shown = acme.get("r")
     assert (shown["progress_percent"], shown["current_step"], shown["metadata"]) == (30, "b", {"a": 1, "b": 2})
     acme.do("status", "w1", run_id="r", status="blocked", step="waits")
@@ -423,6 +433,81 @@ def test_a_lost_worker_is_not_the_end(postgres: Postgres, acme: Broker) -> None:
     acme.do("progress", "nobody", run_id="unknown")
     acme.do("session_lost", "_muster", agent="nobody", session="nobody-1")
     assert acme.status("unknown") == "pending", "and who says hello later has one"
+
+
+def begins(postgres: Postgres, name: str, agent: str, started: float, ended: float | None = None) -> None:
+    """What presence writes of a session, some seconds from now."""
+    postgres.query("INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, started_at, ended_at, state, gone_reason) VALUES ('acme', %s, %s,"
+                   " clock_timestamp() + %s * interval '1 s', clock_timestamp() + %s * interval '1 s', %s, %s)",
+                   [name, agent, started, ended, "{}" if ended is None else None, None if ended is None else "timeout"])
+
+
+def orphans(acme: Broker) -> int:
+    return int(acme.value("SELECT muster.run_orphans('_muster', 100)"))
+
+
+def test_who_begins_right_after_his_hello_can_be_lost(postgres: Postgres, acme: Broker) -> None:
+    """Presence writes a session a moment after it was told: who began meanwhile is in it, as worker and as verifier, whether it is there still or gone.
+    An agent that presence never knew has none, nor one that was gone before it began, one that said hello much later, or one for whom SQL was written."""
+    acme.reach("checked", "awaiting_verification")
+    acme.do("verification", "v1", run_id="checked", status="verification_in_progress")
+    for agent in ("w1", "w2", "left", "nobody", "later"):
+        acme.start(agent, agent_id=agent)
+        acme.do("progress", agent, run_id=agent)
+    acme.start("plain", agent_id="w2")
+    acme.connection.execute("UPDATE public.agent_runs SET status = 'in_progress' WHERE id = 'plain'")
+    assert orphans(acme) == 0
+    begins(postgres, "v1-1", "v1", -60, 0)
+    begins(postgres, "w1-0", "w1", -100, -50)
+    begins(postgres, "w1-1", "w1", -40, 0)
+    begins(postgres, "w2-1", "w2", 1)  # the clock of its broker is fast
+    begins(postgres, "left-1", "left", -60, -30)
+    begins(postgres, "later-1", "later", 30)
+    assert orphans(acme) == 2
+    assert acme.status("checked") == "awaiting_verification" and acme.get("checked")["verification_attempts"] == 0
+    assert (acme.status("w1"), acme.get("w1")["crashes"]) == ("pending", 1)
+    found = dict(postgres.query("SELECT id, session_id FROM public.agent_runs WHERE status = 'in_progress' AND worker_session IS NOT DISTINCT FROM session_id"))
+    assert found == {"w2": "w2-1", "left": None, "nobody": None, "later": None, "plain": None}
+    postgres.query("UPDATE public.agent_sessions SET gone_reason = 'bye', state = NULL, ended_at = clock_timestamp() + interval '1 s' WHERE session_id = 'w2-1'")
+    assert orphans(acme) == 1 and acme.status("w2") == "pending" and acme.status("plain") == "in_progress"
+
+
+def test_of_many_that_are_in_no_session_none_is_passed_over(postgres: Postgres, acme: Broker) -> None:
+    """Where more began lately than are looked at in one go, the rest is in the next, also behind those that presence never knew."""
+    with postgres.connect(autocommit=True) as admin:
+        admin.execute("SET session_replication_role = replica")
+        admin.execute("INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, state, started_at) SELECT 'acme', 's' || i, 'w' || i, '{}', now() - interval '1 hour'"
+                      " FROM generate_series(10551, 10700) AS i")
+        admin.execute("INSERT INTO public.agent_runs (tenant_id, id, agent_name, agent_id, status, seq, held_by, watched_at)"
+                      " SELECT 'acme', 'r' || i, 'a', 'w' || i, 'in_progress', 1, 'w' || i, now() - interval '1 minute' + (i - 10000) * interval '1 ms' FROM generate_series(10001, 10700) AS i")
+        admin.execute("INSERT INTO muster.run_history (tenant, run_id, seq, at, from_state, to_state, epoch, verify_epoch, holder, role, verb)"
+                      " SELECT tenant_id, id, seq, watched_at, 'pending', status, 1, 0, held_by, 'worker', 'claim' FROM public.agent_runs")
+        bound = []
+        for _ in range(4):
+            assert orphans(acme) == 0
+            bound.append(admin.execute("SELECT count(*) FROM public.agent_runs WHERE session_id = 's' || substr(id, 2)").fetchall()[0][0])
+        assert bound == [0, 100, 150, 150]
+        admin.execute("TRUNCATE public.agent_runs, muster.run_history")
+
+
+def test_who_begins_in_a_new_session_is_not_lost_with_the_old_one(postgres: Postgres, acme: Broker) -> None:
+    """Also where only the old one is written yet; when there is no new one for five seconds, it was the old one."""
+    for agent in ("w1", "w2"):
+        session(postgres, agent)
+        acme.start(agent, agent_id=agent)
+        acme.do("progress", agent, run_id=agent)
+    postgres.query("UPDATE public.agent_sessions SET gone_reason = 'replaced', state = NULL, started_at = now() - interval '9 s', ended_at = now() - interval '3 s'")
+    assert orphans(acme) == 0 and {acme.status("w1"), acme.status("w2")} == {"in_progress"}, "the new one may be written late"
+    begins(postgres, "w1-2", "w1", -2)
+    assert orphans(acme) == 0
+    assert postgres.query("SELECT session_id, worker_session FROM public.agent_runs WHERE id = 'w1'") == [("w1-2", "w1-2")]
+    for table, column in (("muster.run_history", "at"), ("public.agent_sessions", "ended_at")):
+        with postgres.connect(autocommit=True) as admin:
+            admin.execute("SET session_replication_role = replica")
+            admin.execute(f"UPDATE {table} SET {column} = {column} - interval '6 s'")  # type: ignore[arg-type]
+    assert orphans(acme) == 1 and (acme.status("w1"), acme.status("w2")) == ("in_progress", "pending")
+    postgres.query("UPDATE public.agent_sessions SET gone_reason = 'bye', state = NULL, ended_at = clock_timestamp() WHERE session_id = 'w1-2'")
+    assert orphans(acme) == 1 and acme.status("w1") == "pending"
 
 
 def test_a_try_has_its_time(postgres: Postgres, acme: Broker) -> None:
@@ -896,6 +981,48 @@ def test_a_run_that_is_locked_holds_no_task_up(postgres: Postgres, acme: Broker)
     assert postgres.query("SELECT * FROM muster.run_ends") == []
 
 
+def test_runs_that_are_locked_hold_up_no_others(postgres: Postgres, acme: Broker) -> None:
+    """However many somebody has open in a transaction, or their tasks: they are of his tenant, and what is due is of all."""
+    for task in ("open", "shut"):
+        acme.call("task_submit", "boss", task_id=task, description="x")
+        acme.start(f"of {task}", task_id=task, timeout_ms=60000)
+    for run in ("one", "two", "free"):
+        acme.start(run, timeout_ms=60000)
+    for run in ("of shut", "one", "two", "free", "of open"):
+        acme.do("progress", "w1", run_id=run)
+        turn(postgres, run, "until")
+    for n in range(3):
+        acme.call("task_submit", "boss", task_id=f"over{n}", description="x")
+        acme.start(f"held{n}", task_id=f"over{n}")
+    with psycopg.connect(postgres.dsn("muster_app")) as app:
+        app.execute("SET app.current_tenant = 'acme'")
+        app.execute("SELECT FROM public.agent_runs WHERE id IN ('one', 'two') OR id LIKE 'held%' FOR UPDATE")
+        app.execute("SELECT FROM public.agent_tasks WHERE task_id = 'shut' FOR UPDATE")
+        for n in range(3):
+            acme.call("task_cancel", "boss", task_id=f"over{n}")
+        acme.start("last")
+        postgres.query("INSERT INTO muster.run_ends (tenant, task_id, status) VALUES ('acme', 'gone', 'cancelled')")
+        assert acme.value("SELECT muster.run_due('_muster', NULL, 2)") == 3
+        assert [acme.status(run) for run in ("free", "of open", "one", "of shut")] == ["pending", "pending", "in_progress", "in_progress"]
+        assert acme.value("SELECT count(*) FROM muster.run_ends") == 3
+    assert due(acme) == 6 and acme.status("held2") == "cancelled"
+
+
+def test_lost_runs_that_are_locked_hold_up_no_others(postgres: Postgres, acme: Broker) -> None:
+    for ended in ("0 s", "1 day"):
+        for n in range(4):
+            session(postgres, f"w{n}")
+            acme.start(f"r{n} {ended}", agent_id=f"w{n}")
+            acme.do("progress", f"w{n}", run_id=f"r{n} {ended}")
+            session(postgres, f"w{n}", present=False)
+        postgres.query("UPDATE public.agent_sessions SET ended_at = now() - %s::interval", (ended,))
+        with psycopg.connect(postgres.dsn("muster_app")) as app:
+            app.execute("SET app.current_tenant = 'acme'")
+            app.execute("SELECT FROM public.agent_runs WHERE id ~ '^r[012]' FOR UPDATE")
+            assert acme.value("SELECT muster.run_orphans('_muster', 2)") == 1 and acme.status(f"r3 {ended}") == "pending"
+        assert acme.value("SELECT muster.run_orphans('_muster', 100)") == 3
+
+
 # Silence
 
 
@@ -975,6 +1102,9 @@ def test_what_is_said_of_a_run_has_bounds(acme: Broker) -> None:
     assert len(json.dumps(acme.do("list", "x"))) < 950000 and len(acme.do("list", "x")["runs"]) == 1
     for form in ("jsonl", "csv"):
         assert len(json.dumps(acme.do("export", "x", format=form))) < 950000 and acme.do("export", "x", format=form)["runs"] == 1
+    csv.field_size_limit(1000000)
+    row, = csv.DictReader(io.StringIO(acme.do("export", "x", format="csv")["data"], newline=""))
+    assert row["omitted"].split() == json.loads(acme.do("export", "x")["data"])["omitted"] == ["verification_evidence", "manifest"]
     changes = [h for page in pages(acme, "history", "history", run_id="r") for h in page]
     assert len(changes) == 22 and sum(len(json.dumps(h)) > 600000 for h in changes) == 3
 
@@ -1022,6 +1152,9 @@ def test_an_export_is_whole_and_can_be_read(acme: Broker) -> None:
     assert rows[4]["error"] == nasty and json.loads(rows[4]["metadata"]) == {"n": nasty} and rows[4]["status"] == "failed"
     assert rows[4]["started_at"] == acme.get("r04")["started_at"] and float(rows[4]["duration_seconds"]) >= 0 and rows[4]["task_id"] == ""
     assert acme.refused("export", "x", format="xml")[0] == "invalid_argument"
+    acme.start("empty")
+    acme.do("progress", "w1", run_id="empty", step="")
+    assert ',in_progress,"",0,,,' in acme.do("export", "x", format="csv", status="in_progress")["data"]  # a text of nothing, and no result and no error
     assert acme.do("export", "x", status="completed") == {"format": "jsonl", "data": "", "runs": 0}
 
 
@@ -1040,7 +1173,7 @@ def test_an_export_gives_back_every_text(acme: Broker) -> None:
         assert [row["run_id"] for row in rows] == [json.loads(line)["run_id"] for line in lines] == list(wrote)
         for row, (run, text) in zip(rows, wrote.items()):
             assert (row["agent_name"], row["task_id"], row["user_id"], row["current_step"], row["error"]) == (text, text[::-1], f" {text}", f"{text} ", text), run
-            assert json.loads(row["metadata"]) == {text: [text, {"x": text}]} and None not in row and len(row) == 18
+            assert json.loads(row["metadata"]) == {text: [text, {"x": text}]} and None not in row and len(row) == 19
 
 
 def test_no_place_in_a_list_is_more_than_refused(acme: Broker) -> None:
@@ -1067,7 +1200,7 @@ def test_success_over_time(postgres: Postgres, acme: Broker) -> None:
         admin.execute("UPDATE public.agent_runs SET started_at = '2026-03-02T11:00:00Z' WHERE id IN ('r1', 'r6')")
     summary = acme.do("summary", "x", since="2026-01-01T00:00:00Z")
     assert (summary["total"], summary["completed"], summary["failed"], summary["cancelled"], summary["escalated"], summary["success_rate"]) == (9, 3, 1, 1, 1, 75)
-    assert summary["by_status"] == {"pending": 3, "completed": 3, "failed": 1, "cancelled": 1, "escalated_to_human": 1}
+    assert summary["by_status"] == {"pending": 3, "completed": 3, "failed": 1, "cancelled": 1, "escalated_to_human": 1} and summary["since"] == "2026-01-01T00:00:00.000000Z"
     assert [(a["agent_name"], a["success_rate"]) for a in summary["agents"]] == [("coder", 66.67), ("tester", 100)]
     assert [(s["at"], s["total"], s["success_rate"]) for s in summary["series"]][:2] == [("2026-03-01T00:00:00.000000Z", 2, 50), ("2026-03-02T00:00:00.000000Z", 2, 100)]
     hours = acme.do("summary", "x", since="2026-03-01T00:00:00Z", until="2026-03-02T00:00:00Z", bucket="hour", agent_name="coder")
@@ -1142,14 +1275,29 @@ def test_a_database_from_before_gets_the_machine(postgres: Postgres) -> None:
         for state in STATES:
             admin.execute("INSERT INTO public.agent_runs (tenant_id, id, agent_name, agent_id, status, completed_at) VALUES ('acme', %s, 'a', 'w1', %s, %s)",
                           [state, state, "2026-01-01" if state == "escalated_to_human" else None])
+        # What was never looked at.
+        for n, at in enumerate(("infinity", "-infinity", "294276-12-31", "now")):
+            admin.execute("INSERT INTO public.agent_runs (tenant_id, id, agent_name, agent_id, status, started_at, updated_at, metadata, verification_evidence)"
+                          " VALUES ('odd', %s, 'a', 'w1', 'in_progress', %s, %s, '[1]', '{}')", [f"odd{n}", at, at])
+            admin.execute("INSERT INTO public.agent_events (tenant_id, id, agent_id, event_type, created_at) VALUES ('odd', %s, 'w1', 'e', %s)", [f"odd{n}", at])
         assert "applied 018_runs" in run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": dsn, "MUSTER_POSTGRES_DSN": dsn}).stdout
         admin.execute("INSERT INTO muster.tenants (name) VALUES ('acme')")
-        assert dict(admin.execute("SELECT id, status FROM public.agent_runs").fetchall()) == {state: state for state in STATES}
+        assert dict(admin.execute("SELECT id, status FROM public.agent_runs WHERE tenant_id = 'acme'").fetchall()) == {state: state for state in STATES}
         assert broken(admin) == []
         admin.execute("SET ROLE muster_broker")
         admin.execute("SET app.current_tenant = 'acme'")
         assert admin.execute("SELECT muster.run_due('_muster', NULL, 100)").fetchall() == [(3,)]
         assert admin.execute("SELECT muster.run_complete('acme', 'w1', '{\"run_id\": \"in_progress\"}')").fetchall()[0][0]["ok"]["status"] == "completed"
+        admin.execute("SET app.current_tenant = 'odd'")
+        for verb, args in (("progress", {"metadata": {"k": 2}}), ("status", {"status": "awaiting_verification"})):
+            assert "ok" in admin.execute(f"SELECT muster.run_{verb}('odd', 'w1', %s)", [json.dumps({"run_id": "odd0", **args})]).fetchall()[0][0]  # type: ignore[call-overload]
+        for status in ("verification_in_progress", "verification_passed"):
+            found = admin.execute("SELECT muster.run_verification('odd', 'v1', %s)", [json.dumps({"run_id": "odd0", "status": status, "evidence": [{"a": 1}]})]).fetchall()[0][0]
+            assert "ok" in found, found
+        assert admin.execute("SELECT metadata, verification_evidence FROM public.agent_runs WHERE id = 'odd0'").fetchall() == [({"value": [1], "k": 2}, [{}, {"a": 1}, {"a": 1}])]
+        assert len(admin.execute("SELECT muster.run_list('odd', 'x', '{}')").fetchall()[0][0]["ok"]["runs"]) == 4
+        assert admin.execute("SELECT muster.run_export('odd', 'x', '{}')").fetchall()[0][0]["ok"]["runs"] == 4
+        assert len(admin.execute("SELECT muster.event_list('odd', 'x', '{}')").fetchall()[0][0]["ok"]["events"]) == 4
         admin.execute("RESET ROLE")
         assert broken(admin) == []
     postgres.query("DROP DATABASE before WITH (FORCE)")

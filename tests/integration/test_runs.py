@@ -268,6 +268,24 @@ def test_a_worker_that_goes_does_not_take_its_run_along(site: Site, desk: Desk) 
     desk.tells(run, "pending", "in_progress", "pending", "in_progress", "completed")
 
 
+def test_who_begins_right_after_hello_does_so_in_that_session(site: Site, desk: Desk) -> None:
+    """Before it is written: who says hello, begins and leaves in one go is lost, and whose new session takes the place of an old one is not."""
+    w6, w7 = desk.agents("acme", "w6"), desk.agents("acme", "w7")
+    kept, lost = desk.start(agent_id="w6"), desk.start(agent_id="w7")
+    w6.ask("presence", "hello", {"session": "w6-1"})
+    wait_until(lambda: bool(site.postgres.query("SELECT 1 FROM public.agent_sessions WHERE agent_id = 'w6' AND state IS NOT NULL")), 10, "the session to be written")
+    w6.ask("presence", "hello", {"session": "w6-2"})
+    desk.ok(w6, "progress", run_id=kept)
+    w7.ask("presence", "hello", {})
+    desk.ok(w7, "progress", run_id=lost)
+    w7.ask("presence", "bye", {})
+    wait_until(lambda: desk.get(lost)["status"] == "pending", 15, "the run to be free")
+    wait_until(lambda: site.postgres.query("SELECT session_id FROM public.agent_runs WHERE id = %s", [kept]) == [("w6-2",)], 20, "its session to be known")
+    assert desk.get(kept)["status"] == "in_progress" and desk.get(kept)["epoch"] == 1
+    w6.ask("presence", "bye", {})
+    wait_until(lambda: desk.get(kept)["status"] == "pending", 15, "it to be lost with that")
+
+
 def test_what_is_silent_is_stuck_and_no_verifier_is_no_verdict(site: Site, one: Musterd, desk: Desk) -> None:
     """With settings that change while it runs."""
     silent, waits, left = desk.start(), desk.start(), desk.start()

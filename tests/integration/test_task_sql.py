@@ -213,6 +213,11 @@ def test_a_plain_insert_is_a_submission(postgres: Postgres, acme: Broker) -> Non
     settle(acme)
     assert acme.state("b") == "queued"
     assert acme.connection.execute("INSERT INTO public.agent_tasks (tenant_id, task_id, description) VALUES ('acme', 'a', 'y') ON CONFLICT DO NOTHING").rowcount == 0
+    rows = "INSERT INTO public.agent_tasks (tenant_id, task_id, description, dependencies) VALUES ('acme', 'f', 'x', '{%s}'), ('acme', 'g', 'x', '{h}'), ('acme', 'h', 'x', '{c}')"
+    with pytest.raises(errors.CheckViolation, match="cycle"):
+        acme.connection.execute(rows.replace("{c}", "{c,f}") % "g")  # type: ignore[arg-type]
+    acme.connection.execute(rows % "h,g,h,c")  # type: ignore[arg-type]
+    assert acme.do("get", "boss", task_id="f")["dependencies"] == ["h", "g", "c"]
     assert len(acme.do("history", "boss", task_id="a")["history"]) == 4
 
 
@@ -223,11 +228,17 @@ def test_plain_sql_writes_nothing_that_a_broker_chokes_on(acme: Broker) -> None:
                          ("labels", "'3'"), ("metadata", "'[]'"), ("max_attempts", "0"), ("max_attempts", "1001"), ("timeout_ms", "0"),
                          ("timeout_ms", "9223372036854775807"), ("progress_timeout_ms", "9223372036854775807"), ("payload", "to_jsonb(repeat('x', 900001))"),
                          ("assigned_by", "repeat('x', 257)"), ("group_key", "repeat('x', 257)"), ("percent", "'NaN'"), ("percent", "101"), ("deadline", "'infinity'"),
-                         ("start_by", "'-infinity'")):
+                         ("start_by", "'-infinity'"), ("labels", "'{\"a\": 1}'"), ("capabilities", "'{a,NULL}'"),
+                         ("capabilities", "array_fill('x'::text, '{1001}')"), ("payload", f"'{'[' * 27}{']' * 27}'"),
+                         ("metadata", f"'{{\"a\": {'[' * 26}{']' * 26}}}'"), ("metadata", "(SELECT jsonb_object_agg(n, n) FROM generate_series(1, 1001) AS n)"),
+                         ("payload", "(SELECT jsonb_build_array(jsonb_object_agg(n, n)) FROM generate_series(1, 1025) AS n)"),
+                         ("payload", "(SELECT jsonb_agg(n) FROM generate_series(1, 4097) AS n)"), ("payload", "'{\"a\": [1e400]}'"),
+                         ("result", f"'{'[' * 3000}{']' * 3000}'")):
         with pytest.raises(errors.CheckViolation, match=f"task t: {field}: .* expected"):
             acme.connection.execute(f"UPDATE public.agent_tasks SET {field} = {value} WHERE task_id = 't'")  # type: ignore[arg-type]
         with pytest.raises(errors.CheckViolation, match=f"task u: {field}: .* expected"):
             acme.connection.execute(f"INSERT INTO public.agent_tasks (tenant_id, task_id, description, {field}) VALUES ('acme', 'u', 'x', {value})")  # type: ignore[arg-type]
+    acme.connection.execute("UPDATE public.agent_tasks SET payload = %s, metadata = '{\"a\": []}' WHERE task_id = 't'", ["[" * 26 + "]" * 26])
     for task, made in (("old", "-infinity"), ("new", "infinity")):
         acme.connection.execute("INSERT INTO public.agent_tasks (tenant_id, task_id, description, created_at) VALUES ('acme', %s, 'x', %s)", [task, made])
     page: dict[str, Any] = {}
@@ -312,6 +323,11 @@ def test_a_late_result_is_kept_and_not_applied(postgres: Postgres, acme: Broker)
     turn(postgres, "u", "deadline")
     assert acme.refused("complete", "w1", task_id="u", result=3)[0] == "deadline_exceeded"
     assert due(acme) == 1 and acme.state("u") == "expired"
+    acme.submit("v", timeout_ms=1000, max_attempts=1)
+    acme.assign("v")
+    turn(postgres, "v", "until")
+    assert due(acme) == 1 and acme.refused("complete", "w1", task_id="v", result=4)[0] == "failed_precondition"
+    assert (acme.state("v"), acme.do("get", "boss", task_id="v")["late_result"]["body"]) == ("dead", 4), "he has not ended it himself"
     assert acme.refused("complete", "w1", task_id="u", result=3, epoch=1)[0] == "aborted"
     assert acme.do("get", "boss", task_id="u")["late_result"]["body"] == 3
     postgres.query("UPDATE muster.task_late SET at = at - interval '25 hours'")
@@ -431,7 +447,11 @@ def test_a_progress_moves_the_watch_on_and_never_goes_back(postgres: Postgres, a
     acme.submit("t", progress_timeout_ms=3600000)
     acme.assign("t")
     turn(postgres, "t", "progress_until")
+    acme.do("progress", "w1", task_id="t", step="a")
+    assert "percent" not in acme.do("get", "boss", task_id="t")
     acme.do("progress", "w1", task_id="t", percent=60, step="b", metadata={"k": 1})
+    acme.do("progress", "w1", task_id="t")
+    assert acme.do("get", "boss", task_id="t")["percent"] == 60
     acme.do("progress", "w1", task_id="t", percent=20)
     acme.do("progress", "w1", task_id="t", percent=1e9)
     assert due(acme) == 0
@@ -531,6 +551,16 @@ def test_a_poison_task_dies_of_three_crashes(postgres: Postgres, acme: Broker) -
         wake(postgres, acme)
     assert acme.refused("assign", "_muster", task_id="t", agent="w1", session="s")[0] == "failed_precondition", "he had his three"
     assert crash(acme, "w2") == "dead"
+    acme.submit("u", capabilities=["c"])
+    acme.assign("u", "w2")
+    acme.do("decline", "w2", task_id="u")
+    for expected in ("queued", "scheduled", "dead"):
+        acme.assign("u", "w1")
+        acme.do("session_lost", "_muster", agent="w1", session="w1-1")
+        assert acme.state("u") == expected, "who has declined is nobody who could do it"
+        if expected == "scheduled":
+            turn(postgres, "u", "until")
+            assert due(acme) == 1
 
 
 def test_what_a_session_held_is_found_without_an_event(postgres: Postgres, acme: Broker) -> None:
@@ -542,6 +572,23 @@ def test_what_a_session_held_is_found_without_an_event(postgres: Postgres, acme:
     session(postgres, "w1", present=False)
     assert acme.value("SELECT muster.task_orphans('_muster', 100)") == 2
     assert acme.do("stats", "boss")["by_state"] == {"queued": 2}
+
+
+def test_a_session_is_an_agents_own(postgres: Postgres, acme: Broker) -> None:
+    """Two have given it the same name: the second is written down behind its agent's. One comes again under its old name."""
+    session(postgres, "w1", present=False)
+    for task in ("t", "u", "v"):
+        acme.submit(task)
+        acme.do("assign", "_muster", task_id=task, agent="w2", session="w1-1", auto_accept=True)
+    acme.do("need_input", "w2", task_id="u", question=1)
+    row = "INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, gone_reason, ended_at) VALUES ('acme', 'w2/w1-1', 'w2', 'bye', %s)"
+    for ended in (None, "2020-01-01"):
+        assert acme.value("SELECT muster.task_orphans('_muster', 100)") == 0, "w1 has gone, or w2 under an older one of its sessions"
+        postgres.query("DELETE FROM public.agent_sessions WHERE agent_id = 'w2'")
+        postgres.query(row, ["2020-01-01" if ended is None else None])
+        if ended is None:
+            assert acme.do("provide_input", "boss", task_id="u", input=1) == {"state": "running"}
+    assert acme.value("SELECT muster.task_orphans('_muster', 100)") == 3
 
 
 def test_a_new_session_releases_what_the_old_one_held(acme: Broker) -> None:
@@ -620,6 +667,24 @@ def test_followers_are_told_so_many_at_once_and_without_a_pause(postgres: Postgr
         assert acme.value("SELECT muster.task_settle('_muster', 100)") == 0, "nobody asks again at once for what another holds"
     settle(acme)
     assert acme.state("locked") == "cancelled"
+
+
+def test_tasks_that_are_locked_hold_up_no_others(postgres: Postgres, acme: Broker) -> None:
+    """However many somebody has open in a transaction: they are of his tenant, and the sweeps are of all."""
+    for n in range(4):
+        acme.submit(f"p{n}")
+        acme.submit(f"c{n}", dependencies=[f"p{n}"])
+        session(postgres, f"w{n}", present=False)
+        acme.submit(f"t{n}")
+        acme.assign(f"t{n}", f"w{n}")
+        acme.do("cancel", "boss", task_id=f"p{n}")
+    with psycopg.connect(postgres.dsn("muster_app")) as app:
+        app.execute("SET app.current_tenant = 'acme'")
+        app.execute("SELECT FROM public.agent_tasks WHERE task_id ~ '^[ct][012]' FOR UPDATE")
+        assert acme.value("SELECT muster.task_settle('_muster', 2)") == 2 and acme.state("c3") == "cancelled"
+        assert acme.value("SELECT muster.task_orphans('_muster', 2)") == 1 and acme.state("t3") == "queued"
+    settle(acme)
+    assert acme.value("SELECT muster.task_orphans('_muster', 100)") == 3 and acme.do("stats", "boss")["by_state"] == {"cancelled": 8, "queued": 4}
 
 
 def test_many_are_made_together_or_not_at_all(acme: Broker) -> None:
@@ -712,6 +777,18 @@ def test_routes_part_what_different_agents_do(acme: Broker) -> None:
     assert acme.connection.execute("SELECT * FROM muster.task_tenants()").fetchall() == [("acme",)]
 
 
+def test_what_is_made_in_the_same_transaction_is_assigned_unseen(acme: Broker) -> None:
+    """seq 0. What was only changed in it may need somebody else."""
+    with acme.connection.transaction():
+        acme.submit("t")
+        assert acme.assign("t", seq=0)["epoch"] == 1
+    with acme.connection.transaction():
+        acme.do("decline", "w1", task_id="t")
+        assert acme.refused("assign", "_muster", task_id="t", agent="w2", seq=0)[0] == "aborted"
+    acme.submit("u")
+    assert acme.refused("assign", "_muster", task_id="u", agent="w1", seq=0)[0] == "aborted"
+
+
 def test_an_assignment_is_guarded(acme: Broker) -> None:
     acme.submit("t", payload={"p": 1}, metadata={"m": 1}, priority="high")
     assert acme.refused("assign", "_muster", task_id="t", agent="w1", seq=2)[0] == "aborted"
@@ -738,6 +815,10 @@ def test_what_agents_may_have_missed_comes_in_pages(acme: Broker) -> None:
         return [row[0] for row in acme.connection.execute("SELECT task_id FROM muster.task_unheard('acme', %s, 60000, 0, %s, %s)", [agent, after, n])]
 
     assert (unheard(None, "", 3), unheard(None, "t3", 3), unheard("w1", "", 9)) == (["t0", "t2", "t3"], ["t4"], ["t3"])
+    for i in range(6):
+        acme.submit(f"u{i}", payload="x" * 850000)
+        acme.assign(f"u{i}", "w2")
+    assert (unheard("w2", "", 9), unheard("w2", "u4", 9)) == (["u0", "u1", "u2", "u3", "u4"], ["u5"])  # so many bytes
 
 
 def test_a_raised_fence_waits_for_those_under_way(postgres: Postgres, acme: Broker) -> None:
@@ -912,14 +993,30 @@ def test_a_database_from_before_gets_the_machine(postgres: Postgres) -> None:
                               [int(path.stem[:3]), path.stem, hashlib.sha256(path.read_bytes()).hexdigest()])
         for state in STATES:
             admin.execute("INSERT INTO public.agent_tasks (tenant_id, task_id, description, status, assigned_to) VALUES ('acme', %s, 'x', %s, 'w1')", [state, state])
+        # What was never looked at, each odd in its way: created_at, completed_at, status, metadata.
+        for n, odd_one in enumerate([("infinity", None, "queued", "{}"), ("-infinity", None, "queued", "{}"), ("294276-12-31", None, "queued", "{}"),
+                                     ("now", "infinity", "succeeded", "{}"), ("infinity", "-infinity", "failed", "[1]"), ("now", None, "running", "[1]")]):
+            admin.execute("INSERT INTO public.agent_tasks (tenant_id, task_id, description, assigned_to, created_at, completed_at, status, metadata)"
+                          " VALUES ('odd', %s, 'x', 'w1', %s, %s, %s, %s)", [f"odd{n}", *odd_one])
         assert "applied 016_tasks" in run_cli(["migrate"], {"MUSTER_POSTGRES_ADMIN_DSN": dsn, "MUSTER_POSTGRES_DSN": dsn}).stdout
         admin.execute("INSERT INTO muster.tenants (name) VALUES ('acme')")
-        assert dict(admin.execute("SELECT task_id, status FROM public.agent_tasks").fetchall()) == {state: state for state in STATES} | {"blocked": "scheduled"}
+        assert dict(admin.execute("SELECT task_id, status FROM public.agent_tasks WHERE tenant_id = 'acme'").fetchall()) == {state: state for state in STATES} | {"blocked": "scheduled"}
         assert broken(admin) == []
         admin.execute("SET ROLE muster_broker")
         admin.execute("SET app.current_tenant = 'acme'")
         assert admin.execute("SELECT muster.task_due('_muster', NULL, 100)").fetchall() == [(4,)]
         assert admin.execute("SELECT muster.task_complete('acme', 'w1', '{\"task_id\": \"running\"}')").fetchall() == [({"ok": {"state": "succeeded"}},)]
+        admin.execute("SET app.current_tenant = 'odd'")
+        assert admin.execute("SELECT muster.task_progress('odd', 'w1', '{\"task_id\": \"odd5\", \"metadata\": {\"k\": 2}}')").fetchall() == [({"ok": {}},)]
+        assert admin.execute("SELECT metadata FROM public.agent_tasks WHERE task_id = 'odd5'").fetchall() == [({"value": [1], "k": 2},)]
+        listed, after = [], None
+        while len(listed) < 7:
+            page = admin.execute("SELECT muster.task_list('odd', 'x', %s)", [json.dumps({"limit": 1, "after": after})]).fetchall()[0][0]["ok"]
+            listed += [task["task_id"] for task in page["tasks"]]
+            after = page.get("next")
+            if not after:
+                break
+        assert sorted(listed) == [f"odd{n}" for n in range(6)]
         admin.execute("RESET ROLE")
         assert broken(admin) == []
     postgres.query("DROP DATABASE before WITH (FORCE)")
@@ -931,7 +1028,7 @@ def test_what_is_read_is_what_is_asked_for(postgres: Postgres, acme: Broker) -> 
                    " completed_at) SELECT 'acme', 't' || i, 't' || i, 'x', CASE WHEN i % 2 = 0 THEN 'queued' ELSE 'succeeded' END, i, 1, i % 3,"
                    " CASE WHEN i % 2 = 1 THEN now() - i * interval '1 ms' END FROM generate_series(1, 8000) AS i; ALTER TABLE public.agent_tasks ENABLE TRIGGER USER")
     for statement in ("SELECT * FROM muster.task_peek('acme', 2, 3000, '', 64)", f"SELECT * FROM muster.task_routes('acme', {SMALLEST}, 10)",
-                      "SELECT * FROM muster.task_held('acme', '', 100)",
+                      "SELECT * FROM muster.task_held('acme', '', 100)", "SELECT * FROM muster.task_tenants()", "SELECT muster.task_settle('x', 10)",
                       "SELECT * FROM muster.task_unheard('acme', NULL, 1000, 0, '', 100)", "SELECT * FROM muster.task_unheard('acme', 'w1', 1000, 0, '', 100)",
                       """SELECT muster.task_list('acme', 'x', '{"limit": 10, "state": "succeeded"}')""", """SELECT muster.task_list('acme', 'x', '{"limit": 10}')""",
                       """SELECT muster.task_list('acme', 'x', '{"limit": 10, "state": "running"}')""",

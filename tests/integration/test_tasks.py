@@ -189,6 +189,7 @@ def deep(levels: int) -> Any:
     ("submit", {"description": "x", "metadata": 3}, "metadata", "3", "map"),
     ("submit", {"description": "x", "payload": deep(27)}, "payload", "28 levels", "27"),
     ("submit", {"description": "x", "payload": [0] * 4000 + ["x" * 890000]}, "payload", "bytes", "900000"),
+    ("submit", {"description": "x" * 900100, "payload": 1}, "description", "bytes", "900000"),
     ("submit", {"description": "x", "assigned": "w1"}, "assigned", "", ""),
     ("submit", {"description": "x", "role": "admin"}, "role", "", ""),
     ("submit", {"description": "x", "metadata": {"a": [1e-65]}}, "metadata", "more than 64 places", "fewer"),
@@ -330,6 +331,31 @@ def test_failing_and_trying_again(desk: Desk) -> None:
     desk.assign(again["task_id"])
     assert desk.ok(desk.w1, "fail", task_id=again["task_id"], error="for good", retryable=False) == {"state": "failed"}
     assert desk.get(again["task_id"])["error"] == "for good"
+
+
+def test_what_is_tried_again_is_what_it_was(desk: Desk) -> None:
+    """Times that are to come are its own still."""
+    said = {"run_after": "2999-01-01T00:00:00.000000Z", "start_by": "2999-01-02T00:00:00.000000Z", "deadline": "2999-01-03T00:00:00.000000Z", "priority": "low",
+            "labels": {"a": "b"}, "capabilities": ["q"], "group": "g", "timeout_ms": 5, "progress_timeout_ms": 6, "max_attempts": 7, "metadata": {"m": 1}, "payload": [1]}
+    first = desk.new(**said)
+    desk.ok(desk.boss, "cancel", task_id=first)
+    again = desk.ok(desk.boss, "retry", task_id=first)
+    assert again["state"] == "scheduled" and {**said, "retry_of": first, "assigned_by": "boss"}.items() <= desk.get(again["task_id"]).items()
+    desk.ok(desk.boss, "cancel", task_id=again["task_id"])
+
+
+def test_assigned_with_its_submit_or_not_at_all(desk: Desk) -> None:
+    """seq 0: of a task that this transaction has made, and of no other of that name."""
+    make, assign = "SELECT muster.task_submit('acme', 'boss', %s)", "SELECT muster.task_assign('acme', '_muster', %s)"
+    args = json.dumps({"task_id": desk.new(), "agent": "w1", "session": "w1-1", "seq": 0})
+    assert desk.connection.execute(assign, [args]).fetchall()[0][0]["error"]["code"] == "aborted"
+    with desk.connection.transaction():
+        assert desk.connection.execute(make, [json.dumps({"task_id": json.loads(args)["task_id"], "description": "dig"})]).fetchall()[0][0]["error"]["code"] == "already_exists"
+        assert desk.connection.execute(assign, [args]).fetchall()[0][0]["error"]["code"] == "aborted"
+    with desk.connection.transaction():
+        desk.connection.execute(make, [json.dumps({"task_id": "at-once", "description": "dig"})])
+        assert desk.assign("at-once", seq=0)["epoch"] == 1
+    assert desk.state("at-once") == "running"
 
 
 def test_pausing_is_an_admins(site: Site, desk: Desk) -> None:
@@ -540,6 +566,12 @@ def test_the_holder_hears_the_answer(desk: Desk) -> None:
     assert read(desk.w1.client.request(w1.one("task_input", task_id).reply, b"thanks")).body == {"state": "running"}
     assert desk.refused(desk.w1, "complete", task_id=task_id, epoch=epoch)["code"] == "aborted"
     assert desk.ok(desk.w1, "complete", task_id=task_id, epoch=epoch + 1) == {"state": "succeeded"}
+    for n_bytes, told in ((500000, {"input": "i" * 500000}), (850000, {"input": None, "omitted": ["input"]})):  # with the payload more than an event holds
+        long, epoch = desk.running(payload="p" * 500000)
+        desk.ok(desk.w1, "need_input", task_id=long, question=1)
+        desk.ok(desk.boss, "provide_input", task_id=long, input="i" * n_bytes)
+        assert body(w1.one("task_input", long)) == {"task_id": long, "epoch": epoch + 1, **told}
+        desk.ok(desk.w1, "complete", task_id=long)
 
 
 def test_who_writes_the_table_is_told_of_as_well(site: Site, desk: Desk) -> None:
@@ -595,6 +627,16 @@ def test_clocks_run_out(desk: Desk) -> None:
     assert body(w1.one("task_cancel", late)) == {"task_id": late, "epoch": epoch, "reason": "deadline"}
     error = desk.refused(desk.w1, "complete", task_id=late, epoch=epoch, result="too late")
     assert error["code"] == "aborted" and desk.get(late)["late_result"]["body"] == "too late"
+
+
+def test_a_lock_that_somebody_keeps_stops_no_clock(site: Site, desk: Desk) -> None:
+    """Advisory locks are one name space for every SQL user: what one tenant's does with them is not for all others to wait for."""
+    with psycopg.connect(site.postgres.dsn("muster_app")) as app:
+        app.execute("SELECT pg_advisory_lock(hashtext('muster.' || job), n) FROM unnest('{task_due,task_settle}'::text[]) AS job, generate_series(-1, 15) AS n")
+        desk.new(task_id="on time", deadline=soon(300))
+        desk.new(task_id="after it", dependencies=["on time"], on_parent_failure="run")
+        wait_until(lambda: (desk.state("on time"), desk.state("after it")) == ("expired", "queued"), 20, "a deadline")
+    desk.ok(desk.boss, "cancel", task_id="after it")
 
 
 def test_followers_go_on_when_it_ends(desk: Desk) -> None:

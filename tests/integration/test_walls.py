@@ -6,6 +6,7 @@ rights of its own, and a stream that acknowledges is such a one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,9 +92,17 @@ FOREIGN = (
     "mst.zeta.rpc.mallory.presence.list", "mst.acme.log.all.planner.x")
 
 
+def settled(broker: Client) -> int:
+    """What AUDIT has when the refusals of the test before are in it."""
+    last = -1
+    while last != (last := broker.streams()["AUDIT"].last_seq):
+        time.sleep(0.5)
+    return last
+
+
 def test_an_agent_may_not_publish_elsewhere(running: Site, connect: Connect) -> None:
     broker, mallory, spy = connect(), connect("acme", "mallory"), connect()
-    before, audited, heard = kept(broker), broker.streams()["AUDIT"].last_seq, [spy.subscribe(subject) for subject in FOREIGN]
+    before, audited, heard = kept(broker), settled(broker), [spy.subscribe(subject) for subject in FOREIGN]
     for n, subject in enumerate(FOREIGN):
         mallory.publish(subject, b"{}")
         refused(mallory, n, subject)

@@ -44,11 +44,6 @@ static void enter(struct help_model *m, struct help_row *h, int to)
             h->experts[i].state = EXPERT_STOPPED;
 }
 
-int help_model_width(const struct help_row *h)
-{
-    return h->k << h->round;
-}
-
 static void escalate(struct help_model *m, struct help_row *h)
 {
     enter(m, h, HELP_ESCALATED);
@@ -80,13 +75,10 @@ static void ask(struct help_model *m, struct help_row *h, uint32_t agents)
 
 static void look(struct help_model *m, struct help_row *h, uint32_t candidates)
 {
-    uint32_t fit = candidates & ~h->ancestors & ~(1u << h->asker);
+    uint32_t best = help_model_best(m, h, candidates);
 
-    for (int i = 0; i < MODEL_AGENTS; i++)
-        if (h->experts[i].excluded)
-            fit &= ~(1u << i);
-    if (fit)
-        ask(m, h, fit);
+    if (best)
+        ask(m, h, best);
     else if (h->escalate)
         escalate(m, h);
 }
@@ -318,8 +310,10 @@ static int accept(struct help_model *m, struct help_row *h, int agent)
 
     if (winner < 0 && (h->said < 0 || agent >= 0))
         return CODE_NOT_FOUND;
-    if (winner >= 0)
+    if (winner >= 0) {
         h->experts[winner].judged = true;
+        help_model_judge(m, winner, true);
+    }
     h->answered_by = winner;
     m->prior |= h->alike && (winner >= 0 || h->said_by >= 0);
     enter(m, h, HELP_ACCEPTED);
@@ -351,10 +345,12 @@ static int on_reject(struct help_model *m, struct help_row *h, const struct help
     for (int i = 0; i < MODEL_AGENTS; i++) {
         struct help_expert *e = &h->experts[i];
 
-        if (e->state == EXPERT_ANSWERED && !e->judged)
+        if (e->state == EXPERT_ANSWERED && !e->judged) {
             e->judged = e->excluded = true;
-        else if (e->state == EXPERT_STOPPED)
+            help_model_judge(m, i, false);
+        } else if (e->state == EXPERT_STOPPED) {
             e->state = EXPERT_IGNORED;
+        }
     }
     h->said = -1;
     h->rejected++;
@@ -453,7 +449,11 @@ static void deadline(struct help_model *m, struct help_row *h)
 {
     if (h->state == HELP_CLAIMED && answers(h) > 0) {
         answered(m, h);
-    } else if (h->state == HELP_ESCALATED && h->with_default) {
+    } else if (h->with_default) {
+        if (h->state == HELP_CLAIMED)
+            enter(m, h, HELP_OPEN);
+        if (h->state != HELP_ESCALATED)
+            escalate(m, h);
         h->said = 0;
         h->said_by = -1;
         answered(m, h);
@@ -511,6 +511,15 @@ static int on_session_lost(struct help_model *m, const struct help_step *s)
     return CODE_OK;
 }
 
+static int open_of(const struct help_model *m, int asker)
+{
+    int n = 0;
+
+    for (int i = 0; i < MODEL_SLOTS; i++)
+        n += IN(m->rows[i].state, LIVE) && m->rows[i].asker == asker;
+    return n;
+}
+
 /* What the asker answers right now is what he asks for. */
 static int behind(const struct help_model *m, const struct help_step *s, struct help_row *like)
 {
@@ -542,6 +551,8 @@ static int on_request(struct help_model *m, const struct help_step *s)
 
     if (code)
         return code;
+    if (open_of(m, s->actor) >= MODEL_QUOTA)
+        return CODE_RESOURCE_EXHAUSTED;
     *h = like;
     h->made = ++m->counter;
     enter(m, h, HELP_OPEN);

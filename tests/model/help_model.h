@@ -3,7 +3,7 @@
  * PostgreSQL is compared with, step by step, as task_model.h has it for tasks.
  *
  * Shape    A request stands in a slot and has a generation. pick() thinks of a step and changes nothing, apply() carries it out. There
- *          is no clock: a step says that one has run out. Who is asked is what the step says, so that nobody has to be ranked.
+ *          is no clock: a step says that one has run out. The step names the candidates, the model says which of them are asked.
  * Threads  One at a time.
  */
 #ifndef HELP_MODEL_H
@@ -12,7 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MODEL_AGENTS = 6, MODEL_SLOTS = 24, MODEL_DEPTH = 2 };
+enum { MODEL_AGENTS = 6, MODEL_SLOTS = 24, MODEL_DEPTH = 2, MODEL_QUOTA = 5 };
 
 enum help_state {
     HELP_NONE, /* an empty slot */
@@ -73,6 +73,7 @@ enum help_code {
     CODE_ABORTED,
     CODE_DEADLINE_EXCEEDED,
     CODE_PERMISSION_DENIED,
+    CODE_RESOURCE_EXHAUSTED,
     CODES
 };
 
@@ -104,9 +105,16 @@ struct help_row {
     struct help_expert experts[MODEL_AGENTS];
 };
 
+/* What became of the last answers of an agent, the newest in the lowest bit. */
+struct help_trust {
+    uint32_t accepted;
+    int32_t n;
+};
+
 struct help_model {
     uint64_t random;
     struct help_row rows[MODEL_SLOTS];
+    struct help_trust trust[MODEL_AGENTS];
     int32_t sessions[MODEL_AGENTS], counter;
     bool prior; /* a problem like the alike ones has an accepted answer */
     int32_t verb; /* of the step that is carried out */
@@ -125,7 +133,13 @@ int help_model_apply(struct help_model *m, const struct help_step *step);
 /* What must hold for every request; sets broken. */
 void help_model_check(struct help_model *m);
 
-/* How many a round asks. */
+/* How many a round asks at most. */
 int help_model_width(const struct help_row *h);
+
+/* Which of a set of candidates it asks. */
+uint32_t help_model_best(const struct help_model *m, const struct help_row *h, uint32_t candidates);
+
+/* A verdict on an answer of his. */
+void help_model_judge(struct help_model *m, int agent, bool accepted);
 
 #endif

@@ -33,14 +33,12 @@ static int room(struct help_model *m)
     return -1;
 }
 
-/* At most n agents. */
-static int some(struct help_model *m, int n)
+/* Any agents, often all. */
+static int some(struct help_model *m)
 {
-    int set = 0;
+    int all = (1 << MODEL_AGENTS) - 1;
 
-    for (int i = 0; i < n && i < MODEL_AGENTS; i++)
-        set |= 1 << below(m, MODEL_AGENTS);
-    return set;
+    return one_in(m, 3) ? all : below(m, all + 1);
 }
 
 static void pick_request(struct help_model *m, struct help_step *s)
@@ -58,7 +56,7 @@ static void pick_request(struct help_model *m, struct help_step *s)
     s->parent = one_in(m, 8) ? below(m, MODEL_SLOTS) : -1;
     if (s->parent >= 0 && m->rows[s->parent].state == HELP_NONE)
         s->parent = -1;
-    s->candidates = one_in(m, 3) ? -1 : one_in(m, 5) ? 0 : some(m, s->k);
+    s->candidates = one_in(m, 3) ? -1 : one_in(m, 5) ? 0 : some(m);
 }
 
 static int verb_of(struct help_model *m, const struct help_row *h)
@@ -73,6 +71,10 @@ static int verb_of(struct help_model *m, const struct help_row *h)
 
     if (h->state >= HELP_ACCEPTED || one_in(m, 5))
         return VERB_OFFER + below(m, VERB_FIRE - VERB_OFFER + 1);
+    if (h->panel && h->state == HELP_OFFERED && h->round + 1 < h->rounds && one_in(m, 3)) /* more are asked than may claim */
+        return VERB_FIRE;
+    if (h->panel && h->state == HELP_CLAIMED && one_in(m, 3))
+        return VERB_CLAIM;
     return likely[h->state][below(m, 8)];
 }
 
@@ -98,6 +100,8 @@ static int actor_of(struct help_model *m, const struct help_row *h, int verb)
         return verb >= VERB_ESCALATE && one_in(m, 4) ? ACTOR_ADMIN : h->asker;
     if (verb == VERB_ANSWER && h->state >= HELP_ACCEPTED) /* said twice */
         return expert_in(m, h, 1u << EXPERT_ANSWERED);
+    if (verb == VERB_CLAIM && h->panel && h->state == HELP_CLAIMED && !one_in(m, 3)) /* the next of it */
+        return expert_in(m, h, 1u << EXPERT_OFFERED | 1u << EXPERT_IGNORED);
     if (verb == VERB_ANSWER && h->state == HELP_CLAIMED && !one_in(m, 3))
         return expert_in(m, h, 1u << EXPERT_CLAIMED);
     return one_in(m, 4) ? expert_in(m, h, 1u << EXPERT_CLAIMED | 1u << EXPERT_LAPSED | 1u << EXPERT_IGNORED | 1u << EXPERT_EXTRA)
@@ -116,10 +120,10 @@ static void pick_epoch(struct help_model *m, const struct help_row *h, struct he
         s->epoch = epoch + 1;
 }
 
-/* Clocks that it has, and mostly that of its state. */
+/* Mostly that of its state; one that it does not have runs out for nobody. */
 static int clock_of(struct help_model *m, const struct help_row *h)
 {
-    if (h->until && !one_in(m, 4))
+    if (h->until ? !one_in(m, 4) : one_in(m, 4))
         return CLOCK_UNTIL;
     if (h->escalate && one_in(m, 2))
         return CLOCK_HALF;
@@ -137,7 +141,7 @@ static void pick_of_help(struct help_model *m, struct help_step *s)
     s->value = below(m, 3);
     if (s->verb == VERB_OFFER) {
         s->value = one_in(m, 8) ? 2 : below(m, 2);
-        s->candidates = one_in(m, 5) ? 0 : some(m, help_model_width(h));
+        s->candidates = one_in(m, 5) ? 0 : some(m);
     } else if (s->verb == VERB_PASS || s->verb == VERB_FIRE) {
         s->value = clock_of(m, h);
     } else if (s->verb == VERB_ACCEPT && h->state == HELP_ANSWERED && one_in(m, 3)) {

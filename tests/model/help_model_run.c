@@ -47,7 +47,7 @@ static const uint32_t has[VERBS] = {
 static const char *const verbs[VERBS] = {"request", "offer", "claim", "decline", "answer", "knowledge", "accept", "reject", "escalate", "resolve",
                                          "withdraw", "pass", "fire", "session_lost", "hello"};
 static const char *const states[HELP_STATES] = {"", "open", "offered", "claimed", "answered", "escalated", "accepted", "withdrawn", "expired", "unanswered"};
-static const char *const codes[CODES] = {"ok", "not_found", "failed_precondition", "aborted", "deadline_exceeded", "permission_denied"};
+static const char *const codes[CODES] = {"ok", "not_found", "failed_precondition", "aborted", "deadline_exceeded", "permission_denied", "resource_exhausted"};
 
 /* The reason why what is there cannot follow what was there, or NULL. */
 static const char *impossible(const struct help_model *m, const struct help_model *was, int code)

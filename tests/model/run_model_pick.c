@@ -44,6 +44,8 @@ static int verb_of(struct run_model *m, const struct run_row *r)
         return RUN_PROGRESS + below(m, RUN_FIRE - RUN_PROGRESS + 1);
     if (r->waits && one_in(m, 2))
         return RUN_REST;
+    if (r->crashes > 0 && r->status == RUN_IN_PROGRESS && !one_in(m, 4)) /* stays there, and its worker may be lost once more */
+        return RUN_PROGRESS;
     return likely[r->status][below(m, 8)];
 }
 
@@ -76,6 +78,8 @@ static int plain_to(struct run_model *m, const struct run_row *r)
 {
     if (r->status == RUN_VERIFYING && one_in(m, 2))
         return one_in(m, 2) ? RUN_PASSED : RUN_REFUTED;
+    if (r->status == RUN_REFUTED && one_in(m, 2))
+        return one_in(m, 2) ? RUN_PENDING : RUN_IN_PROGRESS;
     return RUN_PENDING + below(m, RUN_STATUSES - RUN_PENDING);
 }
 
@@ -93,6 +97,19 @@ static bool started(struct run_model *m, struct run_step *s)
     return true;
 }
 
+/* Often whose run has lost its worker most often. */
+static int agent_of(struct run_model *m)
+{
+    int agent = below(m, RUN_AGENTS), worst = one_in(m, 2) ? 0 : 3;
+
+    for (int i = 0; i < RUN_SLOTS; i++)
+        if (m->rows[i].status == RUN_IN_PROGRESS && m->rows[i].crashes > worst && m->rows[i].held < RUN_AGENTS && m->rows[i].session == m->sessions[m->rows[i].held]) {
+            worst = m->rows[i].crashes;
+            agent = m->rows[i].held;
+        }
+    return agent;
+}
+
 void run_model_pick(struct run_model *m, struct run_step *s)
 {
     const struct run_row *r;
@@ -102,6 +119,7 @@ void run_model_pick(struct run_model *m, struct run_step *s)
     s->agent = below(m, RUN_AGENTS);
     if (one_in(m, 12)) {
         s->slot = -1;
+        s->agent = agent_of(m);
         s->verb = m->present[s->agent] ? RUN_SESSION_LOST : RUN_HELLO;
         return;
     }

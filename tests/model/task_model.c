@@ -498,8 +498,8 @@ static int on_submit(struct task_model *m, const struct task_step *s)
 
 static int on_retry(struct task_model *m, const struct task_row *t, const struct task_step *s)
 {
-    struct task_row like = {.wanted = t->wanted, .max_attempts = t->max_attempts, .timeout = t->timeout, .progress_timeout = t->progress_timeout,
-                            .run_on_failure = t->run_on_failure, .parent = t->parent};
+    struct task_row like = {.wanted = t->wanted, .max_attempts = t->max_attempts, .run_after = t->run_after, .timeout = t->timeout,
+                            .progress_timeout = t->progress_timeout, .run_on_failure = t->run_on_failure, .parent = t->parent};
     const struct task_row *parent = of(m, t->parent);
 
     if (t->state < TASK_FAILED)

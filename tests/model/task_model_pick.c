@@ -110,6 +110,8 @@ static int verb_of(struct task_model *m, const struct task_row *t)
 
     if (t->state >= TASK_SUCCEEDED || one_in(m, 5))
         return VERB_ASSIGN + below(m, VERB_FIRE - VERB_ASSIGN + 1);
+    if (t->crashes > 0 && t->state == TASK_RUNNING && !one_in(m, 4)) /* stays there, and its agent may be lost once more */
+        return VERB_PROGRESS;
     return likely[t->state][below(m, 8)];
 }
 
@@ -120,7 +122,7 @@ static int clock_of(struct task_model *m, const struct task_row *t, int verb)
         return CLOCK_DEADLINE;
     if (verb == VERB_PASS)
         return t->state == TASK_OFFERED || t->state == TASK_RUNNING ? CLOCK_UNTIL : CLOCK_DEADLINE;
-    if (one_in(m, 8) && !t->started)
+    if (one_in(m, 8) && (!t->started || t->state == TASK_RUNNING)) /* what runs has started, and nothing follows */
         return CLOCK_START_BY;
     if (t->progress_clock && one_in(m, 2))
         return CLOCK_PROGRESS;
@@ -142,6 +144,8 @@ static void pick_of_task(struct task_model *m, struct task_step *s)
     s->actor = actor_of(m, t, s->verb);
     pick_epoch(m, t, s);
     s->agent = t->wanted >= 0 && !one_in(m, 5) ? t->wanted : below(m, MODEL_AGENTS);
+    if (t->crashed && t->wanted < 0 && one_in(m, 2)) /* on one agent more than once */
+        s->agent = __builtin_ctz(t->crashed);
     s->flag = !one_in(m, 3);
     s->value = below(m, 3);
     if (s->verb == VERB_PLAIN)
@@ -154,12 +158,25 @@ static void pick_of_task(struct task_model *m, struct task_step *s)
         s->slot = -1;
 }
 
+/* Often who holds what has crashed most. */
+static int agent_of(struct task_model *m)
+{
+    int agent = below(m, MODEL_AGENTS), worst = one_in(m, 2) ? 0 : 6;
+
+    for (int i = 0; i < MODEL_SLOTS; i++)
+        if (m->rows[i].state == TASK_RUNNING && m->rows[i].crashes > worst && m->rows[i].session == m->sessions[m->rows[i].assigned]) {
+            worst = m->rows[i].crashes;
+            agent = m->rows[i].assigned;
+        }
+    return agent;
+}
+
 static void pick_other(struct task_model *m, struct task_step *s)
 {
     int what = below(m, 8);
 
     s->slot = -1;
-    s->agent = below(m, MODEL_AGENTS);
+    s->agent = agent_of(m);
     if (what < 3)
         s->verb = m->present[s->agent] ? VERB_SESSION_LOST : VERB_HELLO;
     else if (what < 7)
