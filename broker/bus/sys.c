@@ -273,11 +273,11 @@ static int read_meta(const cJSON *root, struct sys_meta *out, sys_peer_fn fn, vo
     uint64_t n_servers = id_of(meta, "cluster_size");
     struct sys_peer one;
 
-    if (!*string_of(server, "name") || !cJSON_IsObject(body))
-        return MUSTER_EINVAL;
     *out = (struct sys_meta){.has_jetstream = !cJSON_IsTrue(member(body, "disabled")), .is_clustered = cJSON_IsObject(meta)};
-    out->n_servers = n_servers < UINT32_MAX ? (uint32_t)n_servers : UINT32_MAX;
     copy(out->name, sizeof out->name, string_of(server, "name"));
+    if (!*out->name || !cJSON_IsObject(body))
+        return MUSTER_EINVAL;
+    out->n_servers = n_servers < UINT32_MAX ? (uint32_t)n_servers : UINT32_MAX;
     copy(out->domain, sizeof out->domain, string_of(server, "domain"));
     copy(out->leader, sizeof out->leader, string_of(meta, "leader"));
     cJSON_ArrayForEach(peer, member(meta, "replicas"))

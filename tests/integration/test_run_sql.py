@@ -1016,6 +1016,8 @@ def test_lost_runs_that_are_locked_hold_up_no_others(postgres: Postgres, acme: B
             acme.do("progress", f"w{n}", run_id=f"r{n} {ended}")
             session(postgres, f"w{n}", present=False)
         postgres.query("UPDATE public.agent_sessions SET ended_at = now() - %s::interval", (ended,))
+        for n in range(4):
+            turn(postgres, f"r{n} {ended}", "watched_at", -2 * 86400)  # begun before that
         with psycopg.connect(postgres.dsn("muster_app")) as app:
             app.execute("SET app.current_tenant = 'acme'")
             app.execute("SELECT FROM public.agent_runs WHERE id ~ '^r[012]' FOR UPDATE")
