@@ -130,6 +130,7 @@ void router_destroy(struct tasks *t)
     for (uint32_t i = 0; i < TASK_SHARDS; i++)
         routed_end_all(&r->shards[i]);
     unsent_done(r);
+    buf_done(&r->needs.text);
     returns_done(r);
     map_done(&r->by_tenant);
     match_free(r->matcher);

@@ -292,46 +292,30 @@ static uint32_t labels_in(const struct muster_value *map, struct buf *text, cons
     return text->len && !buf_failed(text) ? words_split(text->data, words) : 0;
 }
 
-/* What a submitted task needs; its words stand in the request, and here. */
-struct needs {
-    const char *capabilities[WORDS_MAX], *labels[WORDS_MAX];
-    struct buf text;
-    struct route_spec spec;
-};
-
-static struct needs *needs_of(const struct ask *a)
+/* What a submitted task needs, until the next is asked for; its words stand in the request, and in r->needs. */
+static struct route_spec needs_of(struct router *r, const struct ask *a)
 {
-    struct needs *n = malloc(sizeof *n);
+    struct needs *n = &r->needs;
 
-    if (!n)
-        return NULL;
-    n->text = (struct buf){0};
-    n->spec = (struct route_spec){.wanted = ask_str(a, "assigned_to"), .group = ask_str(a, "group"), .capabilities = n->capabilities, .labels = n->labels};
-    n->spec.n_capabilities = strings_in(value_in(a->args, "capabilities"), n->capabilities);
-    n->spec.n_labels = labels_in(value_in(a->args, "labels"), &n->text, n->labels);
-    return n;
-}
-
-static void needs_free(struct needs *n)
-{
-    if (n)
-        buf_done(&n->text);
-    free(n);
+    buf_clear(&n->text);
+    return (struct route_spec){.wanted = ask_str(a, "assigned_to"), .group = ask_str(a, "group"), .capabilities = n->capabilities, .labels = n->labels,
+                               .n_capabilities = strings_in(value_in(a->args, "capabilities"), n->capabilities),
+                               .n_labels = labels_in(value_in(a->args, "labels"), &n->text, n->labels)};
 }
 
 static void submitted(struct routed *d, const struct ask *a, const char *task_id, const struct muster_value *queued)
 {
     const struct muster_value *route_id = value_in(queued, "route"), *pos = value_in(queued, "pos");
-    struct needs *n = route_id && pos ? needs_of(a) : NULL;
     struct task_spec task = {.task_id = task_id, .seq = 1};
+    struct route_spec route;
 
-    if (n) {
-        n->spec.id = value_int(route_id);
-        task.pos = value_int(pos);
-        if (!match_queued(d->m, &n->spec, &task))
-            routed_again(d);
-    }
-    needs_free(n);
+    if (!route_id || !pos)
+        return;
+    route = needs_of(d->r, a);
+    route.id = value_int(route_id);
+    task.pos = value_int(pos);
+    if (!match_queued(d->m, &route, &task))
+        routed_again(d);
 }
 
 /* As far as can be seen it is queued by this. */
@@ -368,13 +352,15 @@ bool router_submits(struct ask *a)
     struct routed *d = t->router ? routed_find(t->router, a->msg->tenant) : NULL;
     const char *named = ask_str(a, "task_id");
     char made[CLOCK_UUID_SIZE];
-    struct needs *n = d && d->ready && !d->reading_routes && will_be_queued(a) ? needs_of(a) : NULL;
+    struct route_spec needs;
     bool early;
 
-    if (!named && n)
+    if (!d || !d->ready || d->reading_routes || !will_be_queued(a))
+        return true;
+    if (!named)
         clock_uuid7(made);
-    early = n && assign_early(d, &n->spec, named ? named : made);
-    needs_free(n);
+    needs = needs_of(d->r, a);
+    early = assign_early(d, &needs, named ? named : made);
     if (early && !named)
         run_as(a, made);
     return !early || named;

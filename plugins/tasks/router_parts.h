@@ -86,6 +86,12 @@ struct unsent {
 struct router_metrics {
     uint64_t assigned, refused, held, queued, shards, unroutable, resent, lost, wait;
 };
+enum { WORDS_MAX = 1024 };
+/* Where the words of one task stand that is being submitted. */
+struct needs {
+    const char *capabilities[WORDS_MAX], *labels[WORDS_MAX];
+    struct buf text; /* of labels */
+};
 
 struct router {
     struct tasks *t;
@@ -111,6 +117,7 @@ struct router {
     struct unsent *unsent, **unsent_end;
     uint32_t n_unsent;
     size_t unsent_bytes;
+    struct needs needs;
     bool posted, draining, link_up;
     int64_t away_ns, back_ns; /* since when NATS was away, the last time, and until when */
 };
@@ -170,7 +177,6 @@ void unheard_since(struct routed *d, int64_t since_ns);
 /* So long ago; where NATS was away until now, from before that on. */
 int64_t unheard_from(const struct router *r, int64_t ago_ns);
 /* Words with chr(30) between them, in place. Returns how many. */
-enum { WORDS_MAX = 1024 };
 uint32_t words_split(char *text, const char *words[WORDS_MAX]);
 /* What a row has of words, and where they stand until the next one. */
 struct row_words {
