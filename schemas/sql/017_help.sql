@@ -1478,11 +1478,11 @@ BEGIN
     FOR v IN
         SELECT h.tenant, h.asker AS agent, h.session FROM muster.help AS h
         JOIN public.agent_sessions AS s ON s.tenant_id = h.tenant AND s.session_id = ANY (ARRAY[h.session, h.asker COLLATE "default" || '/' || h.session])
-        WHERE h.state IN ('open', 'offered', 'claimed', 'answered', 'escalated') AND h.task_id IS NULL AND s.agent_id = h.asker AND s.gone_reason IS NOT NULL
+        WHERE h.state IN ('open', 'offered', 'claimed', 'answered', 'escalated') AND h.task_id IS NULL AND muster.session_over(s, h.asker COLLATE "default", h.created_at)
         UNION
         SELECT e.tenant, e.agent, e.session FROM muster.help_experts AS e
         JOIN public.agent_sessions AS s ON s.tenant_id = e.tenant AND s.session_id = ANY (ARRAY[e.session, e.agent COLLATE "default" || '/' || e.session])
-        WHERE e.state = 'claimed' AND s.agent_id = e.agent AND s.gone_reason IS NOT NULL
+        WHERE e.state = 'claimed' AND muster.session_over(s, e.agent COLLATE "default", e.offered_at)
         LIMIT p_limit
     LOOP
         PERFORM set_config('app.current_tenant', v.tenant, true);

@@ -499,6 +499,17 @@ def test_sessions_that_nobody_saw_go_are_found(acme: Broker) -> None:
     assert (acme.state(claimed), acme.state(own)) == ("open", "withdrawn")
 
 
+def test_who_comes_again_under_a_name_that_had_ended_is_not_lost(acme: Broker) -> None:
+    """Its new session is written down a moment later than it asks and claims."""
+    acme.postgres.query("INSERT INTO public.agent_sessions (tenant_id, session_id, agent_id, gone_reason, ended_at) VALUES ('acme', '1', 'w1', 'bye', now())")
+    claimed, own = acme.request("w1", problem="a"), acme.request("w2", asker="w1", problem="b", session="1")
+    acme.do("claim", "w1", help_id=claimed, session="1")
+    assert acme.value("SELECT muster.help_orphans('_muster', 10)")["n"] == 0
+    acme.postgres.query("UPDATE public.agent_sessions SET ended_at = clock_timestamp()")
+    assert acme.value("SELECT muster.help_orphans('_muster', 10)")["n"] == 2
+    assert (acme.state(claimed), acme.state(own)) == ("open", "withdrawn")
+
+
 # Verdicts
 
 
