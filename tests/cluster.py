@@ -138,8 +138,8 @@ class Cluster(Site):
             node.write(self.nodes[: node.number] or [node])  # two that dial each other at once can end up without a route for long
 
     def start(self, *tenants: str, up: int = 0) -> Cluster:
-        """up: the first so many nodes alone. In one of a hundred first starts of 2.10.26 (none of 300 of 2.15) nothing that one node says to the group of all nodes is heard, until
-        it is started again: it never becomes a peer, and no stream has a copy there."""
+        """up: the first so many nodes alone. In one of a hundred first starts of 2.10.26 (none of 300 of 2.15) nothing that one node says to the
+        group of all nodes is heard, until it is started again: it never becomes a peer, and no stream has a copy there."""
         self.postgres.start()
         nodes = self.nodes[: up or len(self.nodes)]
         for again in (True, True, False):

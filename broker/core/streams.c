@@ -40,7 +40,6 @@ struct spec {
 };
 
 static void finish(struct streams *s);
-static void check_later(struct streams *s, bool failed);
 
 static struct js_target target(struct streams *s)
 {
@@ -177,7 +176,8 @@ static void on_list(void *arg, int code, const struct js_listed *list, size_t n)
     s->n_open--;
     if (code) {
         s->n_failed++;
-        health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away", "the streams could not be listed (error %d): is JetStream on, and has its cluster a leader? `muster doctor` looks", code);
+        health_set(s->health, MUSTER_HEALTH_DOWN, "jetstream_away",
+                   "the streams could not be listed (error %d): is JetStream on, and has its cluster a leader? `muster doctor` looks", code);
     }
     for (size_t i = 0; !code && !s->closing && i < n && !danger; i++)
         danger = is_danger(s, &list[i]);

@@ -896,8 +896,9 @@ BEGIN
 END
 $$;
 
--- p_seq: of the row as it was seen; 0: it is made in this transaction. What has changed meanwhile is refused; with p_auto it is offered and running at once. ok is the body of
--- task_assignment, in the order of jsonb. Text, and no jsonb of what is told: making and taking it apart costs a tenth of all this.
+-- p_seq: of the row as it was seen; 0: it is made in this transaction. What has changed meanwhile is refused; with p_auto it is offered and running
+-- at once. ok is the body of task_assignment, in the order of jsonb. Text, and no jsonb of what is told: making and taking it apart costs a tenth of
+-- all this.
 CREATE FUNCTION muster.task_give(p_tenant text, p_task_id text, p_agent text, p_session text, p_seq integer, p_auto boolean, p_offer_ms integer,
                                  p_fence text, p_fence_epoch bigint, p_actor text) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
